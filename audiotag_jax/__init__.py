@@ -1,0 +1,1 @@
+"""Audio tagging with spectrograms in JAX and Flax."""

@@ -1,0 +1,131 @@
+"""Decode, downmix, resample and crop sound files; a leaf, safe to call from many threads at once."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+MAX_DURATION_S = 600  # bounds memory on hours-long recordings and on headers that lie; the rest is not decoded
+_BLOCK_FRAMES = 4096
+_UNKNOWN_FRAMES = 2**62  # libsndfile answers 2**63 - 1 where a header leaves the length open
+_PLACEHOLDER_BYTES = (
+    0x7FFF0000  # writers that do not know the length put 2**31 - 1, 2**32 - 1 or a bit less
+)
+_CUT_CHUNK = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+
+
+class AudioError(ValueError):
+    """A sound file that gives no samples; the message is a one-line reason without the file's name."""
+
+
+def load_audio(path: str | Path, sample_rate_hz: int = 22050) -> tuple[np.ndarray, str]:
+    """Decodes any file libsndfile reads to mono float32 `[N]`, N >= 1, the mean over channels, resampled by soxr HQ.
+
+    Returns the samples and a note: empty, or what is missing, e.g. "truncated: 1.20 s of 3.00 s decoded". At most
+    `MAX_DURATION_S` is decoded, and memory follows what is decoded, never what the header claims.
+    Raises AudioError where the file is missing, empty or unreadable, or holds NaN or infinite samples.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise AudioError("no such file")
+        if path.stat().st_size == 0:
+            raise AudioError("empty file")
+        sound = soundfile.SoundFile(str(path))
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"unreadable (libsndfile: {error.error_string})") from error
+    except (OSError, TypeError, UnicodeError) as error:  # TypeError: headerless formats; UnicodeError: odd names
+        raise AudioError(f"unreadable ({error})") from error
+    with sound:
+        samples, num_frames, reason = _decode(sound, sample_rate_hz)
+        return samples, _note(sound, num_frames, reason)
+
+
+def _decode(sound: soundfile.SoundFile, sample_rate_hz: int) -> tuple[np.ndarray, int, str]:
+    """Mono samples at `sample_rate_hz`, the number of frames they came from, and why decoding broke off ("" if not)."""
+    rate_hz, num_frames, error = sound.samplerate, 0, ""
+    resampler = None
+    if rate_hz != sample_rate_hz:
+        resampler = soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
+    block = np.empty((_BLOCK_FRAMES, sound.channels), np.float32)
+    chunks = []
+    while not error and num_frames < MAX_DURATION_S * rate_hz:
+        decoded, error = _read_block(sound, block[: MAX_DURATION_S * rate_hz - num_frames])
+        if len(decoded) == 0:
+            break
+        with np.errstate(over="ignore", invalid="ignore"):
+            mono = decoded.mean(axis=1)
+        if not np.isfinite(mono).all():
+            raise AudioError("non-finite samples (NaN or infinity)")
+        num_frames += len(mono)
+        chunks.append(mono if resampler is None else resampler.resample_chunk(mono))
+    if num_frames == 0:
+        raise AudioError(f"nothing could be decoded (libsndfile: {error})" if error else "no audio frames")
+    if resampler is not None:
+        # Less than one sample's worth of input resamples to nothing, so silence makes up the rest of that sample.
+        lacking = num_frames * sample_rate_hz < rate_hz
+        padding = np.zeros(-(-rate_hz // sample_rate_hz) - num_frames if lacking else 0, np.float32)
+        chunks.append(resampler.resample_chunk(padding, last=True))
+        if lacking:
+            chunks = [np.concatenate(chunks)[:1]]
+    return np.concatenate(chunks), num_frames, error
+
+
+def _read_block(sound: soundfile.SoundFile, block: np.ndarray) -> tuple[np.ndarray, str]:
+    """Fills `block [frames, channels]` as far as the file goes: the frames read, and the error that ended them, if any."""
+    block.fill(np.nan)  # libsndfile decodes up to the error but does not say how far: what it left alone stays NaN
+    try:
+        return sound.read(out=block), ""
+    except soundfile.LibsndfileError as error:
+        untouched = np.isnan(block[:, 0])
+        num_read = int(untouched.argmax()) if untouched.any() else len(block)
+        return block[:num_read], error.error_string or "decoder error"
+
+
+def _note(sound: soundfile.SoundFile, num_frames: int, error: str) -> str:
+    """What the samples lack of the file, in words; "" where nothing is known to be missing."""
+    decoded_s = num_frames / sound.samplerate
+    declared = sound.frames if sound.frames < _UNKNOWN_FRAMES else num_frames
+    info = sound.extra_info
+    # libsndfile quietly shortens a cut WAV, AIFF or AU to what there is; its log of the header keeps the difference.
+    cut = _CUT_CHUNK.search(info)
+    if cut and int(cut[2]) < int(cut[1]) < _PLACEHOLDER_BYTES:
+        declared = max(declared, round(declared * int(cut[1]) / max(int(cut[2]), 1)))
+    declared_s = declared / sound.samplerate
+    if num_frames >= MAX_DURATION_S * sound.samplerate:
+        return f"long: the first {decoded_s:.2f} s of {declared_s:.2f} s decoded" if declared > num_frames else ""
+    if declared_s - decoded_s > 0.01:  # less is the padding that lossy formats leave uncertain
+        return f"truncated: {decoded_s:.2f} s of {declared_s:.2f} s decoded"
+    if error and sound.frames < _UNKNOWN_FRAMES:
+        return f"truncated: {decoded_s:.2f} s decoded, then {error}"
+    if "lacks an end-of-stream bit" in info:  # a cut Ogg file does not say how long it was
+        return f"truncated: {decoded_s:.2f} s decoded, the end is missing"
+    return ""
+
+
+def crop_loudest(samples: np.ndarray, length_samples: int, window_samples: int) -> np.ndarray:
+    """Crops `samples [N]` to float32 `[length_samples]` centred on the loudest window of `window_samples`.
+
+    The crop stays inside the clip; a clip shorter than the crop is centred in zeros. A window longer than the clip is
+    the whole clip; of equally loud windows (to rounding) the first counts. One running sum of squares: linear in N.
+    """
+    if samples.ndim != 1 or samples.size == 0:
+        raise ValueError(f"expected samples [N] with N >= 1, got shape {samples.shape}")
+    if length_samples < 1 or window_samples < 1:
+        raise ValueError(f"length_samples={length_samples} and window_samples={window_samples} must be at least 1")
+    crop = np.zeros(length_samples, np.float32)
+    spare = samples.size - length_samples
+    if spare <= 0:
+        left = -spare // 2
+        crop[left : left + samples.size] = samples
+        return crop
+    window = min(window_samples, samples.size)
+    running = np.zeros(samples.size + 1)
+    np.cumsum(np.square(samples, dtype=np.float64), out=running[1:])
+    energies = running[window:] - running[:-window]
+    loudest = int(np.argmax(energies >= energies.max() * (1 - 1e-9)))
+    start = min(max(loudest + window // 2 - length_samples // 2, 0), spare)
+    crop[:] = samples[start : start + length_samples]
+    return crop

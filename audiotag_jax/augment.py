@@ -1,0 +1,93 @@
+"""Augmentation inside the jitted step. Every draw is keyed by the example, so it is the same on any number of devices."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentSettings:
+    """Largest changes, as shares of an axis; zero is off. The fields are those of the config's `augment` section."""
+
+    max_time_shift: float = 0.0
+    time_masks: int = 0
+    max_time_mask: float = 0.1
+    frequency_masks: int = 0
+    max_frequency_mask: float = 0.1
+    mixup_alpha: float = 0.0
+
+    def __post_init__(self):
+        for name in ("max_time_shift", "max_time_mask", "max_frequency_mask"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name} is {getattr(self, name)}; it is a share, 0 to 1.")
+        for name in ("time_masks", "frequency_masks", "mixup_alpha"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"augment.{name} is {getattr(self, name)}; it cannot be negative.")
+
+
+def augment(
+    keys: jax.Array, images: jax.Array, targets: jax.Array, mask: jax.Array, settings: AugmentSettings
+) -> tuple[jax.Array, jax.Array]:
+    """Shifted, masked and mixed images `[B, T, F, C]` and their targets `[B, K]`.
+
+    `keys` `[B]` holds one random key an example, `mask` `[B]` is 1 in real rows; padding is never mixed in.
+    """
+    shift_keys, time_keys, frequency_keys, mix_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0)
+    if settings.max_time_shift:
+        images = jax.vmap(lambda key, image: time_shift(key, image, settings.max_time_shift))(shift_keys, images)
+    if settings.time_masks:
+        images = _mask_axis(time_keys, images, 0, settings.time_masks, settings.max_time_mask)
+    if settings.frequency_masks:
+        images = _mask_axis(frequency_keys, images, 1, settings.frequency_masks, settings.max_frequency_mask)
+    if settings.mixup_alpha:
+        images, targets = mixup(mix_keys, images, targets, mask, settings.mixup_alpha)
+    return images, targets
+
+
+def time_shift(key: jax.Array, image: jax.Array, max_shift: float) -> jax.Array:
+    """Image `[T, F, C]` rolled in time by up to `max_shift` of its frames either way."""
+    limit = round(max_shift * image.shape[0])
+    return jnp.roll(image, jax.random.randint(key, (), -limit, limit + 1), axis=0)
+
+
+def mask_stripe(key: jax.Array, image: jax.Array, axis: int, max_width: float) -> jax.Array:
+    """Image with one stripe across `axis`, up to `max_width` of it wide, set to zero (SpecAugment, arXiv:1904.08779)."""
+    size = image.shape[axis]
+    width_key, start_key = jax.random.split(key)
+    width = jax.random.randint(width_key, (), 0, round(max_width * size) + 1)
+    start = jax.random.randint(start_key, (), 0, size - width + 1)
+    place = jnp.arange(size).reshape([-1 if i == axis else 1 for i in range(image.ndim)])
+    return jnp.where((place >= start) & (place < start + width), 0, image)
+
+
+def mixup(
+    keys: jax.Array, images: jax.Array, targets: jax.Array, mask: jax.Array, alpha: float
+) -> tuple[jax.Array, jax.Array]:
+    """Each example mixed with its neighbour of the pair (0, 1), (2, 3), … (mixup, arXiv:1710.09412).
+
+    Pairs of neighbours in a shuffled batch are random pairs, and never straddle two devices. Raises ValueError if the
+    device's batch is odd.
+    """
+    if len(images) % 2:
+        raise ValueError(f"Mixup needs an even number of clips a device, not {len(images)}: change train.batch_size.")
+
+    def partner(values):
+        return jnp.flip(values.reshape(-1, 2, *values.shape[1:]), 1).reshape(values.shape)
+
+    weights = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
+    weights = jnp.where(partner(mask) > 0, jnp.maximum(weights, 1 - weights), 1.0)
+
+    def mix(values):
+        own = weights.reshape(-1, *[1] * (values.ndim - 1))
+        return own * values + (1 - own) * partner(values)
+
+    return mix(images), mix(targets)
+
+
+def _mask_axis(keys: jax.Array, images: jax.Array, axis: int, count: int, max_width: float) -> jax.Array:
+    stripe: Callable = jax.vmap(lambda key, image: mask_stripe(key, image, axis, max_width))
+    for i in range(count):
+        images = stripe(jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys), images)
+    return images

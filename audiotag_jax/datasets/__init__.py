@@ -1,0 +1,1 @@
+"""Clip sources (tables of clips), folds, the dataset builders and their reader."""

@@ -1,0 +1,225 @@
+"""The two TFDS builders, the only writers of datasets: array_record shards, written in clip order with bounded memory."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from audiotag_jax.audio import AudioError, crop_loudest, load_audio
+from audiotag_jax.datasets.records import Clip, ClipSource
+from audiotag_jax.errors import UserError
+from audiotag_jax.progress import progress
+from audiotag_jax.spectral.features import SpectralSettings, spectrograms
+
+SHARD_CLIPS = 2048  # at most, in one file
+SPECTROGRAM_BATCH = 32  # clips in one jitted call
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSettings:
+    """How recordings become clips."""
+
+    sample_rate_hz: int = 22050
+    duration_s: float = 2.0
+
+    def __post_init__(self):
+        if self.sample_rate_hz < 1 or not 0 < self.duration_s <= 600:
+            rate, duration = self.sample_rate_hz, self.duration_s
+            raise ValueError(f"sample_rate_hz {rate} must be positive and duration_s {duration} above 0, up to 600.")
+
+    @property
+    def length_samples(self) -> int:
+        return max(1, round(self.duration_s * self.sample_rate_hz))
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A recording that is not quite what its table promises, and what became of it."""
+
+    id: str
+    split: str
+    reason: str
+    outcome: str  # LEFT_OUT, SILENCE or KEPT
+
+
+LEFT_OUT, SILENCE, KEPT = "left out", "kept as silence", "kept"
+
+
+def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, Problem | None]:
+    """The clip's waveform `[length_samples]` float32, and what is wrong with its recording.
+
+    An unreadable training clip gives no waveform; an unreadable test clip gives silence, so that a submission stays
+    complete.
+    """
+    try:
+        samples, note = load_audio(clip.path, settings.sample_rate_hz)
+    except AudioError as error:
+        if clip.split == "train":
+            return None, Problem(clip.id, clip.split, str(error), LEFT_OUT)
+        return np.zeros(settings.length_samples, np.float32), Problem(clip.id, clip.split, str(error), SILENCE)
+    waveform = crop_loudest(samples, settings.length_samples, settings.sample_rate_hz // 2)
+    if not waveform.any():
+        note = f"{note}; silent" if note else "silent"
+    return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
+
+
+class _Builder(tfds.core.ShardBasedBuilder):
+    """What both builders share: a fingerprint for a config name, array_record, and no words on standard output."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, data_dir: Path, fingerprint: str, metadata: dict[str, Any]):
+        self._metadata = metadata
+        config = tfds.core.BuilderConfig(name=fingerprint, version=str(self.VERSION))
+        super().__init__(data_dir=data_dir, config=config, file_format="array_record")
+
+    def _dataset_info(self, description: str, example: dict[str, Any], classes: Iterable[str]) -> tfds.core.DatasetInfo:
+        features = {
+            "id": tfds.features.Text(),
+            **example,
+            "label": tfds.features.ClassLabel(names=list(classes)),  # -1: not scored
+            "fold": tfds.features.Scalar(np.int64),  # -1 in the test split
+            "verified": tfds.features.Scalar(np.bool_),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=description,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(self._metadata),
+        )
+
+    def _log_download_bytes(self) -> None:
+        pass
+
+    def _log_download_done(self) -> None:
+        pass
+
+
+class AudiotagClips(_Builder):
+    """Every readable clip once: mono, resampled, cropped on its loudest half second."""
+
+    def __init__(self, *, source: ClipSource, settings: ClipSettings, num_threads: int, **kwargs):
+        self._source, self._settings, self._num_threads = source, settings, num_threads
+        metadata = {"classes": list(source.classes), "problems": [], **dataclasses.asdict(settings)}
+        super().__init__(metadata=metadata, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        shape = (self._settings.length_samples,)
+        waveform = tfds.features.Tensor(shape=shape, dtype=np.float32, encoding="bytes")
+        return self._dataset_info("Mono clips of sound.", {"waveform": waveform}, self._source.classes)
+
+    def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable]]:
+        splits = {split: [clip for clip in self._source.clips if clip.split == split] for split in ("train", "test")}
+        return {
+            split: [partial(self._examples, split, part) for part in _shards(clips)]
+            for split, clips in splits.items()
+            if clips
+        }
+
+    def _examples(self, split: str, clips: list[Clip]) -> Iterator[tuple[str, dict]]:
+        labels = {name: i for i, name in enumerate(self._source.classes)}
+        decoded = ordered_map(partial(decode_clip, settings=self._settings), clips, self._num_threads)
+        pairs = zip(clips, decoded, strict=True)
+        for clip, (waveform, problem) in progress(pairs, len(clips), f"decoding {split} clips", "clips"):
+            if problem:
+                self.info.metadata["problems"].append(dataclasses.asdict(problem))
+            if waveform is not None:
+                yield clip.id, {
+                    "id": clip.id,
+                    "waveform": waveform,
+                    "label": -1 if clip.label is None else labels[clip.label],
+                    "fold": clip.fold,
+                    "verified": clip.verified,
+                }
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        super()._download_and_prepare(dl_manager, download_config)
+        if self.info.splits["train"].num_examples == 0:
+            clip = next(clip for clip in self._source.clips if clip.split == "train")
+            reason = next(p["reason"] for p in self.info.metadata["problems"] if p["id"] == clip.id)
+            total = sum(clip.split == "train" for clip in self._source.clips)
+            raise UserError(
+                f"None of the {total} training recordings could be read; the first is {clip.path}: {reason}.\n"
+                "Check that config.dataset.path names the folder that holds the recordings and their tables."
+            )
+
+
+class AudiotagSpectrograms(_Builder):
+    """One spectrogram variant of every clip of a clips dataset, as float16 images `[T, F, C]` in [0, 1]."""
+
+    def __init__(self, *, clips_dir: Path, settings: SpectralSettings, **kwargs):
+        self._clips, self._settings = tfds.builder_from_directory(clips_dir), settings
+        metadata = dict(self._clips.info.metadata) | {"spectral": dataclasses.asdict(settings)}
+        super().__init__(metadata=metadata, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        shape = (self._settings.num_frames, self._settings.num_bins, len(self._settings.channels))
+        image = tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes")
+        description = f"Spectrograms of sound: {', '.join(self._settings.channels)}."
+        return self._dataset_info(description, {"image": image}, self._clips.info.features["label"].names)
+
+    def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable]]:
+        sizes = {split: info.num_examples for split, info in self._clips.info.splits.items()}
+        return {
+            split: [partial(self._examples, split, part) for part in _shards(range(size))]
+            for split, size in sizes.items()
+        }
+
+    def _examples(self, split: str, indices: range) -> Iterator[tuple[str, dict]]:
+        source = self._clips.as_data_source(split)
+        chunks = (indices[i : i + SPECTROGRAM_BATCH] for i in range(0, len(indices), SPECTROGRAM_BATCH))
+        clips = (clip for chunk in _one_ahead(chunks, partial(self._compute, source)) for clip in chunk)
+        yield from progress(clips, len(indices), f"computing {split} spectrograms", "clips")
+
+    def _compute(self, source, indices: range) -> Callable[[], Iterator[tuple[str, dict]]]:
+        """Starts one batch on the device; the result waits for it."""
+        records = source.__getitems__(list(indices))
+        waveforms = np.zeros((SPECTROGRAM_BATCH, *records[0]["waveform"].shape), np.float32)
+        waveforms[: len(records)] = [record["waveform"] for record in records]
+        images = spectrograms(waveforms, self._settings)
+
+        def finish():
+            for record, image in zip(records, np.asarray(images).astype(np.float16), strict=False):
+                kept = {name: record[name] for name in ("label", "fold", "verified")}
+                clip_id = record["id"].decode()
+                yield clip_id, {"id": clip_id, "image": image, **kept}
+
+        return finish
+
+
+def ordered_map(function: Callable, items: Iterable, num_threads: int) -> Iterator:
+    """`function` of each item, in order, from a pool of threads that runs a bounded number of items ahead."""
+    with ThreadPoolExecutor(num_threads) as pool:
+        pending: deque = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 4 * num_threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _one_ahead(items: Iterable, start: Callable[[Any], Callable]) -> Iterator:
+    """The results of `start(item)()`, each waited for only after the next one has been started."""
+    waiting = None
+    for item in items:
+        started = start(item)
+        if waiting is not None:
+            yield waiting()
+        waiting = started
+    if waiting is not None:
+        yield waiting()
+
+
+def _shards(items):
+    return [items[i : i + SHARD_CLIPS] for i in range(0, len(items), SHARD_CLIPS)]

@@ -1,0 +1,228 @@
+"""Synthetic sounds for trying everything without data: seeded, noisily labelled, and not to be told by spectrum alone.
+
+Classes come in groups that share their long-time spectra and differ in how the sound moves: chirps up and down, clicks
+regular and irregular, a fast vibrato and a slow siren, a tone steady, trembling or plucked.
+"""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from audiotag_jax.datasets.folder import open_folder
+from audiotag_jax.datasets.records import ClipSource
+from audiotag_jax.errors import UserError
+from audiotag_jax.files import locked
+
+VERSION = 1  # raise it with any change to the sounds or the table: the set then goes to a new folder
+TRAIN_PER_CLASS, TEST_PER_CLASS = 30, 6
+UNVERIFIED_PER_CLASS = 9  # 30 % of the training clips, of which ...
+WRONG_LABEL_FRACTION = 0.35  # ... about this part is wrong, as in FSDKaggle2018
+SAMPLE_RATES_HZ = (16000, 22050, 44100)
+DURATION_S = (0.3, 4.0)
+PEAK_DB = (-36.0, -2.0)
+SNR_DB = (3.0, 30.0)
+_MARKER, _TABLE, _STAGING = "demo.json", "clips.csv", ".demo"
+
+
+def open_demo(path: str | Path, num_folds: int = 3, seed: int = 0) -> ClipSource:
+    """The demo's clip source; writes the sounds under `path` first if they are not there."""
+    return open_folder(write_demo(path, seed), _TABLE, num_folds, seed, name="demo")
+
+
+def write_demo(path: str | Path, seed: int = 0) -> Path:
+    """Writes the sounds and `clips.csv` to `path/demo_v{VERSION}_seed{seed}`, atomically, and returns that folder.
+
+    A set that is whole is used again. Raises UserError where a folder of that name is not one, or on a disk error.
+    """
+    folder = Path(path) / f"demo_v{VERSION}_seed{seed}"
+    if _is_whole(folder, seed):
+        return folder
+    try:
+        with locked(Path(path) / _STAGING, "writing the demo sounds in"):
+            if _is_whole(folder, seed):  # written while this process came to the lock
+                return folder
+            temporary = Path(path) / _STAGING / folder.name
+            shutil.rmtree(temporary, ignore_errors=True)
+            _write_set(temporary, seed)
+            temporary.rename(folder)
+    except OSError as error:
+        raise UserError(f"Cannot write the demo sounds to {folder}: {error.strerror or error}.") from error
+    return folder
+
+
+def _params(seed: int) -> dict[str, int]:
+    return {"version": VERSION, "seed": seed, "clips": (TRAIN_PER_CLASS + TEST_PER_CLASS) * len(SYNTHESIZERS)}
+
+
+def _is_whole(folder: Path, seed: int) -> bool:
+    """False where there is no such folder; UserError where there is one that is not this set, or not all of it."""
+    if not folder.exists():
+        return False
+    try:
+        params = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+        if params == _params(seed) and len(list((folder / "audio").iterdir())) == params["clips"]:
+            return (folder / _TABLE).is_file()
+    except (OSError, ValueError):
+        pass
+    raise UserError(f"{folder} is in the way: it is not a whole demo set.\nDelete it, or choose another folder.")
+
+
+def _write_set(folder: Path, seed: int) -> None:
+    (folder / "audio").mkdir(parents=True)
+    rows = _table(seed)
+    for index, row in enumerate(rows):
+        rng = np.random.default_rng((seed, index))
+        rate_hz = int(rng.choice(SAMPLE_RATES_HZ))
+        soundfile.write(folder / row["path"], _clip(SYNTHESIZERS[row["true_label"]], rng, rate_hz), rate_hz, "PCM_16")
+    with (folder / _TABLE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / _MARKER).write_text(json.dumps(_params(seed)) + "\n", encoding="utf-8")
+
+
+def _table(seed: int) -> list[dict[str, str | int]]:
+    """One row a clip, classes shuffled; `true_label` is what sounds, `label` what an unverified row may get wrong."""
+    rng = np.random.default_rng((seed, 0x7AB1E))
+    classes = list(SYNTHESIZERS)
+    train = [(name, "train", int(n >= UNVERIFIED_PER_CLASS)) for name in classes for n in range(TRAIN_PER_CLASS)]
+    test = [(name, "test", 1) for name in classes for _ in range(TEST_PER_CLASS)]
+    unverified = [n for n, (_, _, verified) in enumerate(train) if not verified]
+    wrong = set(rng.choice(unverified, round(WRONG_LABEL_FRACTION * len(unverified)), replace=False).tolist())
+    rows = []
+    for n, (name, split, verified) in enumerate(train + test):
+        others = [other for other in classes if other != name]
+        label = others[rng.integers(len(others))] if n in wrong else name
+        rows.append({"label": label, "split": split, "verified": verified, "true_label": name})
+    shuffled = [rows[n] for n in rng.permutation(len(rows))]
+    return [{"path": f"audio/{n:04d}.wav", **row} for n, row in enumerate(shuffled)]
+
+
+def _clip(synthesize, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
+    """A sound at a random onset, loudness and signal-to-noise ratio, in noise: float `[N]` or, in stereo, `[N, 2]`."""
+    num_samples = int(rate_hz * np.exp(rng.uniform(*np.log(DURATION_S))))
+    onset = int(num_samples * rng.uniform(0.0, 0.25))
+    length = int((num_samples - onset) * rng.uniform(0.75, 1.0))
+    sound = synthesize(rng, np.arange(length) / rate_hz)
+    edge = min(length // 2, rate_hz // 200)  # 5 ms up and down, so that the sound's ends do not click
+    sound[:edge] *= np.linspace(0, 1, edge)
+    sound[length - edge :] *= np.linspace(1, 0, edge)
+    noise_rms = np.sqrt(np.mean(sound**2)) * 10 ** (-rng.uniform(*SNR_DB) / 20)
+    slope = rng.uniform(0.0, 1.0)
+    channels = []
+    for gain in rng.uniform(0.7, 1.0, size=rng.integers(1, 3)):
+        channel = noise_rms * _noise(rng, num_samples, lambda f_hz: np.maximum(f_hz, 50.0) ** -slope, rate_hz)
+        channel[onset : onset + length] += gain * sound
+        channels.append(channel)
+    clip = np.stack(channels, axis=-1).squeeze()
+    return clip / np.abs(clip).max() * 10 ** (rng.uniform(*PEAK_DB) / 20)
+
+
+def _noise(rng: np.random.Generator, num_samples: int, spectrum, rate_hz: float) -> np.ndarray:
+    """Gaussian noise `[N]` of unit power whose magnitude follows `spectrum(f_hz)`."""
+    shaped = np.fft.rfft(rng.standard_normal(num_samples)) * spectrum(np.fft.rfftfreq(num_samples, 1 / rate_hz))
+    noise = np.fft.irfft(shaped, num_samples)
+    return noise / np.sqrt(np.mean(noise**2))
+
+
+def _harmonics(rng: np.random.Generator, cycles: np.ndarray, damping: np.ndarray | float = 0.0) -> np.ndarray:
+    """Six harmonics over a fundamental given in cycles `[N]`; `damping [N]` weakens harmonic h by exp(-h damping)."""
+    tilt = rng.uniform(0.5, 1.5)
+    return sum(h**-tilt * np.exp(-h * damping) * np.sin(2 * np.pi * (h * cycles + rng.uniform())) for h in range(1, 7))
+
+
+def _fundamental_hz(rng: np.random.Generator, highest_hz: float = 800.0) -> float:
+    return float(np.exp(rng.uniform(np.log(150.0), np.log(highest_hz))))
+
+
+def _tone(rng, t_s):
+    return _harmonics(rng, _fundamental_hz(rng) * t_s)
+
+
+def _tremolo(rng, t_s):
+    swing = np.cos(2 * np.pi * (rng.uniform(5.0, 12.0) * t_s + rng.uniform()))
+    return _tone(rng, t_s) * (1 - rng.uniform(0.35, 0.5) * (1 + swing))
+
+
+def _pluck(rng, t_s):
+    return _harmonics(rng, _fundamental_hz(rng) * t_s, damping=t_s / rng.uniform(0.2, 0.8))
+
+
+def _wobble(rng, t_s, rate_hz):
+    """A tone whose pitch swings by 1 to 4 semitones either way, `rate_hz` times a second."""
+    depth_octaves = rng.uniform(1.0, 4.0) / 12
+    octaves = depth_octaves * np.sin(2 * np.pi * (rate_hz * t_s + rng.uniform()))
+    return _harmonics(rng, np.cumsum(_fundamental_hz(rng) * 2**octaves) * (t_s[1] - t_s[0]))
+
+
+def _vibrato(rng, t_s):
+    return _wobble(rng, t_s, rng.uniform(5.0, 9.0))
+
+
+def _siren(rng, t_s):
+    return _wobble(rng, t_s, max(rng.uniform(0.7, 1.6), 1 / t_s[-1]))  # one whole swing at least
+
+
+def _chirp(rng, t_s, direction):
+    position = t_s / t_s[-1] if direction > 0 else 1 - t_s / t_s[-1]
+    octaves = rng.uniform(0.7, 1.5)  # the sixth harmonic stays below 8 kHz, the lowest Nyquist frequency
+    frequency_hz = _fundamental_hz(rng, highest_hz=400.0) * 2 ** (octaves * position)
+    return _harmonics(rng, np.cumsum(frequency_hz) * (t_s[1] - t_s[0]))
+
+
+def _chirp_up(rng, t_s):
+    return _chirp(rng, t_s, 1)
+
+
+def _chirp_down(rng, t_s):
+    return _chirp(rng, t_s, -1)
+
+
+def _clicks(rng, t_s, regular):
+    """Damped knocks, 8 to 16 a second; `regular` ones are evenly spaced, the others fall anywhere."""
+    count = max(4, round(rng.uniform(8.0, 16.0) * t_s[-1]))
+    starts_s = (np.arange(count) + 0.5) / count if regular else np.sort(rng.uniform(size=count))
+    knock_s = t_s[t_s < 0.04]
+    frequency_hz = rng.uniform(800.0, 4000.0)
+    knock = np.exp(-knock_s / rng.uniform(0.002, 0.008)) * np.sin(2 * np.pi * frequency_hz * knock_s)
+    sound = np.zeros(len(t_s) + len(knock))
+    for start in (starts_s * len(t_s)).astype(int):
+        sound[start : start + len(knock)] += knock
+    return sound[: len(t_s)]
+
+
+def _ticking(rng, t_s):
+    return _clicks(rng, t_s, regular=True)
+
+
+def _crackle(rng, t_s):
+    return _clicks(rng, t_s, regular=False)
+
+
+def _noise_bursts(rng, t_s):
+    """Noise around one frequency, an octave or so wide, switched on and off 3 to 8 times a second."""
+    center_hz, width_octaves = np.exp(rng.uniform(np.log(400), np.log(5000))), rng.uniform(0.3, 1.0)
+
+    def band(f_hz):
+        return np.exp(-0.5 * (np.log2(np.maximum(f_hz, 1.0) / center_hz) / width_octaves) ** 2)
+
+    phase = (rng.uniform(3.0, 8.0) * t_s + rng.uniform()) % 1
+    return _noise(rng, len(t_s), band, 1 / t_s[1]) * (phase < rng.uniform(0.3, 0.7))
+
+
+SYNTHESIZERS = {
+    "chirp_down": _chirp_down,
+    "chirp_up": _chirp_up,
+    "crackle": _crackle,
+    "noise_bursts": _noise_bursts,
+    "pluck": _pluck,
+    "siren": _siren,
+    "ticking": _ticking,
+    "tone": _tone,
+    "tremolo": _tremolo,
+    "vibrato": _vibrato,
+}

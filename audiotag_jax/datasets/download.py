@@ -1,0 +1,104 @@
+"""Fetching FSDKaggle2018 from Zenodo: checked, resumable by archive, and whole or absent."""
+
+import shutil
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pooch
+import requests
+
+from audiotag_jax.errors import UserError
+from audiotag_jax.files import locked
+from audiotag_jax.progress import progress
+
+ZENODO_URL = "doi:10.5281/zenodo.2552860/"
+PARTS = ("FSDKaggle2018.meta", "FSDKaggle2018.audio_test", "FSDKaggle2018.audio_train")
+STAGING = ".download"
+
+
+def needs_download(path: str | Path) -> bool:
+    """True where `path` is absent or empty, or where a download into it was begun and not finished."""
+    path = Path(path)
+    return not path.exists() or (path / STAGING).is_dir() or (path.is_dir() and not any(path.iterdir()))
+
+
+def download_fsdkaggle2018(
+    path: str | Path, base_url: str = ZENODO_URL, registry: dict[str, str] | None = None
+) -> None:
+    """Brings the Zenodo release into `path`: folders FSDKaggle2018.audio_train, .audio_test and .meta.
+
+    `registry` maps archive names to checksums; where it is None, `base_url` is a DOI and its repository gives them.
+    Folders that are there already are not fetched again. Raises UserError where the network, a checksum, an archive
+    or the disk fails.
+    """
+    path = Path(path)
+    try:
+        with locked(path / STAGING, "downloading FSDKaggle2018 into"):
+            _download_parts(path, base_url, registry)
+            shutil.rmtree(path / STAGING)
+    except OSError as error:
+        raise UserError(f"Cannot write FSDKaggle2018 into {path}: {error.strerror or error}.") from error
+
+
+def _download_parts(path: Path, base_url: str, registry: dict[str, str] | None) -> None:
+    missing = [part for part in PARTS if not (path / part).is_dir()]
+    if not missing:
+        return
+    fetcher = pooch.create(path / STAGING, base_url, registry=registry)
+    if registry is None:
+        _load_checksums(fetcher, path)
+    for part in missing:
+        archive = _fetch(fetcher, f"{part}.zip", path)
+        _unzip(archive, path / STAGING / f"{part}.unzipping", path / part)
+        archive.unlink()
+
+
+def _load_checksums(fetcher: pooch.Pooch, path: Path) -> None:
+    try:
+        fetcher.load_registry_from_doi()
+    except (requests.RequestException, ValueError, KeyError) as error:  # the latter two: an answer that is not Zenodo's
+        raise _unreachable(fetcher.base_url, path, error) from error
+
+
+def _fetch(fetcher: pooch.Pooch, name: str, path: Path) -> Path:
+    if name not in fetcher.registry:
+        raise UserError(f"{fetcher.base_url} does not list {name}, which belongs to FSDKaggle2018.")
+    downloader = pooch.DOIDownloader if fetcher.base_url.startswith("doi:") else pooch.HTTPDownloader
+    try:
+        return Path(fetcher.fetch(name, downloader=downloader(progressbar=sys.stderr.isatty(), chunk_size=2**20)))
+    except requests.RequestException as error:
+        raise _unreachable(fetcher.base_url + name, path, error) from error
+    except ValueError as error:  # pooch has deleted what it got
+        raise UserError(f"{name} did not arrive whole: its checksum is wrong.\nRun the same command again.") from error
+
+
+def _unreachable(url: str, path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"FSDKaggle2018 could not be downloaded: {url} could not be reached ({type(error).__name__}).\n"
+        f"Bring the data to {path} by hand, or try the demo: `python main.py --config=configs/log_db.py:demo`"
+    )
+
+
+def _unzip(archive: Path, temporary: Path, target: Path) -> None:
+    """Unzips into `temporary`, then renames to `target` the folder of its name inside, or all where there is none."""
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = content.infolist()
+            for member in members:
+                _check_member(archive, member.filename)
+            for member in progress(members, len(members), f"unzipping {archive.name}", "files"):
+                content.extract(member, temporary)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{archive} is not a whole zip archive ({error}); delete it and run again.") from error
+    inside = temporary / target.name
+    (inside if inside.is_dir() else temporary).rename(target)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_member(archive: Path, name: str) -> None:
+    """Raises UserError for a name that would land outside the folder the archive is unzipped into."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]:
+        raise UserError(f"{archive} holds the unsafe file name '{name}'; delete it and fetch it from another place.")

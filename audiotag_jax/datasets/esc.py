@@ -1,0 +1,40 @@
+"""ESC-50 and ESC-10 (Piczak, ACM Multimedia 2015) with their official folds."""
+
+from pathlib import Path
+
+from audiotag_jax.datasets.records import Clip, ClipSource, train_classes, validate
+from audiotag_jax.datasets.tables import parse_flag, parse_int, read_table
+from audiotag_jax.errors import UserError
+
+ESC_URL = "https://github.com/karolpiczak/ESC-50"
+
+
+def open_esc(name: str, path: str | Path) -> ClipSource:
+    """Lists `name`, "esc50" or "esc10", from a folder with `meta/*.csv` and `audio/`; folds 1 to 5 become 0 to 4.
+
+    ESC-10 is also found inside a full ESC-50 folder: the rows whose column esc10 is True.
+    """
+    root = Path(path)
+    tables = [root / "meta" / "esc50.csv"]
+    if name == "esc10":
+        tables.insert(0, root / "meta" / "esc10.csv")
+    table = next((table for table in tables if table.is_file()), None)
+    if table is None:
+        missing = " or ".join(str(table) for table in tables)
+        raise UserError(
+            f"{'ESC-10' if name == 'esc10' else 'ESC-50'} is missing: there is no {missing}.\n"
+            f"Get it with `git clone {ESC_URL}` and point at that folder."
+        )
+    rows = read_table(table, ("filename", "fold", "category") + (("esc10",) if name == "esc10" else ()))
+    if name == "esc10":
+        rows = [row for row in rows if parse_flag(row["esc10"], table, "esc10", row["filename"])]
+    clips = [_clip(row, table, root / "audio") for row in rows]
+    return validate(ClipSource(name, train_classes(clips), tuple(clips)))
+
+
+def _clip(row: dict[str, str], table: Path, audio_dir: Path) -> Clip:
+    fold = parse_int(row["fold"], table, "fold", row["filename"])
+    if not 1 <= fold <= 5:
+        raise UserError(f"{table}: clip '{row['filename']}' is in fold {fold}; the official folds are 1 to 5.")
+    path = str(audio_dir / row["filename"])
+    return Clip(row["filename"], path, row["category"] or None, fold - 1, "train", verified=True)

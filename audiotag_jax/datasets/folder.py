@@ -1,0 +1,103 @@
+"""A user's own recordings: a folder per label, or a CSV table."""
+
+import os
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from audiotag_jax.datasets.folds import stratified_folds
+from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource, train_classes, validate
+from audiotag_jax.datasets.tables import parse_flag, parse_int, read_table
+from audiotag_jax.errors import UserError
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
+PATH_COLUMNS = ("path", "filename", "fname", "file")
+
+
+def open_folder(
+    path: str | Path, table: str = "", num_folds: int = 5, seed: int = 0, name: str = "folder"
+) -> ClipSource:
+    """Lists the clips of `path/LABEL/*`, or those of the CSV file `table` where one is named.
+
+    The table may lie in `path` or elsewhere; columns are one of path, filename, fname or file, then label and,
+    optionally, fold, split (train or test) and verified or manually_verified (0, 1, true, false). Its paths are
+    relative to its own folder or to `path`. Folds that are not given are dealt by `stratified_folds`.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise UserError(
+            f"There is no folder {root}.\n"
+            "Point at a folder with one subfolder of recordings per label, or at one with a CSV table and name that."
+        )
+    clips, folds = _clips_of_table(root, table) if table else (_clips_of_folder(root), {})
+    train = [clip for clip in clips if clip.split == "train"]
+    if train and not folds:
+        labels = [clip.label or "" for clip in train]  # a missing label is for `validate` to report
+        folds = stratified_folds([c.id for c in train], labels, [c.verified for c in train], num_folds, seed)
+    clips = [replace(clip, fold=folds[clip.id]) if clip.split == "train" else clip for clip in clips]
+    return validate(ClipSource(name, train_classes(clips), tuple(clips)))
+
+
+def _clips_of_folder(root: Path) -> list[Clip]:
+    clips = []
+    for label_dir in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        for file in _audio_files(label_dir):
+            clip_id = file.relative_to(root).as_posix()
+            clips.append(Clip(clip_id, str(file), label_dir.name, -1, "train", verified=True))
+    if not clips:
+        raise UserError(
+            f"No recordings under {root}: expected {root}/LABEL/*.wav (or {', '.join(AUDIO_SUFFIXES[1:])}).\n"
+            "If a CSV table lists the recordings, name the table."
+        )
+    return clips
+
+
+def _audio_files(folder: Path) -> list[Path]:
+    """All sound files below `folder`, by suffix in any case, hidden files and folders left out, sorted."""
+    files = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [
+            Path(parent, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES
+        ]
+    return sorted(files)
+
+
+def _clips_of_table(root: Path, table: str) -> tuple[list[Clip], dict[str, int]]:
+    """The table's clips, folds not yet set, and the fold of every training clip, empty where the table gives none."""
+    table_path = root / table if (root / table).is_file() else Path(table)
+    if not table_path.is_file():
+        raise UserError(f"There is no table {root / table}.\nName a CSV file in {root}, or give its full path.")
+    rows = read_table(table_path, ("label",))
+    path_column = next((column for column in PATH_COLUMNS if column in rows[0]), None)
+    if path_column is None:
+        raise UserError(
+            f"{table_path} names no files: it lacks a column {', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]} "
+            f"(found: {', '.join(rows[0])})."
+        )
+    clips = [_clip_of_row(row, row[path_column], table_path, root) for row in rows]
+    if "fold" not in rows[0]:
+        return clips, {}
+    folds = {
+        clip.id: parse_int(row["fold"], table_path, "fold", clip.id)
+        for clip, row in zip(clips, rows, strict=True)
+        if clip.split == "train"
+    }
+    numbers = sorted(set(folds.values()))
+    return clips, {clip_id: numbers.index(fold) for clip_id, fold in folds.items()}
+
+
+def _clip_of_row(row: dict[str, str], file: str, table: Path, root: Path) -> Clip:
+    if not file:
+        raise UserError(f"{table}: a row with label '{row['label']}' names no file.")
+    clip_id = PurePosixPath(file.replace("\\", "/")).as_posix()  # Windows tables too; "./a.wav" is "a.wav"
+    split = row.get("split", "train").lower()
+    if split not in SPLITS:
+        raise UserError(f"{table}: clip '{clip_id}' has split '{row['split']}'; choose from {', '.join(SPLITS)}.")
+    verified = all(
+        parse_flag(row[column], table, column, clip_id) for column in ("verified", "manually_verified") if column in row
+    )
+    beside_table, in_root = table.parent / clip_id, root / clip_id
+    path = in_root if in_root.exists() and not beside_table.exists() else beside_table
+    return Clip(clip_id, str(path), row["label"] or None, -1, split, verified)

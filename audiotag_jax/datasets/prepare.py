@@ -1,0 +1,132 @@
+"""From a configuration to prepared datasets. A dataset's folder is named by the fingerprint of all that made it."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import soundfile
+import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
+
+from audiotag_jax import audio, spectral
+from audiotag_jax.datasets import builders
+from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms, ClipSettings
+from audiotag_jax.datasets.records import ClipSource
+from audiotag_jax.datasets.sources import open_source
+from audiotag_jax.errors import UserError
+from audiotag_jax.files import locked
+from audiotag_jax.progress import say
+from audiotag_jax.spectral.features import SpectralSettings
+
+
+def prepare(config: ConfigDict) -> Path:
+    """The folder of the configuration's spectrogram dataset, made if it is not there yet."""
+    dataset = config.dataset
+    source = open_source(
+        dataset.source,
+        dataset.path,
+        table=dataset.table,
+        num_folds=dataset.num_folds,
+        seed=dataset.fold_seed,
+        download=dataset.download,
+    )
+    clips_dir = prepare_clips(source, clip_settings(config), Path(dataset.prepared_dir), dataset.num_threads)
+    return prepare_spectrograms(clips_dir, spectral_settings(config), Path(dataset.prepared_dir))
+
+
+def clip_settings(config: ConfigDict) -> ClipSettings:
+    """The clip settings of a configuration; raises UserError on a bad value."""
+    return _settings(ClipSettings, sample_rate_hz=config.dataset.sample_rate_hz, duration_s=config.dataset.duration_s)
+
+
+def spectral_settings(config: ConfigDict) -> SpectralSettings:
+    """The spectral settings of a configuration; raises UserError on a bad value."""
+    fields = {**config.spectral, "channels": tuple(config.spectral.channels)}
+    return _settings(SpectralSettings, sample_rate_hz=config.dataset.sample_rate_hz, **fields)
+
+
+def prepare_clips(source: ClipSource, settings: ClipSettings, prepared_dir: Path, num_threads: int = 0) -> Path:
+    """The folder of the clips dataset of `source`, decoded now if it is not there yet."""
+    make = lambda **kwargs: AudiotagClips(  # noqa: E731
+        source=source, settings=settings, num_threads=num_threads or os.cpu_count() or 1, **kwargs
+    )
+    return _prepared(make, AudiotagClips.name, prepared_dir, clips_fingerprint(source, settings))
+
+
+def prepare_spectrograms(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> Path:
+    """The folder of the spectrogram dataset of a clips dataset, computed now if it is not there yet."""
+    make = lambda **kwargs: AudiotagSpectrograms(clips_dir=clips_dir, settings=settings, **kwargs)  # noqa: E731
+    return _prepared(make, AudiotagSpectrograms.name, prepared_dir, spectrograms_fingerprint(clips_dir, settings))
+
+
+def clips_fingerprint(source: ClipSource, settings: ClipSettings) -> str:
+    """Hash of the clips' records, their files' sizes and times of change, the settings, the code and the decoders."""
+    files = []
+    for clip in source.clips:
+        try:
+            stat = os.stat(clip.path)
+            found = [stat.st_size, stat.st_mtime_ns]
+        except OSError:
+            found = None
+        files.append([clip.id, clip.label, clip.fold, clip.split, clip.verified, found])
+    libraries = [importlib.metadata.version("soxr"), soundfile.__libsndfile_version__]
+    code = _code_of(audio, builders)
+    return _hash([source.classes, files, dataclasses.asdict(settings), libraries, code])
+
+
+def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str:
+    """Hash of the clips dataset's own fingerprint, the settings, the code and the JAX that computes them."""
+    folder = Path(spectral.__file__).parent
+    code = [path.read_text() for path in sorted(folder.glob("*.py"))] + _code_of(builders)
+    return _hash([Path(clips_dir).parent.name, dataclasses.asdict(settings), jax.__version__, jax.default_backend(), code])
+
+
+def report_problems(problems: list[dict[str, str]], most: int = 20) -> None:
+    """Prints the recordings that were left out, replaced or cut, and a line that counts them."""
+    for problem in problems[:most]:
+        say(f"{problem['split']} clip {problem['id']}: {problem['reason']}; {problem['outcome']}")
+    if len(problems) > most:
+        say(f"… and {len(problems) - most} more, in the dataset's metadata.json")
+    outcomes = [problem["outcome"] for problem in problems]
+    counts = [f"{outcomes.count(kind)} {kind}" for kind in (builders.LEFT_OUT, builders.SILENCE, builders.KEPT)]
+    say(f"recordings with problems: {len(problems)} ({', '.join(counts)})")
+
+
+def _prepared(make: Callable, name: str, prepared_dir: Path, fingerprint: str) -> Path:
+    """The dataset's folder; written under a lock into a folder of its own, and renamed when whole."""
+    folder = prepared_dir / name / fingerprint
+    with locked(folder, "preparing", wait=True):
+        for abandoned in folder.glob("incomplete.*"):
+            shutil.rmtree(abandoned)
+        tfds.disable_progress_bar()
+        builder = make(data_dir=prepared_dir, fingerprint=fingerprint)
+        if not (Path(builder.data_dir) / "dataset_info.json").is_file():
+            say(f"preparing {builder.data_dir}")
+            builder.download_and_prepare(download_dir=folder / "incomplete.downloads")
+            shutil.rmtree(folder / "incomplete.downloads", ignore_errors=True)
+            counts = (f"{info.num_examples} {split} clips" for split, info in builder.info.splits.items())
+            say(f"prepared {', '.join(counts)}")
+        return Path(builder.data_dir)
+
+
+def _settings(kind: type, **fields: Any):
+    try:
+        return kind(**fields)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+
+
+def _code_of(*modules) -> list[str]:
+    return [inspect.getsource(module) for module in modules]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""The records that every clip source yields, and the checks that every source must pass."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from audiotag_jax.errors import UserError
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sound file: `label` is None where the clip is not scored, `fold` is -1 for test clips."""
+
+    id: str
+    path: str
+    label: str | None
+    fold: int
+    split: str
+    verified: bool
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """A vocabulary, in the order of the logits, and clips, kept sorted by split and id."""
+
+    name: str
+    classes: tuple[str, ...]
+    clips: tuple[Clip, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "clips", tuple(sorted(self.clips, key=lambda clip: (clip.split, clip.id))))
+
+
+def train_classes(clips: list[Clip]) -> tuple[str, ...]:
+    """The sorted labels of the training clips: the vocabulary where no table gives one."""
+    return tuple(sorted({clip.label for clip in clips if clip.split == "train" and clip.label is not None}))
+
+
+def validate(source: ClipSource) -> ClipSource:
+    """Returns `source` as it is, or raises UserError: no clips, a duplicate id, a bad label, split or fold."""
+    name = source.name
+    train = [clip for clip in source.clips if clip.split == "train"]
+    if not source.clips:
+        raise UserError(f"{name}: empty table, no clips.")
+    if not train:
+        raise UserError(f"{name}: no training clips, only {len(source.clips)} test clips.")
+    duplicates = sorted(key for key, count in Counter(clip.id for clip in source.clips).items() if count > 1)
+    if duplicates:
+        raise UserError(f"{name}: duplicate clip id {_some(duplicates)}; every clip must be listed once.")
+    if len(source.classes) < 2 or len(set(source.classes)) < len(source.classes):
+        raise UserError(f"{name}: at least 2 distinct classes are needed, found {_some(source.classes) or 'none'}.")
+    for clip in source.clips:
+        _validate_clip(source, clip)
+    folds = sorted({clip.fold for clip in train})
+    if len(folds) < 2:
+        raise UserError(f"{name}: all training clips are in a single fold; at least 2 folds are needed.")
+    if folds != list(range(len(folds))):
+        raise UserError(f"{name}: folds must be numbered 0 to {len(folds) - 1} without gaps, found {_some(folds)}.")
+    return source
+
+
+def _validate_clip(source: ClipSource, clip: Clip) -> None:
+    where = f"{source.name}: clip '{clip.id}'"
+    if clip.split not in SPLITS:
+        raise UserError(f"{where} has split '{clip.split}'; choose from {', '.join(SPLITS)}.")
+    if clip.split == "train" and clip.label is None:
+        raise UserError(f"{where} is a training clip without a label; only test clips may have none.")
+    if clip.label is not None and clip.label not in source.classes:
+        raise UserError(
+            f"{where} has label '{clip.label}', which is not among the {len(source.classes)} classes "
+            f"({_some(source.classes)}).\nCorrect the label in the table, or leave it empty for an unscored test clip."
+        )
+    if clip.split == "train" and clip.fold < 0:
+        raise UserError(f"{where} is a training clip without a fold.")
+    if clip.split == "test" and clip.fold != -1:
+        raise UserError(f"{where} is a test clip in fold {clip.fold}; only training clips have folds.")
+
+
+def _some(values, limit: int = 5) -> str:
+    """The first few values, quoted as they are, and how many more there are."""
+    shown = ", ".join(str(value) for value in values[:limit])
+    return shown + (f", and {len(values) - limit} more" if len(values) > limit else "")

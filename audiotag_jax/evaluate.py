@@ -1,0 +1,139 @@
+"""Logits of every clip once, and the summary of a run from its saved logits alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from audiotag_jax import checkpoint
+from audiotag_jax.datasets.prepare import report_problems
+from audiotag_jax.datasets.reader import Examples
+from audiotag_jax.errors import UserError
+from audiotag_jax.experiment import Experiment, open_experiment
+from audiotag_jax.files import locked, write_json, write_npz
+from audiotag_jax.input_pipeline import evaluation_batches
+from audiotag_jax.metrics import SCORES, score_table
+from audiotag_jax.progress import progress, say
+from audiotag_jax.submission import write_submission
+from audiotag_jax.train_state import TrainState
+from audiotag_jax.workdir import claim, fold_dir
+
+VALIDATION, TEST = "predictions.npz", "test_predictions.npz"
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Mode `evaluate`: logits and summary anew from the last checkpoints of a trained run."""
+    experiment = open_experiment(config)
+    with locked(workdir, "using"):
+        claim(workdir, config, experiment.classes, experiment.dataset_dir.parent.name)
+        for fold in experiment.folds:
+            with checkpoint.open_checkpoints(fold_dir(workdir, fold)) as manager:
+                state, _ = checkpoint.restore(manager, experiment.initial_state(fold))
+            if int(state.step) != experiment.num_steps:
+                raise UserError(f"Fold {fold} is at step {int(state.step)} of {experiment.num_steps}: train it first.")
+            save_predictions(experiment, workdir, fold, state)
+        conclude(experiment, workdir)
+
+
+def save_predictions(experiment: Experiment, workdir: Path, fold: int, state: TrainState) -> None:
+    """Writes the fold's test and validation logits; the latter last, as the mark of a finished fold."""
+    examples, test = experiment.examples, experiment.test_examples
+    if test is not None:
+        _save(fold_dir(workdir, fold) / TEST, experiment, state, test, np.arange(len(test)), f"testing fold {fold}")
+    clips = experiment.validation_clips(fold)
+    _save(fold_dir(workdir, fold) / VALIDATION, experiment, state, examples, clips, f"evaluating fold {fold}")
+
+
+def _save(path: Path, experiment: Experiment, state, examples: Examples, clips: np.ndarray, description: str) -> None:
+    batch_size = experiment.config.train.batch_size
+    logits = predict_logits(experiment.eval_step, state, examples, clips, batch_size, description)
+    fields = {name: getattr(examples, name)[clips] for name in ("ids", "labels", "verified")}
+    write_npz(path, logits=logits, **fields)
+
+
+def predict_logits(
+    eval_step: Callable, state: TrainState, examples: Examples, clips: np.ndarray, batch_size: int, description: str
+) -> np.ndarray:
+    """Logits `[n, K]` float32 of the clips at the n given indices, in their order; padding is dropped."""
+    batches = evaluation_batches(examples, clips, batch_size)
+    rows = []
+    for indices, batch in progress(batches, -(-len(clips) // batch_size), description, "batches"):
+        logits = np.asarray(eval_step(state, batch))
+        rows.append(logits.reshape(-1, logits.shape[-1])[: len(indices)])
+    return np.concatenate(rows)
+
+
+def conclude(experiment: Experiment, workdir: Path) -> dict:
+    """Writes and prints the summary, and a submission where the data has a test split."""
+    summary = summarize(experiment, workdir)
+    write_json(workdir / "summary.json", summary)
+    test_files = [fold_dir(workdir, fold) / TEST for fold in experiment.folds]
+    if test_files[0].exists():
+        write_submission(workdir / "submission.csv", test_files, experiment.classes, experiment.config.dataset)
+    report_problems(experiment.metadata["problems"])
+    say(format_summary(summary))
+    say(f"written to {workdir}: summary.json{', submission.csv' if test_files[0].exists() else ''}")
+    return summary
+
+
+def summarize(experiment: Experiment, workdir: Path) -> dict:
+    """Scores of the held-out clips over all folds and by fold, and of the labelled test clips by the folds' mean."""
+    by_fold = {fold: _load(fold_dir(workdir, fold) / VALIDATION) for fold in experiment.folds}
+    names = ("labels", "verified", "logits")
+    together = {name: np.concatenate([saved[name] for saved in by_fold.values()]) for name in names}
+    problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
+    summary = {
+        "name": experiment.config.name,
+        "num_classes": len(experiment.classes),
+        "steps": experiment.num_steps,
+        "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
+        "validation": _scores(together),
+        "folds": [{"fold": fold, **_scores(saved)} for fold, saved in by_fold.items()],
+    }
+    test_files = [fold_dir(workdir, fold) / TEST for fold in experiment.folds]
+    if all(path.exists() for path in test_files):
+        saved = [_load(path) for path in test_files]
+        scored = saved[0]["labels"] >= 0
+        if scored.any():
+            mean = np.mean([log_softmax(each["logits"]) for each in saved], axis=0)
+            test = {"labels": saved[0]["labels"], "verified": saved[0]["verified"], "logits": mean}
+            summary["test"] = _scores({name: values[scored] for name, values in test.items()})
+    return summary
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities `[n, K]` of logits `[n, K]`."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def format_summary(summary: dict) -> str:
+    """The summary as a table for a terminal."""
+    rows = [("clips", "all", summary["validation"]["all"]), ("", "verified", summary["validation"]["verified"])]
+    rows += [(f"fold {entry['fold']}", "all", entry["all"]) for entry in summary["folds"]]
+    if "test" in summary:
+        rows.append(("test", "all", summary["test"]["all"]))
+    rows[0] = ("held out", *rows[0][1:])
+    lines = [f"{summary['name']}, {summary['num_classes']} classes, {summary['steps']} steps a fold"]
+    lines.append(f"{'':10}{'':10}{'clips':>6}  " + "".join(f"{name + ' (95 % interval)':<30}" for name in SCORES))
+    for name, kind, table in rows:
+        lines.append(f"{name:10}{kind:10}{table['num_clips']:>6}  " + "".join(f"{_cell(table[s]):<30}" for s in SCORES))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(score: dict) -> str:
+    return "–" if score["value"] is None else f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+
+
+def _scores(saved: dict[str, np.ndarray]) -> dict:
+    chosen = saved["verified"]
+    return {
+        "all": score_table(saved["logits"], saved["labels"]),
+        "verified": score_table(saved["logits"][chosen], saved["labels"][chosen]),
+    }
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as saved:
+        return dict(saved)

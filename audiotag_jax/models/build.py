@@ -1,0 +1,38 @@
+"""The network of a configuration: a body by name, and the head that all bodies share."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from audiotag_jax.models.head import TaggingHead
+from audiotag_jax.models.resnet import BODIES, ResNetBody
+from audiotag_jax.models.small import SmallBody
+
+MODELS = ("small", *BODIES)
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Tagger(nn.Module):
+    """Body, then head."""
+
+    body: nn.Module
+    head: nn.Module
+
+    def __call__(
+        self, images: jax.Array, train: bool, mask: jax.Array | None = None, positions: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits `[B, K]` of images `[B, T, F, C]`; `mask` and `positions` `[B]` as in `TaggingHead`."""
+        return self.head(self.body(images, train, mask), train, mask, positions)
+
+
+def build_model(
+    name: str, num_classes: int, *, width: int, dropout: float, dtype: str = "float32", axis_name: str | None = None
+) -> Tagger:
+    """The network `name`, of `width` if it is the small one; raises ValueError, listing the choices, on unknown names."""
+    if name not in MODELS:
+        raise ValueError(f"Unknown model.name {name!r}; choose from {', '.join(MODELS)}.")
+    if dtype not in DTYPES:
+        raise ValueError(f"Unknown model.dtype {dtype!r}; choose from {', '.join(DTYPES)}.")
+    shared = {"axis_name": axis_name, "dtype": DTYPES[dtype]}
+    body = SmallBody(width, **shared) if name == "small" else ResNetBody(**BODIES[name], **shared)
+    return Tagger(body, TaggingHead(num_classes, dropout, axis_name=axis_name))

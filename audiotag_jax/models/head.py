@@ -1,0 +1,37 @@
+"""The classifier on top of a feature map, shared by every body."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from audiotag_jax.models.layers import BatchNorm, Dropout, global_max, linear_init
+
+
+class TaggingHead(nn.Module):
+    """Pooling, batch norm, dropout, `hidden`, ReLU, batch norm, dropout, K: the head that fastai v1 puts on a body.
+
+    Computes in float32 throughout. The first dropout has half the rate of the second.
+    """
+
+    num_classes: int
+    dropout: float = 0.5
+    hidden: int = 512
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, features: jax.Array, train: bool, mask: jax.Array | None = None, positions: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits `[B, K]` float32 of features `[B, ..., C]`.
+
+        `mask` `[B]` marks real rows (see `BatchNorm`), `positions` `[B]` numbers rows in the global batch (`Dropout`).
+        """
+        features = features.astype(jnp.float32)
+        spatial = tuple(range(1, features.ndim - 1))
+        x = jnp.concatenate([features.mean(spatial), global_max(features)], axis=-1)
+        x = BatchNorm(axis_name=self.axis_name, name="bn1")(x, train, mask)
+        x = Dropout(self.dropout / 2, name="dropout1")(x, train, positions)
+        x = nn.relu(nn.Dense(self.hidden, kernel_init=linear_init, name="linear1")(x))
+        x = BatchNorm(axis_name=self.axis_name, name="bn2")(x, train, mask)
+        x = Dropout(self.dropout, name="dropout2")(x, train, positions)
+        return nn.Dense(self.num_classes, kernel_init=linear_init, name="linear2")(x)

@@ -1,0 +1,184 @@
+"""Layers shared by the networks: exact under padded batches and under any number of devices."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization over real rows, averaged over devices (Ioffe & Szegedy, 2015), numerically as PyTorch's.
+
+    Variables are those of `flax.linen.BatchNorm`: params `scale`, `bias`; batch_stats `mean`, `var`, all float32 `[C]`.
+    Training normalizes with the biased variance of the batch and moves the running variance towards the unbiased one.
+    `momentum` is PyTorch's: the weight of the new value. `axis_name` names the pmapped axis; None means one device.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """Normalizes x `[B, ..., C]`; `mask` `[B]` is nonzero (or True) in real rows, None if all are real.
+
+        Rows that are not real come back normalized like the others, but touch no statistic and pass on no gradient
+        through one. With fewer than two real values a channel, the running statistics stay as they are.
+        """
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        x32 = x.astype(jnp.float32)
+        if train:
+            axis_name = None if self.is_initializing() else self.axis_name  # init runs outside of pmap
+            mean, var, count = masked_moments(x32, mask, axis_name)
+            if not self.is_initializing():
+                unbiased = var * (count / jnp.maximum(count - 1, 1))
+                rate = jnp.where(count > 1, self.momentum, 0.0)
+                running_mean.value += rate * (mean - running_mean.value)
+                running_var.value += rate * (unbiased - running_var.value)
+        else:
+            mean, var = running_mean.value, running_var.value
+        return ((x32 - mean) * (scale * lax.rsqrt(var + self.epsilon)) + bias).astype(x.dtype)
+
+
+def masked_moments(
+    x: jax.Array, mask: jax.Array | None, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean `[C]`, biased variance `[C]` and count `[]` of x `[B, ..., C]` over real rows, positions and devices.
+
+    Two passes, hence two small collectives: E[x^2] - E[x]^2 loses every digit in float32 once |mean| > 3000 std.
+    Differentiate it once only. Without any real row, mean and variance are 0.
+    """
+    axes = tuple(range(x.ndim - 1))
+    real = jnp.ones(x.shape[0], bool) if mask is None else mask != 0
+    where = real.reshape((-1,) + (1,) * (x.ndim - 1))
+
+    def total(values):
+        return values if axis_name is None else lax.psum(values, axis_name)
+
+    positions = x[0, ..., 0].size
+    count, sums = total((positions * real.sum(dtype=jnp.float32), jnp.sum(x, axes, where=where)))
+    divisor = jnp.maximum(count, 1)
+    mean = sums / divisor
+    # The deviations add up to 0, so the derivative of the variance by the mean does too: no need to propagate it.
+    deviations = x - lax.stop_gradient(mean)
+    var = total(jnp.sum(deviations**2, axes, where=where)) / divisor
+    return mean, var, count
+
+
+class Dropout(nn.Module):
+    """Dropout whose pattern belongs to the example, not to the device that computes it (Srivastava et al., 2014)."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
+        """Zeroes values of x `[B, ...]` with probability `rate` and divides the others by 1 - rate; identity in eval.
+
+        `positions` `[B]` int is each row's index in the global batch (needed in training only). The rng `dropout` must
+        be the same on all devices. Raises ValueError if rate is outside [0, 1), or positions do not match x.
+        """
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"Dropout rate is {self.rate}; it must be at least 0 and below 1.")
+        if not train or self.rate == 0:
+            return x
+        if positions is None or jnp.shape(positions) != x.shape[:1]:
+            raise ValueError(f"Dropout needs one position a row in training: {x.shape[0]} of them.")
+        key = self.make_rng("dropout")
+        row_keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(jnp.asarray(positions))
+        keep = jax.vmap(lambda row_key: jax.random.bernoulli(row_key, 1 - self.rate, x.shape[1:]))(row_keys)
+        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
+
+
+def global_max(x: jax.Array) -> jax.Array:
+    """Maximum `[B, C]` of x `[B, ..., C]` over all positions; its gradient goes to the first of equal ones.
+
+    Not `x.max`: that finds the maximum again by `==` in the gradient, and where the compiler computes x twice, rounded
+    differently, none is equal, and the gradient is silently lost (seen on CPU under jit, after batch norm and ReLU).
+    """
+    return nn.max_pool(x, x.shape[1:-1]).reshape(x.shape[0], x.shape[-1])
+
+
+# Kaiming normal, as torchvision initializes convolutions and fastai the linear layers of its head (He et al., 2015).
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+linear_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def square_conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str) -> nn.Conv:
+    """A convolution `size` x `size` without bias, padded by size // 2 on each side as torchvision's are."""
+    padding = ((size // 2, size // 2),) * 2  # "SAME" would pad even inputs unevenly under stride 2
+    return nn.Conv(
+        features,
+        (size, size),
+        (stride, stride),
+        padding,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=conv_init,
+        name=name,
+    )
+
+
+class GroupedConv(nn.Module):
+    """Grouped convolution without bias, padded by size // 2 (Xie et al., 2017, arXiv:1611.05431).
+
+    Its `kernel` `[size, size, Cin / groups, features]` is that of `flax.linen.Conv` with `feature_group_count`.
+    `method` is "native", "matmul", or None: matmul on CPU, where XLA's native gradient is far slower, else native.
+    """
+
+    features: int
+    groups: int
+    size: int = 3
+    stride: int = 1
+    dtype: jnp.dtype = jnp.float32
+    method: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolves x `[B, H, W, Cin]` to `[B, H', W', features]`.
+
+        Raises ValueError if groups do not divide the channels, or on an unknown method.
+        """
+        if x.shape[-1] % self.groups or self.features % self.groups:
+            raise ValueError(f"{self.groups} groups do not divide {x.shape[-1]} and {self.features} channels.")
+        method = self.method or ("matmul" if jax.default_backend() == "cpu" else "native")
+        if method not in _GROUPED_METHODS:
+            raise ValueError(f"Unknown method {method!r} of GroupedConv; choose from {', '.join(_GROUPED_METHODS)}.")
+        shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", conv_init, shape)
+        return _GROUPED_METHODS[method](x.astype(self.dtype), kernel.astype(self.dtype), self.groups, self.stride)
+
+
+def _grouped_native(x: jax.Array, kernel: jax.Array, groups: int, stride: int) -> jax.Array:
+    padding = ((kernel.shape[0] // 2,) * 2,) * 2
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=layout, feature_group_count=groups
+    )
+
+
+def _grouped_matmul(x: jax.Array, kernel: jax.Array, groups: int, stride: int) -> jax.Array:
+    """Batched over groups: patches `[G, B H' W', size^2 Cin/G]` by kernels `[G, size^2 Cin/G, Cout/G]`."""
+    size, _, group_in, features = kernel.shape
+    batch, height, width, _ = x.shape
+    out_height, out_width = (height - 1) // stride + 1, (width - 1) // stride + 1
+    pad = (size // 2, size // 2)
+    x = x.reshape(batch, height, width, groups, group_in).transpose(3, 0, 1, 2, 4)  # groups first: a batch of matrices
+    x = jnp.pad(x, ((0, 0), (0, 0), pad, pad, (0, 0)))
+
+    def window(row, column):
+        rows = slice(row, row + stride * (out_height - 1) + 1, stride)
+        columns = slice(column, column + stride * (out_width - 1) + 1, stride)
+        return x[:, :, rows, columns]
+
+    patches = jnp.stack([window(row, column) for row in range(size) for column in range(size)], axis=-2)
+    patches = patches.reshape(groups, batch * out_height * out_width, size * size * group_in)
+    matrices = kernel.reshape(size * size * group_in, groups, features // groups).transpose(1, 0, 2)
+    y = jnp.matmul(patches, matrices)  # [G, B H' W', Cout/G]
+    return y.transpose(1, 0, 2).reshape(batch, out_height, out_width, features)
+
+
+_GROUPED_METHODS = {"native": _grouped_native, "matmul": _grouped_matmul}

@@ -1,0 +1,30 @@
+"""What a person sees of a long step: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def say(text: str) -> None:
+    """Prints one message at once, above a progress bar if there is one."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def progress(items: Iterable[Item], total: int, description: str, unit: str, every_s: float = 10.0) -> Iterator[Item]:
+    """Yields the items, showing how many of `total` are done: a bar on a terminal, a line each `every_s` elsewhere."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, desc=description, unit=f" {unit}", leave=False)
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= every_s:
+            last = now
+            say(f"{description}: {done} of {total} {unit}, {done / (now - start):.0f} a second")

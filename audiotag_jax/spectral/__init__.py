@@ -1,0 +1,1 @@
+"""Spectrograms as pure functions on arrays: frequency scales, filterbanks, the power STFT, and images made of them."""

@@ -1,0 +1,159 @@
+"""Waveforms to images: which channels there are, and how their energies become numbers in [0, 1]."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from audiotag_jax.spectral import stft
+from audiotag_jax.spectral.filterbanks import filterbank
+from audiotag_jax.spectral.scales import EDGES_HZ
+
+# Clips are worked on a few at a time: their frames then stay in a CPU's cache, and memory does not grow with the batch.
+_CLIPS_AT_ONCE = 4
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpectralSettings:
+    """What determines an image besides the waveform; hashable, so that it can be a static argument of `jax.jit`.
+
+    `channels` names one or more of `CHANNELS`. Raises ValueError for any value that cannot work.
+    """
+
+    channels: tuple[str, ...]
+    sample_rate_hz: int = 22050
+    num_frames: int = 224
+    num_bins: int = 224
+    range_db: float = 80.0  # how far below the clip's own maximum a dB image reaches
+    window_samples: int = 2048
+    fft_samples: int = 2048
+
+    def __post_init__(self):
+        if not isinstance(self.channels, tuple) or not self.channels:
+            raise ValueError(f"channels must be a tuple of names, such as ('log_db',), not {self.channels!r}")
+        for channel in self.channels:
+            _require_channel(channel)
+        for name, least in (("sample_rate_hz", 1), ("num_frames", 1), ("num_bins", 2), ("window_samples", 2)):
+            _require_whole(name, getattr(self, name), least)
+        _require_whole("fft_samples", self.fft_samples, self.window_samples)
+        if not 0.0 < self.range_db <= 300.0:  # more than 300 dB would not fit in single precision
+            raise ValueError(f"range_db must be above 0 and at most 300, not {self.range_db!r}")
+        for channel in self.channels:
+            _bank(CHANNELS[channel].axis, self)  # raises where these sizes leave a band empty
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def spectrograms(waveforms: jax.Array, settings: SpectralSettings) -> jax.Array:
+    """Images [B, T, F, C] in [0, 1], float32, of finite `waveforms` [B, N]; frequency ascends along F.
+
+    Each channel of each image is relative to its own maximum, so loudness of the clip drops out; silence is all zeros.
+    Raises ValueError where `waveforms` has another rank, no clips or no samples.
+    """
+    waveforms = jnp.asarray(waveforms, jnp.float32)
+    if waveforms.ndim != 2 or 0 in waveforms.shape:
+        raise ValueError(f"waveforms must be [clips, samples], one or more of each, not {waveforms.shape}")
+    num_clips, num_samples = waveforms.shape
+    num_groups = -(-num_clips // _CLIPS_AT_ONCE)
+    # Filling up the last group with silence gives every clip the same computation, whatever batch it comes in.
+    padded = jnp.pad(waveforms, ((0, num_groups * _CLIPS_AT_ONCE - num_clips), (0, 0)))
+    groups = padded.reshape(num_groups, _CLIPS_AT_ONCE, num_samples)
+    images = jax.lax.map(functools.partial(_images, settings=settings), groups)
+    return images.reshape(-1, *images.shape[2:])[:num_clips]
+
+
+def frequencies_hz(channel: str, settings: SpectralSettings) -> np.ndarray:
+    """[F] the centre of each of the channel's bins, ascending."""
+    _require_channel(channel)
+    return EDGES_HZ[CHANNELS[channel].axis](settings.num_bins, settings.sample_rate_hz)[1:-1]
+
+
+def times_s(settings: SpectralSettings, num_samples: int) -> np.ndarray:
+    """[T] the middle of each frame of a clip of `num_samples`, in seconds from its start."""
+    return stft.times_s(num_samples, num_frames=settings.num_frames, sample_rate_hz=settings.sample_rate_hz)
+
+
+def magnitude(energies: jax.Array, settings: SpectralSettings) -> jax.Array:
+    """The square root of `energies` [..., T, F], over the clip's largest."""
+    del settings
+    return jnp.sqrt(_relative(energies))
+
+
+def decibels(energies: jax.Array, settings: SpectralSettings) -> jax.Array:
+    """`energies` [..., T, F] in dB below the clip's largest, 0 at `range_db` below it and 1 at it.
+
+    It is `librosa.power_to_db(energies, ref=np.max, top_db=range_db)`, moved into [0, 1].
+    """
+    floor = max(10.0 ** (-settings.range_db / 10.0), _TINY)
+    levels_db = 10.0 * jnp.log10(jnp.maximum(_relative(energies), floor))
+    return jnp.clip(1.0 + levels_db / settings.range_db, 0.0, 1.0)
+
+
+def _images(waveforms, settings):
+    """[B, N] to [B, T, F, C], all clips at once."""
+    # Energies are squares: a clip at 1e-6 of full scale would soon run out of single precision's range.
+    peak = jnp.max(jnp.abs(waveforms), axis=-1, keepdims=True)
+    waveforms = waveforms / jnp.where(peak > _TINY, peak, 1.0)
+
+    @functools.cache  # one STFT for all the channels that ask for it
+    def power():
+        return stft.power_spectrogram(
+            waveforms,
+            num_frames=settings.num_frames,
+            window_samples=settings.window_samples,
+            fft_samples=settings.fft_samples,
+        )
+
+    channels = [CHANNELS[name] for name in settings.channels]
+    images = [channel.loudness(channel.energies(waveforms, power, settings), settings) for channel in channels]
+    return jnp.stack(images, axis=-1)
+
+
+def _band_energies(waveforms, power, settings, *, axis):
+    del waveforms
+    bank = _bank(axis, settings).astype(np.float32)
+    # Accelerators would otherwise multiply in fewer bits than an 80 dB range needs.
+    return jnp.matmul(power(), bank, precision=jax.lax.Precision.HIGHEST)
+
+
+def _relative(energies):
+    largest = jnp.max(energies, axis=(-2, -1), keepdims=True)
+    return energies / jnp.where(largest > _TINY, largest, 1.0)
+
+
+def _bank(axis, settings):
+    sizes = {name: getattr(settings, name) for name in ("num_bins", "sample_rate_hz", "fft_samples")}
+    return filterbank(axis, **sizes)
+
+
+def _require_channel(channel):
+    if channel not in CHANNELS:
+        raise ValueError(f"unknown spectrogram channel {channel!r}; choose from {', '.join(CHANNELS)}")
+
+
+def _require_whole(name, value, least):
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
+
+
+class Channel(NamedTuple):
+    """One kind of image: a key of `EDGES_HZ`, and two functions.
+
+    `energies(waveforms [B, N], power, settings)` gives [B, T, F] >= 0, ascending; calling `power()` gives the clips'
+    STFT power [B, T, 1 + fft / 2]. `loudness(energies, settings)` gives the image in [0, 1].
+    """
+
+    axis: str
+    energies: Callable
+    loudness: Callable
+
+
+CHANNELS = {
+    f"{axis}_{name}": Channel(axis, functools.partial(_band_energies, axis=axis), loudness)
+    for axis in EDGES_HZ
+    for name, loudness in (("linear", magnitude), ("db", decibels))
+}

@@ -1,0 +1,58 @@
+"""The three frequency axes, each given by its band edges.
+
+An axis of F bands is F + 2 ascending edges in Hz: band i peaks at edge i + 1 and reaches to its neighbours' peaks, so
+the centres are `edges[1:-1]`. The outermost edges of the linear and log axes lie outside [0, Nyquist].
+"""
+
+import numpy as np
+
+# The grid of the high-resolution spectrograms (Gardner & Magnasco, PNAS 2006), in fractions of the sampling rate.
+# The authors count bins down from the top, b = round(-noct * log2(f / maxf) + 1) with maxf = 0.5, as far as
+# ceil(-noct * log2(minf / maxf) + 1) = 224 for minf = 1.4e-3 and noct = 26.2.
+MAX_FREQUENCY = 0.5
+BINS_PER_OCTAVE = 26.2
+REFERENCE_BINS = 224
+
+# Slaney's mel scale (Auditory Toolbox, 1998): linear up to 1 kHz, then 27 mels for each factor of 6.4.
+_HZ_PER_MEL = 200.0 / 3.0
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
+_MELS_PER_NEPER = 27.0 / np.log(6.4)
+
+
+def bins_per_octave(num_bins: int) -> float:
+    """Density of the log axis: 26.2 for 224 bins; any other number of bins spans the same octaves."""
+    return BINS_PER_OCTAVE * ((num_bins - 1) / (REFERENCE_BINS - 1))
+
+
+def linear_edges_hz(num_bins: int, sample_rate_hz: int) -> np.ndarray:
+    """[F + 2] edges whose centres are evenly spaced from 0 to Nyquist, both included."""
+    return np.arange(-1, num_bins + 1) * (sample_rate_hz / 2 / (num_bins - 1))
+
+
+def log_edges_hz(num_bins: int, sample_rate_hz: int) -> np.ndarray:
+    """[F + 2] edges whose centres are the high-resolution grid, 30.2 Hz to Nyquist at 22,050 Hz and 224 bins."""
+    bins_below_max = np.arange(num_bins, -2, -1)  # the authors' b - 1, turned round to ascend in frequency
+    return MAX_FREQUENCY * sample_rate_hz * 2.0 ** (-bins_below_max / bins_per_octave(num_bins))
+
+
+def mel_edges_hz(num_bins: int, sample_rate_hz: int) -> np.ndarray:
+    """[F + 2] edges evenly spaced on Slaney's mel scale from 0 to Nyquist, both included."""
+    return mel_to_hz(np.linspace(0.0, hz_to_mel(sample_rate_hz / 2), num_bins + 2))
+
+
+def hz_to_mel(frequencies_hz) -> np.ndarray:
+    """Slaney's mel of each frequency, any shape."""
+    hz = np.asarray(frequencies_hz, np.float64)
+    above = _BREAK_MEL + _MELS_PER_NEPER * np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ)
+    return np.where(hz < _BREAK_HZ, hz / _HZ_PER_MEL, above)
+
+
+def mel_to_hz(mels) -> np.ndarray:
+    """The frequency in Hz of each of Slaney's mels, any shape."""
+    mels = np.asarray(mels, np.float64)
+    above = _BREAK_HZ * np.exp((np.maximum(mels, _BREAK_MEL) - _BREAK_MEL) / _MELS_PER_NEPER)
+    return np.where(mels < _BREAK_MEL, mels * _HZ_PER_MEL, above)
+
+
+EDGES_HZ = {"linear": linear_edges_hz, "log": log_edges_hz, "mel": mel_edges_hz}

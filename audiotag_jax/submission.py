@@ -1,0 +1,37 @@
+"""The challenge's submission: three labels for every test clip."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.special
+from ml_collections import ConfigDict
+
+from audiotag_jax.datasets.fsdkaggle2018 import submission_order
+from audiotag_jax.errors import UserError
+from audiotag_jax.files import write_atomic
+
+
+def write_submission(path: Path, test_predictions: Sequence[Path], classes: Sequence[str], dataset: ConfigDict) -> None:
+    """Writes `fname,label` rows, the label column holding the three likeliest labels separated by spaces.
+
+    Probabilities are averaged over the runs in `test_predictions` (`.npz` files with ids and logits). Rows follow
+    the challenge's sample submission where the data has one, else the ids. Raises UserError if ids do not match.
+    """
+    ids, total = None, 0.0
+    for file in test_predictions:
+        with np.load(file) as saved:
+            if ids is not None and not np.array_equal(ids, saved["ids"]):
+                raise UserError(f"{file} and {test_predictions[0]} hold different test clips.")
+            ids, total = saved["ids"], total + scipy.special.softmax(saved["logits"].astype(np.float64), axis=1)
+    rows = dict(zip(ids.tolist(), np.argsort(-total, axis=1, kind="stable")[:, :3], strict=True))
+    order = submission_order(dataset.path) if dataset.source == "fsdkaggle2018" else sorted(rows)
+    if set(order) != set(rows):
+        raise UserError(f"The test clips predicted and those of the sample submission in {dataset.path} differ.")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("fname", "label"))
+    writer.writerows((clip, " ".join(classes[k].replace(" ", "_") for k in rows[clip])) for clip in order)
+    write_atomic(path, lambda file: file.write(text.getvalue().encode()))

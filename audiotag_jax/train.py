@@ -1,0 +1,96 @@
+"""Training: every fold in one process, each continued from where it was interrupted."""
+
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from audiotag_jax import checkpoint
+from audiotag_jax.evaluate import VALIDATION, conclude, log_softmax, predict_logits, save_predictions
+from audiotag_jax.experiment import Experiment, open_experiment
+from audiotag_jax.files import locked
+from audiotag_jax.input_pipeline import training_batches
+from audiotag_jax.metrics import label_ranks
+from audiotag_jax.progress import progress, say
+from audiotag_jax.train_state import TrainState
+from audiotag_jax.workdir import MetricsWriter, claim, fold_dir
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Mode `train`: prepares what is missing, trains and evaluates every fold that is not finished, writes the summary."""
+    with locked(workdir, "using"):
+        experiment = open_experiment(config)
+        claim(workdir, config, experiment.classes, experiment.dataset_dir.parent.name)
+        for fold in experiment.folds:
+            if (fold_dir(workdir, fold) / VALIDATION).exists():
+                say(f"fold {fold}: finished before")
+                continue
+            save_predictions(experiment, workdir, fold, train_fold(experiment, workdir, fold))
+        conclude(experiment, workdir)
+
+
+def train_fold(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
+    """The state after the last step of one fold; checkpoints and metrics are left on the way."""
+    config, num_steps = experiment.config, experiment.num_steps
+    start = time.monotonic()
+    with checkpoint.open_checkpoints(fold_dir(workdir, fold)) as manager:
+        state, position = checkpoint.restore(manager, experiment.initial_state(fold))
+        first_step = int(state.step)
+        if position:
+            say(f"fold {fold}: continuing at step {first_step} of {num_steps}")
+        batches = training_batches(
+            experiment.examples,
+            experiment.training_clips(fold),
+            batch_size=config.train.batch_size,
+            steps_per_epoch=experiment.steps_per_epoch,
+            first_step=first_step,
+            num_steps=num_steps,
+            seed=config.seed,
+            fold=fold,
+        )
+        batches = progress(batches, num_steps - first_step, f"training fold {fold}", "steps")
+        with MetricsWriter(workdir, fold, first_step) as writer:
+            state = _steps(experiment, fold, state, batches, manager, writer)
+    say(f"fold {fold}: {num_steps - first_step} steps in {time.monotonic() - start:.0f} s")
+    return state
+
+
+def _steps(experiment: Experiment, fold: int, state, batches, manager, writer: MetricsWriter) -> TrainState:
+    train, key = experiment.config.train, experiment.key(fold)
+    waiting = None  # metrics are fetched one step late, so that the device never waits for the host
+    step = int(state.step)
+    for batch in batches:
+        state, metrics = experiment.train_step(state, batch, key)
+        step += 1
+        if waiting:
+            _log(experiment, writer, *waiting)
+        waiting = (step, metrics) if step % train.log_every_steps == 0 or step == experiment.num_steps else None
+        epoch, inside = divmod(step, experiment.steps_per_epoch)
+        if inside:
+            continue
+        last = step == experiment.num_steps
+        if train.evaluate_every_epochs and (epoch % train.evaluate_every_epochs == 0 or last):
+            writer.write(step, "validation", _validate(experiment, fold, state))
+        if epoch % train.checkpoint_every_epochs == 0 or last:
+            checkpoint.save(manager, state, {"epoch": epoch, "batch": inside, "fold": fold, "seed": experiment.config.seed})
+    if waiting:
+        _log(experiment, writer, *waiting)
+    return state
+
+
+def _log(experiment: Experiment, writer: MetricsWriter, step: int, metrics: dict) -> None:
+    rates = {f"learning_rate_{label}": rate(step - 1) for label, rate in experiment.rates.items() if "_" not in label}
+    writer.write(step, "train", jax.device_get(metrics | rates))
+
+
+def _validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str, float]:
+    """Mean loss, accuracy and top-3 error of the held-out clips, for the learning curve alone: nothing is chosen by it."""
+    clips, examples = experiment.validation_clips(fold), experiment.examples
+    batch_size = experiment.config.train.batch_size
+    logits = predict_logits(experiment.eval_step, state, examples, clips, batch_size, f"validating fold {fold}")
+    labels = examples.labels[clips]
+    ranks = label_ranks(logits, labels)
+    loss = -log_softmax(logits)[np.arange(len(labels)), labels].mean()
+    return {"loss": loss, "accuracy": np.mean(ranks == 0), "top3_error": np.mean(ranks >= 3)}

@@ -1,0 +1,29 @@
+"""The state that a training step maps to the next one."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.training import train_state
+
+from audiotag_jax.models.build import Tagger
+
+
+class TrainState(train_state.TrainState):
+    """Step, parameters, optimizer state and batch statistics; the network's and the optimizer's functions are static."""
+
+    batch_stats: dict
+
+    def arrays(self) -> dict:
+        """All that a checkpoint must hold, as a tree of arrays."""
+        names = ("step", "params", "opt_state", "batch_stats")
+        return {name: getattr(self, name) for name in names}
+
+
+def create_train_state(
+    model: Tagger, tx: optax.GradientTransformation, image_shape: tuple[int, ...], key: jax.Array
+) -> TrainState:
+    """A state at step 0 with parameters drawn from `key`, for images of shape `[T, F, C]`."""
+    variables = jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False))(key)
+    return TrainState.create(
+        apply_fn=model.apply, params=variables["params"], tx=tx, batch_stats=variables["batch_stats"]
+    ).replace(step=jnp.zeros([], jnp.int32))

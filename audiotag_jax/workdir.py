@@ -1,0 +1,112 @@
+"""The work directory of a run: whose it is, what it holds, and the record of its metrics."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+
+from audiotag_jax.errors import UserError
+from audiotag_jax.files import write_atomic, write_json
+
+# Fields that may differ when a run is continued: they change where data lies or what is kept, not what is computed.
+FREE_FIELDS = (
+    "dataset.path",
+    "dataset.table",
+    "dataset.download",
+    "dataset.prepared_dir",
+    "dataset.num_threads",
+    "train.folds",
+    "train.checkpoint_every_epochs",
+)
+
+
+def fold_dir(workdir: Path, fold: int) -> Path:
+    """Where the checkpoints and predictions of a fold lie."""
+    return workdir / f"fold_{fold}"
+
+
+def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -> None:
+    """Writes `config.json`, or checks that the one that is there describes this very run.
+
+    `dataset` is the fingerprint of the spectrogram dataset. Raises UserError, naming what differs.
+    """
+    record = {"config": json.loads(config.to_json()), "classes": classes, "dataset": dataset}
+    path = workdir / "config.json"
+    if not path.exists():
+        write_json(path, record)
+        return
+    old = read_record(workdir)
+    old_fields, new_fields = _flatten(old["config"]), _flatten(record["config"])
+    changed = sorted(
+        name
+        for name in old_fields.keys() | new_fields.keys()
+        if name not in FREE_FIELDS and old_fields.get(name) != new_fields.get(name)
+    )
+    if not changed and old["dataset"] != dataset:
+        changed = ["the data (tables, recordings or the code that prepares them)"]
+    if changed:
+        names = ", ".join(changed[:5]) + (", …" if len(changed) > 5 else "")
+        raise UserError(f"{workdir} holds another run; different: {names}.\nChoose another --workdir, or remove it.")
+
+
+def read_record(workdir: Path) -> dict[str, Any]:
+    """The contents of `config.json`: config, classes, dataset. Raises UserError if the run is not there."""
+    path = workdir / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{workdir} holds no run: config.json is missing.\nTrain one first with --mode=train.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}.\nChoose another --workdir, or remove it.") from error
+
+
+class MetricsWriter:
+    """Appends one fold's metrics to `metrics.jsonl` and to TensorBoard events.
+
+    What an interrupted run wrote after `first_step`, the step it continues from, is taken out first.
+    """
+
+    def __init__(self, workdir: Path, fold: int, first_step: int):
+        self._fold = fold
+        path = workdir / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _is_before(line, fold, first_step)]
+            write_atomic(path, lambda file: file.write("".join(f"{line}\n" for line in kept).encode()))
+        self._lines = path.open("a")
+        self._events = SummaryWriter(str(workdir / "tensorboard" / f"fold_{fold}"), purge_step=first_step + 1)
+
+    def write(self, step: int, split: str, values: dict[str, Any]) -> None:
+        """Records scalars after `step` steps; `split` is "train" or "validation"."""
+        scalars = {name: float(np.asarray(value)) for name, value in values.items()}
+        self._lines.write(json.dumps({"fold": self._fold, "step": step, "split": split, **scalars}) + "\n")
+        self._lines.flush()
+        for name, value in scalars.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._lines.close()
+        self._events.close()
+
+
+def _is_before(line: str, fold: int, step: int) -> bool:
+    try:
+        record = json.loads(line)
+    except ValueError:  # the last line of a killed run
+        return False
+    return record["fold"] != fold or record["step"] <= step
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

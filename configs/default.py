@@ -1,0 +1,130 @@
+"""Every field of a run with its unit. A variant file names the channels; a preset names the data and the budget."""
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
+    """The configuration of `preset`. Raises ValueError, listing the presets, on an unknown one."""
+    if preset not in PRESETS:
+        raise ValueError(f"Unknown preset {preset!r}; choose from {', '.join(PRESETS)}.")
+    config = ConfigDict()
+    config.name = "log_db"  # of the variant; names the work directory
+    config.preset = preset
+    config.seed = 0  # of the parameters' start, the order of clips, augmentation and dropout
+
+    config.dataset = dataset = ConfigDict()
+    dataset.source = "fsdkaggle2018"  # fsdkaggle2018, esc50, esc10, folder or demo
+    dataset.path = "data/fsdkaggle2018"  # folder of the recordings and tables
+    dataset.table = ""  # CSV of one's own clips for source "folder"; empty: the folder's LABEL/* subfolders
+    dataset.download = True  # fetch FSDKaggle2018 from Zenodo if the folder is missing
+    dataset.prepared_dir = "prepared"  # where the TFDS datasets are written
+    dataset.num_threads = 0  # decoding threads; 0: one a core
+    dataset.sample_rate_hz = 22050
+    dataset.duration_s = 2.0  # crop of each clip, centred on its loudest half second
+    dataset.num_folds = 5  # where the source has no folds of its own
+    dataset.fold_seed = 0  # of these folds
+
+    config.spectral = spectral = ConfigDict()
+    spectral.channels = ("log_db",)  # one AXIS_LOUDNESS a channel: linear, log or mel; linear or db
+    spectral.num_frames = 224
+    spectral.num_bins = 224
+    spectral.range_db = 80.0  # below the clip's own maximum
+    spectral.window_samples = 2048  # Hann window
+    spectral.fft_samples = 2048
+
+    config.model = model = ConfigDict()
+    model.name = "resnext50_32x4d"  # small, resnet18, resnet34, resnet50 or resnext50_32x4d
+    model.width = 24  # channels of the first stage of "small"
+    model.dropout = 0.33  # before the last layer of the head; half of it before the hidden one
+    model.dtype = "float32"  # of the activations: float32 or bfloat16
+
+    config.train = train = ConfigDict()
+    train.batch_size = 64  # clips over all devices
+    train.frozen_epochs = 0  # first phase: the body's convolutions rest, its batch norms and the head learn
+    train.num_epochs = 40  # second phase: everything learns
+    train.folds = ()  # folds to hold out in turn; empty: every one
+    train.log_every_steps = 10  # lines of metrics.jsonl
+    train.evaluate_every_epochs = 0  # validation loss in metrics.jsonl; 0: only after the last epoch
+    train.checkpoint_every_epochs = 1
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.frozen_learning_rate = 3e-3  # one-cycle peak of the frozen phase
+    optimizer.learning_rate_low = 1e-3  # one-cycle peak of the early body; the late body has the geometric mean
+    optimizer.learning_rate_high = 3e-3  # one-cycle peak of the head
+    optimizer.warmup_fraction = 0.25  # share of a phase in which the rate rises and the momentum falls
+    optimizer.start_divisor = 25.0  # peak over first rate
+    optimizer.end_divisor = 1e5  # peak over last rate
+    optimizer.momentum_high = 0.95  # Adam's beta1 at both ends of a phase
+    optimizer.momentum_low = 0.85  # Adam's beta1 at the peak rate
+    optimizer.beta2 = 0.99
+    optimizer.epsilon = 1e-8
+    optimizer.weight_decay = 0.01  # decoupled
+    optimizer.label_smoothing = 0.0  # share of the target spread over all classes
+
+    config.augment = augment = ConfigDict()
+    augment.max_time_shift = 0.0  # largest circular shift, as a share of the frames
+    augment.time_masks = 0  # SpecAugment: number of masks along time
+    augment.max_time_mask = 0.1  # largest mask, as a share of the frames
+    augment.frequency_masks = 0  # SpecAugment: number of masks along frequency
+    augment.max_frequency_mask = 0.1  # largest mask, as a share of the bins
+    augment.mixup_alpha = 0.0  # of the Beta distribution of the mixing weight; 0: no mixup
+
+    PRESETS[preset](config)
+    return config
+
+
+def _from_scratch(config: ConfigDict) -> None:
+    """Augmentation for networks that start from random weights."""
+    config.augment.max_time_shift = 0.5
+    config.augment.time_masks = 1
+    config.augment.frequency_masks = 1
+    config.augment.mixup_alpha = 0.3
+
+
+def _fsdkaggle2018(config: ConfigDict) -> None:
+    _from_scratch(config)
+
+
+def _esc(config: ConfigDict) -> None:
+    _from_scratch(config)
+    config.dataset.duration_s = 5.0  # the whole recording
+    config.dataset.download = False
+    config.model.name = "small"
+    config.train.batch_size = 32
+    config.train.checkpoint_every_epochs = 5
+
+
+def _esc50(config: ConfigDict) -> None:
+    _esc(config)
+    config.dataset.source = "esc50"
+    config.dataset.path = "data/ESC-50"
+    config.train.batch_size = 64
+    config.train.num_epochs = 60
+
+
+def _esc10(config: ConfigDict) -> None:
+    _esc(config)
+    config.dataset.source = "esc10"
+    config.dataset.path = "data/ESC-50"
+
+
+def _folder(config: ConfigDict) -> None:
+    _from_scratch(config)
+    config.dataset.source = "folder"
+    config.dataset.path = "data/folder"
+    config.model.name = "small"
+    config.train.batch_size = 32
+
+
+def _demo(config: ConfigDict) -> None:
+    config.dataset.source = "demo"
+    config.dataset.path = "data/demo"
+    config.dataset.num_folds = 3
+    config.model.name = "small"
+    config.model.width = 16
+    config.train.batch_size = 32
+    config.train.num_epochs = 12
+    config.train.evaluate_every_epochs = 4
+
+
+PRESETS = {"fsdkaggle2018": _fsdkaggle2018, "esc50": _esc50, "esc10": _esc10, "folder": _folder, "demo": _demo}

@@ -1,0 +1,305 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from audiotag_jax.models.head import TaggingHead
+from audiotag_jax.models.layers import BatchNorm, Dropout, GroupedConv, global_max, masked_moments
+
+DEVICES = 8
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def close(actual, expected, tolerance=1e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), actual, expected)
+
+
+def random_norm_variables(rng, channels):
+    draw = lambda low, high: jnp.asarray(rng.uniform(low, high, channels), jnp.float32)  # noqa: E731
+    params = {"scale": draw(0.5, 2), "bias": draw(-1, 1)}
+    return {"params": params, "batch_stats": {"mean": draw(-1, 1), "var": draw(0.5, 2)}}
+
+
+def norm_step(norm, variables, x, weights, mask=None):
+    """Outputs, new statistics and the gradients of sum(weights * outputs) by params and x."""
+
+    def loss(params, x):
+        variables_ = {**variables, "params": params}
+        y, state = norm.apply(variables_, x, True, mask, mutable=["batch_stats"])
+        real = jnp.ones(len(x)) if mask is None else mask
+        return jnp.sum(weights * y * real.reshape(-1, *[1] * (x.ndim - 1))), (y, state["batch_stats"])
+
+    grads, (y, stats) = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], x)
+    return y, stats, grads
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4, 3), (7, 3)])
+def test_batch_norm_matches_torch(rng, shape):
+    torch = pytest.importorskip("torch")
+    variables = random_norm_variables(rng, shape[-1])
+    x, weights = (rng.normal(1, 3, shape).astype(np.float32) for _ in range(2))
+    y, stats, (grads, x_grad) = norm_step(BatchNorm(), variables, x, weights)
+
+    norm = (torch.nn.BatchNorm2d if len(shape) == 4 else torch.nn.BatchNorm1d)(shape[-1])
+    with torch.no_grad():
+        for ours, theirs in (("scale", norm.weight), ("bias", norm.bias)):
+            theirs.copy_(torch.tensor(np.array(variables["params"][ours])))
+        norm.running_mean.copy_(torch.tensor(np.array(variables["batch_stats"]["mean"])))
+        norm.running_var.copy_(torch.tensor(np.array(variables["batch_stats"]["var"])))
+    inputs = torch.tensor(x, requires_grad=True)
+    outputs = norm(inputs.movedim(-1, 1)).movedim(1, -1)
+    (outputs * torch.tensor(weights)).sum().backward()
+    close(y, outputs.detach().numpy())
+    close(stats, {"mean": norm.running_mean.numpy(), "var": norm.running_var.numpy()})
+    close(grads, {"scale": norm.weight.grad.numpy(), "bias": norm.bias.grad.numpy()}, 1e-4)
+    close(x_grad, inputs.grad.numpy())
+
+    norm.eval()
+    new = {"params": variables["params"], "batch_stats": stats}
+    close(BatchNorm().apply(new, x, False), norm(torch.tensor(x).movedim(-1, 1)).movedim(1, -1).detach().numpy())
+
+
+def test_batch_norm_matches_flax(rng):
+    """Same variables, outputs and gradients; flax's running variance is the biased one, ours is not."""
+    x, weights = (rng.normal(-1, 2, (5, 4, 6, 3)).astype(np.float32) for _ in range(2))
+    theirs = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5)
+    variables = random_norm_variables(rng, 3)
+    initial = BatchNorm().init(jax.random.key(0), x, True)
+    close(initial, theirs.init(jax.random.key(0), x))
+
+    def their_loss(params, x):
+        y, state = theirs.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+        return jnp.sum(weights * y), (y, state["batch_stats"])
+
+    their_grads, (their_y, their_stats) = jax.jit(jax.grad(their_loss, (0, 1), has_aux=True))(variables["params"], x)
+    y, stats, grads = norm_step(BatchNorm(), variables, x, weights)
+    close(y, their_y)
+    close(grads, their_grads, 1e-4)
+    close(stats["mean"], their_stats["mean"])
+    old, count = variables["batch_stats"]["var"], 5 * 4 * 6
+    close(stats["var"] - 0.9 * old, (their_stats["var"] - 0.9 * old) * count / (count - 1))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.float32])
+def test_batch_norm_mask_equals_dropping_rows(rng, dtype):
+    x, weights = (rng.normal(2, 3, (6, 4, 3)).astype(np.float32) for _ in range(2))
+    mask = np.array([1, 0, 1, 1, 0, 1], dtype)
+    x[mask == 0] = 1e4
+    real = mask.astype(bool)
+    variables = random_norm_variables(rng, 3)
+    y, stats, (grads, x_grad) = norm_step(BatchNorm(), variables, x, weights, mask)
+    kept_y, kept_stats, (kept_grads, kept_x_grad) = norm_step(BatchNorm(), variables, x[real], weights[real])
+    close((y[real], stats, grads, x_grad[real]), (kept_y, kept_stats, kept_grads, kept_x_grad))
+    assert not np.any(x_grad[~real])
+
+
+@pytest.mark.parametrize("real_rows", [0, 1])
+def test_batch_norm_of_fewer_than_two_values_keeps_the_statistics(rng, real_rows):
+    x = rng.normal(size=(3, 2)).astype(np.float32)
+    variables = random_norm_variables(rng, 2)
+    mask = np.arange(3) < real_rows
+    y, stats, grads = norm_step(BatchNorm(), variables, x, np.ones_like(x), mask)
+    close(stats, variables["batch_stats"], 0)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((y, grads)))
+
+
+def test_moments_survive_a_large_mean(rng):
+    """At mean 1e4, E[x^2] - E[x]^2 has no digit left in float32."""
+    x = (1e4 + rng.normal(size=(64, 16, 3))).astype(np.float32)
+    mean, var, count = jax.jit(masked_moments, static_argnums=(1, 2))(x, None, None)
+    exact = x.astype(np.float64).reshape(-1, 3)
+    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(var, exact.var(0), rtol=1e-4)
+    assert count == 64 * 16
+
+
+def test_batch_norm_of_bfloat16_keeps_float32_statistics(rng):
+    x = jnp.asarray(rng.normal(10, 1, (256, 8, 3)), jnp.bfloat16)
+    y, stats, _ = norm_step(BatchNorm(momentum=1.0), random_norm_variables(rng, 3), x, np.ones(x.shape, np.float32))
+    exact = np.asarray(x, np.float64).reshape(-1, 3)
+    assert y.dtype == jnp.bfloat16
+    assert stats["mean"].dtype == stats["var"].dtype == jnp.float32
+    close(stats, {"mean": exact.mean(0), "var": exact.var(0, ddof=1)})
+
+
+class Net(nn.Module):
+    """Two layers around batch norm and dropout, so that gradients cross the collectives."""
+
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x, mask, positions):
+        x = nn.Dense(5, name="first")(x)
+        x = jnp.tanh(BatchNorm(axis_name=self.axis_name, name="bn")(x, True, mask))
+        x = Dropout(0.4, name="dropout")(x.mean(1), True, positions)
+        return nn.Dense(2, name="last")(x)
+
+
+def local_grads(params, stats, key, batch, axis_name):
+    """Gradients of this device's share of the mean loss over all real rows, added up over devices."""
+    x, target, mask, positions = batch
+
+    def loss(params):
+        y, state = Net(axis_name).apply(
+            {"params": params, "batch_stats": stats}, x, mask, positions, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        count = mask.sum() if axis_name is None else jax.lax.psum(mask.sum(), axis_name)
+        return jnp.sum(mask * jnp.sum((y - target) ** 2, -1)) / count, state["batch_stats"]
+
+    grads, new_stats = jax.grad(loss, has_aux=True)(params)
+    return (grads if axis_name is None else jax.lax.psum(grads, axis_name)), new_stats
+
+
+@pytest.mark.skipif(jax.local_device_count() < DEVICES, reason=f"needs {DEVICES} devices")
+def test_eight_devices_equal_one(rng):
+    """Rows are padded so that one device has a single real row, the next ones none at all."""
+    rows = 3 * DEVICES
+    x = rng.normal(3, 2, (rows, 4, 3)).astype(np.float32)
+    target = rng.normal(size=(rows, 2)).astype(np.float32)
+    mask = (np.arange(rows) < 16).astype(np.float32)
+    batch = (x, target, mask, np.arange(rows))
+    variables = Net("batch").init(
+        {"params": jax.random.key(0), "dropout": jax.random.key(1)}, x[:1], mask[:1], np.arange(1)
+    )
+    arguments = variables["params"], variables["batch_stats"], jax.random.key(2)
+
+    alone = jax.jit(local_grads, static_argnums=4)
+    single = alone(*arguments, batch, None)
+    split = jax.tree.map(lambda a: a.reshape(DEVICES, -1, *a.shape[1:]), batch)
+    pmapped = jax.pmap(
+        local_grads, axis_name="batch", in_axes=(None, None, None, 0), out_axes=None, static_broadcasted_argnums=4
+    )
+    close(pmapped(*arguments, split, "batch"), single)
+    real = mask.astype(bool)
+    close(single, alone(*arguments, tuple(a[real] for a in batch), None))
+    assert all(np.any(np.abs(leaf) > 1e-3) for name in ("first", "last") for leaf in [single[0][name]["kernel"]])
+
+
+def dropped(rate, x, positions, key=0, train=True):
+    return Dropout(rate).apply({}, x, train, positions, rngs={"dropout": jax.random.key(key)})
+
+
+def test_dropout_rate_and_scale():
+    x = jnp.full((20, 50, 100), 3.0)
+    y = np.asarray(dropped(0.25, x, jnp.arange(20)))
+    assert set(np.unique(y)) == {0, 4}
+    assert abs((y == 0).mean() - 0.25) < 0.006  # four standard deviations
+    assert len(np.unique((y == 0).reshape(20, -1), axis=0)) == 20
+    assert np.any(y != dropped(0.25, x, jnp.arange(20), key=1))
+
+
+def test_dropout_belongs_to_the_row_not_to_the_device():
+    x = jnp.ones((6, 40))
+    whole = dropped(0.5, x, jnp.arange(6))
+    halves = [dropped(0.5, x[:3], jnp.arange(6)[:3]), dropped(0.5, x[3:], jnp.arange(6)[3:])]
+    np.testing.assert_array_equal(whole, np.concatenate(halves))
+    np.testing.assert_array_equal(whole[::-1], dropped(0.5, x, jnp.arange(6)[::-1]))
+
+
+def test_dropout_is_the_identity_in_eval_or_at_rate_zero():
+    x = jnp.ones((2, 9))
+    np.testing.assert_array_equal(Dropout(0.5).apply({}, x, False, None), x)
+    np.testing.assert_array_equal(Dropout(0.0).apply({}, x, True, None), x)
+
+
+@pytest.mark.parametrize(("rate", "positions"), [(1.0, [0, 1]), (-0.1, [0, 1]), (0.5, [0]), (0.5, None)])
+def test_dropout_refuses(rate, positions):
+    with pytest.raises(ValueError, match="Dropout"):
+        dropped(rate, jnp.ones((2, 3)), None if positions is None else jnp.array(positions))
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "height", "groups"), [(3, 1, 7, 4), (3, 2, 7, 4), (3, 2, 8, 2), (1, 2, 6, 1)]
+)
+def test_grouped_conv_methods_match_flax(rng, size, stride, height, groups):
+    x = rng.normal(size=(2, height, 5, 8)).astype(np.float32)
+    flax_conv = nn.Conv(12, (size, size), stride, ((size // 2,) * 2,) * 2, feature_group_count=groups, use_bias=False)
+    params = flax_conv.init(jax.random.key(0), x)
+    weights = rng.normal(size=flax_conv.apply(params, x).shape).astype(np.float32)
+
+    def value_and_grads(conv):
+        def loss(params, x):
+            y = conv.apply(params, x)
+            return jnp.sum(weights * y), y
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, x)
+
+    for method in ("native", "matmul", None):
+        ours = GroupedConv(12, groups, size, stride, method=method)
+        shapes = jax.tree.map(jnp.shape, jax.eval_shape(ours.init, jax.random.key(0), x))
+        assert shapes == jax.tree.map(jnp.shape, params)
+        close(value_and_grads(ours), value_and_grads(flax_conv))
+
+
+def test_grouped_conv_refuses():
+    with pytest.raises(ValueError, match="3 groups do not divide 8"):
+        GroupedConv(12, 3).init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))
+    with pytest.raises(ValueError, match="native, matmul"):
+        GroupedConv(12, 4, method="fft").init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))
+
+
+def test_global_max_keeps_its_gradient_when_compiled(rng):
+    """With `x.max` in its place, on CPU the compiled gradient misses some of these maxima."""
+    rows, channels = 6, 64
+    x = rng.normal(size=(rows, 3, 2, channels)).astype(np.float32)
+    weights = rng.normal(size=(rows, 2 * channels)).astype(np.float32)[:, :channels]
+    scale = rng.uniform(0.5, 1.5, channels).astype(np.float32)
+    bias = rng.uniform(-1, 1.5, channels).astype(np.float32)
+
+    def loss(x, scale, bias):
+        variables = {"params": {"scale": scale, "bias": bias}}
+        norm = nn.BatchNorm(use_running_average=False)
+        variables["batch_stats"] = {"mean": jnp.zeros(channels), "var": jnp.ones(channels)}
+        y, _ = norm.apply(variables, x, mutable=["batch_stats"])
+        return jnp.sum(weights * global_max(nn.relu(y)))
+
+    grad = jax.jit(jax.grad(loss, (0, 1, 2)))(x, scale, bias)[0]
+
+    flat = x.astype(np.float64).reshape(rows, -1, channels)
+    deviation = np.sqrt(flat.var((0, 1)) + 1e-5)
+    unit = (flat - flat.mean((0, 1))) / deviation
+    y = unit * scale + bias
+    at_max = np.arange(flat.shape[1])[:, None] == y.argmax(1)[:, None]
+    y_grad = np.where(at_max & (y > 0), weights[:, None], 0)
+    expected = y_grad - y_grad.mean((0, 1)) - unit * (y_grad * unit).mean((0, 1))
+    close(grad.reshape(flat.shape), expected * scale / deviation)
+
+
+def test_global_max_of_sequences(rng):
+    x = rng.normal(size=(3, 7, 2)).astype(np.float32)
+    np.testing.assert_array_equal(global_max(x), x.max(1))
+
+
+def test_head_drops_half_as_much_before_the_hidden_layer():
+    head = TaggingHead(num_classes=3, dropout=0.6, hidden=1000)
+    features = jnp.ones((2, 2, 2, 1000), jnp.bfloat16)
+    variables = jax.jit(head.init, static_argnums=2)(jax.random.key(0), features, False)
+    for name in ("bn1", "bn2"):  # batch norm turns two equal rows into its bias: move that off 0
+        variables["params"][name]["bias"] += 2
+    logits, state = head.apply(
+        variables,
+        features,
+        True,
+        positions=jnp.arange(2),
+        rngs={"dropout": jax.random.key(1)},
+        mutable=["batch_stats", "intermediates"],
+        capture_intermediates=lambda module, _: isinstance(module, Dropout),
+    )
+    zeros = {name: np.mean(value["__call__"][0] == 0) for name, value in state["intermediates"].items()}
+    assert logits.dtype == jnp.float32
+    assert abs(zeros["dropout1"] - 0.3) < 0.03
+    assert abs(zeros["dropout2"] - 0.6) < 0.02
+
+
+def test_head_initialization_is_kaiming_normal():
+    variables = jax.jit(lambda: TaggingHead(50, hidden=400).init(jax.random.key(0), jnp.zeros((1, 1, 1, 300)), False))()
+    for name, fan_in in (("linear1", 600), ("linear2", 400)):
+        kernel = np.asarray(variables["params"][name]["kernel"])
+        np.testing.assert_allclose(kernel.std(), np.sqrt(2 / fan_in), rtol=0.03)
+        assert np.abs(kernel).max() > 3 * kernel.std()  # a truncated normal would stop at 2.3
+        assert not np.any(variables["params"][name]["bias"])

@@ -1,0 +1,194 @@
+import jax
+import librosa
+import numpy as np
+import pytest
+
+from audiotag_jax.spectral import features
+from audiotag_jax.spectral.features import SpectralSettings, frequencies_hz, spectrograms, times_s
+from audiotag_jax.spectral.filterbanks import filterbank
+
+STANDARD = ("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db")
+ALL = SpectralSettings(STANDARD)
+RATE_HZ = 22050
+
+
+def noise(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def sines(hz, num_samples=44100):
+    return np.sin(2 * np.pi * np.asarray(hz)[:, None] * np.arange(num_samples) / RATE_HZ).astype(np.float32)
+
+
+def loud_and_faint():
+    """A clip that fills the whole dB range: a decaying tone, faint noise under it, then silence."""
+    seconds = np.arange(44100) / RATE_HZ
+    clip = np.exp(-6 * seconds) * np.sin(2 * np.pi * 700 * seconds) + 1e-4 * noise(44100)
+    return np.where(seconds < 1.8, clip, 0.0).astype(np.float32)
+
+
+def librosa_images(clip):
+    """The six channels by way of librosa, [T, F, 6]; the bands of linear and log are tested with the filterbanks."""
+    padded = np.pad(clip / np.abs(clip).max(), (1024 - 98, 4096))
+    power = np.abs(librosa.stft(padded, n_fft=2048, hop_length=197, center=False)[:, :224]) ** 2
+    images = []
+    for axis in ("linear", "log", "mel"):
+        if axis == "mel":
+            energy = librosa.feature.melspectrogram(S=power, sr=RATE_HZ, n_mels=224)
+        else:
+            energy = filterbank(axis, num_bins=224, sample_rate_hz=RATE_HZ, fft_samples=2048).T @ power
+        images.append(np.sqrt(energy / energy.max()))
+        images.append(librosa.power_to_db(energy, ref=np.max, amin=1e-12, top_db=80.0) / 80.0 + 1.0)
+    return np.stack(images, axis=-1).transpose(1, 0, 2)
+
+
+@pytest.mark.parametrize("jitted", [True, False])
+def test_all_channels_match_librosa(jitted):
+    clips = np.stack([loud_and_faint(), noise(44100)])
+    with jax.disable_jit(not jitted):
+        images = np.asarray(spectrograms(clips, ALL))
+    assert images.dtype == np.float32 and images.shape == (2, 224, 224, 6)
+    for image, clip in zip(images, clips, strict=True):
+        np.testing.assert_allclose(image, librosa_images(clip), rtol=1e-4, atol=1e-5)
+    decibels = images[0, ..., 1::2]
+    assert decibels.min() == 0.0 and decibels.max() == 1.0 and (decibels == 0.0).mean() > 0.05
+
+
+@pytest.mark.parametrize("axis", ["linear", "log", "mel"])
+def test_a_sine_lands_in_its_bin(axis):
+    channel = f"{axis}_db"
+    settings = SpectralSettings((channel,))
+    bins = np.array([12, 40, 90, 150, 200, 220]) if axis != "log" else np.array([110, 125, 150, 180, 200, 220])
+    hz = frequencies_hz(channel, settings)[bins]
+    images = spectrograms(sines(hz), settings)[..., 0]
+    np.testing.assert_array_equal(np.argmax(images[:, 112], axis=-1), bins)
+
+
+def test_a_low_sine_lands_in_its_bin_of_the_log_axis():
+    centres_hz = frequencies_hz("log_db", ALL)
+    fft_hz = RATE_HZ / 2048 * np.array([4, 7, 13, 25])  # 43 to 269 Hz: what a 2048-sample FFT can tell apart
+    images = spectrograms(sines(fft_hz), SpectralSettings(("log_db",)))[..., 0]
+    nearest = np.abs(np.log(centres_hz / fft_hz[:, None])).argmin(axis=1)
+    np.testing.assert_array_equal(np.argmax(images[:, 112], axis=-1), nearest)
+    # A longer FFT of the same window places any other tone as well as the grid can.
+    bins = np.array([20, 35, 50, 80])  # 51 to 251 Hz
+    images = spectrograms(sines(centres_hz[bins]), SpectralSettings(("log_db",), fft_samples=16384))[..., 0]
+    assert np.abs(np.argmax(images[:, 112], axis=-1) - bins).max() <= 1
+
+
+@pytest.mark.parametrize("num_samples", [44100, 110250, 30000])
+def test_an_impulse_lands_in_its_frame(num_samples):
+    hop = -(-num_samples // 224)
+    samples = np.array([0, hop // 2, 77 * hop + 1, 150 * hop + hop // 2, num_samples - 2])
+    clips = np.zeros((5, num_samples), np.float32)
+    clips[np.arange(5), samples] = 1.0
+    images = spectrograms(clips, SpectralSettings(("log_linear", "mel_db")))
+    for channel in range(2):
+        np.testing.assert_array_equal(np.argmax(images[..., 112, channel], axis=1), samples // hop)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 223, 225, 777, 30000, 44100, 500_000])
+def test_any_length_gives_the_same_shape(num_samples):
+    images = np.asarray(spectrograms(noise(2, num_samples), SpectralSettings(("linear_db", "log_linear"))))
+    assert images.shape == (2, 224, 224, 2)
+    assert images.min() >= 0.0
+    np.testing.assert_array_equal(images.max(axis=(1, 2)), 1.0)
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 1e-45, 1e-38, 2e-38])
+def test_silence_is_zeros_and_makes_no_nan(amplitude):
+    clips = np.full((3, 5000), amplitude, np.float32)
+    clips[0] = 0.0
+    with jax.debug_nans(True), jax.debug_infs(True):
+        images = np.asarray(spectrograms(clips, ALL))
+    assert not images[0].any()
+    assert np.isfinite(images).all()
+    # Nothing can be divided by the smallest numbers of single precision: they count as silence.
+    assert images[1:].any() == (amplitude > np.finfo(np.float32).tiny)
+
+
+def test_the_loudness_of_a_clip_drops_out():
+    clip = noise(44100) * np.linspace(0, 1, 44100, dtype=np.float32)
+    images = np.asarray(spectrograms(np.stack([clip, 1e-6 * clip, 1e6 * clip, 2.0**-20 * clip]), ALL))
+    np.testing.assert_allclose(images[1:3], images[[0, 0]], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(images[3], images[0])
+
+
+@pytest.mark.parametrize(("axis", "within_db"), [("linear", 0.6), ("log", 0.6), ("mel", 1.0)])
+def test_white_noise_is_flat(axis, within_db):
+    images = np.asarray(spectrograms(noise(64, 44100), SpectralSettings((f"{axis}_linear",))), np.float64)[..., 0]
+    energy = np.mean(images**2 / np.mean(images**2, axis=(1, 2), keepdims=True), axis=(0, 1))
+    assert np.abs(10 * np.log10(energy)).max() < within_db
+
+
+def test_a_clip_does_not_depend_on_its_batch():
+    clips = noise(11, 8000)
+    images = np.asarray(spectrograms(clips, ALL))
+    np.testing.assert_allclose(spectrograms(clips[7:8], ALL), images[7:8], atol=1e-6)
+    np.testing.assert_allclose(spectrograms(clips[3:9], ALL), images[3:9], atol=1e-6)
+    for index, channel in enumerate(STANDARD):
+        alone = spectrograms(clips[:2], SpectralSettings((channel,)))
+        np.testing.assert_allclose(alone[..., 0], images[:2, ..., index], atol=1e-6)
+
+
+def test_all_channels_share_one_stft(monkeypatch):
+    calls = []
+    power_spectrogram = features.stft.power_spectrogram
+    monkeypatch.setattr(
+        features.stft, "power_spectrogram", lambda *a, **k: calls.append(1) or power_spectrogram(*a, **k)
+    )
+    jax.eval_shape(lambda clips: spectrograms(clips, ALL), jax.ShapeDtypeStruct((2, 1001), np.float32))
+    assert len(calls) == 1
+
+
+def test_other_sizes():
+    settings = SpectralSettings(
+        ("mel_db", "log_db"), 16000, num_frames=50, num_bins=40, window_samples=500, fft_samples=512
+    )
+    images = np.asarray(spectrograms(sines([1000.0], 16000), settings))
+    assert images.shape == (1, 50, 40, 2)
+    for index, channel in enumerate(settings.channels):
+        centres_hz = frequencies_hz(channel, settings)
+        assert centres_hz.shape == (40,) and (np.diff(centres_hz) > 0).all()
+        heard_hz = 1000.0 * 16000 / RATE_HZ
+        assert np.argmax(images[0, 25, :, index]) == np.abs(np.log(centres_hz / heard_hz)).argmin()
+
+
+def test_axes_for_plots():
+    assert frequencies_hz("linear_db", ALL)[[0, -1]].tolist() == [0.0, 11025.0]
+    assert frequencies_hz("log_db", ALL)[-1] == 11025.0
+    np.testing.assert_allclose(frequencies_hz("mel_db", ALL), librosa.mel_frequencies(226, fmin=0, fmax=11025)[1:-1])
+    np.testing.assert_allclose(times_s(ALL, 44100)[[0, -1]], np.array([98.5, 223 * 197 + 98.5]) / 22050)
+    with pytest.raises(ValueError, match="'mel'.*linear_linear"):
+        frequencies_hz("mel", ALL)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"channels": ("log_dB",)}, "'log_dB'; choose from linear_linear, linear_db, log_linear"),
+    ({"channels": ()}, "channels must be a tuple"),
+    ({"channels": "log_db"}, "channels must be a tuple"),
+    ({"sample_rate_hz": 0}, "sample_rate_hz must be a whole number, 1 or more, not 0"),
+    ({"sample_rate_hz": 22050.0}, "sample_rate_hz must be a whole number"),
+    ({"num_frames": -1}, "num_frames"),
+    ({"num_frames": True}, "num_frames"),
+    ({"num_bins": 1}, "num_bins"),
+    ({"window_samples": 1}, "window_samples"),
+    ({"window_samples": 4096}, "fft_samples must be a whole number, 4096 or more, not 2048"),
+    ({"range_db": 0.0}, "range_db"),
+    ({"range_db": float("nan")}, "range_db"),
+    ({"channels": ("log_db", "mel_db"), "window_samples": 256, "fft_samples": 256}, "raise fft_samples"),
+])  # fmt: skip
+def test_settings_that_cannot_work_raise(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SpectralSettings(**{"channels": ("log_db",), **changes})
+
+
+@pytest.mark.parametrize("shape", [(100,), (0, 100), (2, 0), (1, 2, 100)])
+def test_waveforms_of_another_shape_raise(shape):
+    with pytest.raises(ValueError, match="waveforms must be"):
+        spectrograms(np.zeros(shape, np.float32), ALL)
+
+
+def test_settings_are_hashable_by_value():
+    assert hash(SpectralSettings(STANDARD)) == hash(ALL) and SpectralSettings(STANDARD) == ALL
+    assert set(features.CHANNELS) >= set(STANDARD)

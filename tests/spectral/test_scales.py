@@ -1,0 +1,42 @@
+import librosa
+import numpy as np
+import pytest
+
+from audiotag_jax.spectral import scales
+
+
+def test_linear_centres_run_from_zero_to_nyquist():
+    edges_hz = scales.linear_edges_hz(224, 22050)
+    np.testing.assert_allclose(edges_hz[1:-1], np.linspace(0.0, 11025.0, 224), rtol=1e-12)
+    np.testing.assert_allclose(np.diff(edges_hz), 11025.0 / 223, rtol=1e-9)
+
+
+def test_log_centres_are_the_grid_of_the_paper():
+    noct, minf, maxf = 26.2, 1.4e-3, 0.5
+    assert int(np.ceil(-noct * np.log2(minf / maxf) + 1)) == 224
+    fractions = scales.log_edges_hz(224, 22050)[1:-1] / 22050
+    exact_bins = -noct * np.log2(fractions / maxf) + 1
+    np.testing.assert_allclose(exact_bins, np.arange(224, 0, -1), atol=1e-9)
+    assert fractions[-1] == 0.5
+    assert scales.bins_per_octave(224) == 26.2
+
+
+@pytest.mark.parametrize("num_bins", [2, 64, 448])
+def test_log_axis_spans_the_same_octaves_with_any_number_of_bins(num_bins):
+    edges_hz = scales.log_edges_hz(num_bins, 22050)
+    assert edges_hz.shape == (num_bins + 2,)
+    reference_hz = scales.log_edges_hz(224, 22050)
+    np.testing.assert_allclose(edges_hz[[1, -2]], reference_hz[[1, -2]], rtol=1e-12)
+    np.testing.assert_allclose(np.diff(np.log2(edges_hz)), 1 / scales.bins_per_octave(num_bins), rtol=1e-9)
+
+
+@pytest.mark.parametrize("sample_rate_hz", [1600, 22050, 44100])
+def test_mel_edges_match_librosa(sample_rate_hz):
+    expected_hz = librosa.mel_frequencies(226, fmin=0.0, fmax=sample_rate_hz / 2, htk=False)
+    np.testing.assert_allclose(scales.mel_edges_hz(224, sample_rate_hz), expected_hz, rtol=1e-9, atol=1e-9)
+
+
+def test_mels_match_librosa_on_both_sides_of_the_break():
+    hz = np.array([0.0, 1.0, 440.0, 999.9, 1000.0, 1000.1, 8000.0])
+    np.testing.assert_allclose(scales.hz_to_mel(hz), librosa.hz_to_mel(hz, htk=False), rtol=1e-12)
+    np.testing.assert_allclose(scales.mel_to_hz(scales.hz_to_mel(hz)), hz, rtol=1e-12)
