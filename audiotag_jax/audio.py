@@ -10,14 +10,23 @@ import soxr
 MAX_DURATION_S = 600  # bounds memory on hours-long recordings and on headers that lie; the rest is not decoded
 _BLOCK_FRAMES = 4096
 _UNKNOWN_FRAMES = 2**62  # libsndfile answers 2**63 - 1 where a header leaves the length open
-_PLACEHOLDER_BYTES = (
-    0x7FFF0000  # writers that do not know the length put 2**31 - 1, 2**32 - 1 or a bit less
-)
+_PLACEHOLDER_BYTES = 0x7FFF0000  # writers that do not know the length put 2**31 - 1, 2**32 - 1 or a bit less
 _CUT_CHUNK = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 class AudioError(ValueError):
     """A sound file that gives no samples; the message is a one-line reason without the file's name."""
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """A file that is only read from front to back.
+
+    soundfile seeks after every read of a seekable file, which garbles MP3 and Opus, whose decoders carry state from
+    frame to frame, and fails at the end of a FLAC file of unknown length.
+    """
+
+    def seekable(self) -> bool:
+        return False
 
 
 def load_audio(path: str | Path, sample_rate_hz: int = 22050) -> tuple[np.ndarray, str]:
@@ -33,14 +42,16 @@ def load_audio(path: str | Path, sample_rate_hz: int = 22050) -> tuple[np.ndarra
             raise AudioError("no such file")
         if path.stat().st_size == 0:
             raise AudioError("empty file")
-        sound = soundfile.SoundFile(str(path))
+        sound = _SequentialFile(str(path))
     except soundfile.LibsndfileError as error:
         raise AudioError(f"unreadable (libsndfile: {error.error_string})") from error
     except (OSError, TypeError, UnicodeError) as error:  # TypeError: headerless formats; UnicodeError: odd names
-        raise AudioError(f"unreadable ({error})") from error
+        raise AudioError(f"unreadable ({getattr(error, 'strerror', None) or error})") from error
     with sound:
-        samples, num_frames, reason = _decode(sound, sample_rate_hz)
-        return samples, _note(sound, num_frames, reason)
+        samples, num_frames, error = _decode(sound, sample_rate_hz)
+        if not np.isfinite(samples).all():  # resampling passes them on
+            raise AudioError("non-finite samples (NaN or infinity)")
+        return samples, _note(sound, num_frames, error)
 
 
 def _decode(sound: soundfile.SoundFile, sample_rate_hz: int) -> tuple[np.ndarray, int, str]:
@@ -57,8 +68,6 @@ def _decode(sound: soundfile.SoundFile, sample_rate_hz: int) -> tuple[np.ndarray
             break
         with np.errstate(over="ignore", invalid="ignore"):
             mono = decoded.mean(axis=1)
-        if not np.isfinite(mono).all():
-            raise AudioError("non-finite samples (NaN or infinity)")
         num_frames += len(mono)
         chunks.append(mono if resampler is None else resampler.resample_chunk(mono))
     if num_frames == 0:
@@ -74,7 +83,7 @@ def _decode(sound: soundfile.SoundFile, sample_rate_hz: int) -> tuple[np.ndarray
 
 
 def _read_block(sound: soundfile.SoundFile, block: np.ndarray) -> tuple[np.ndarray, str]:
-    """Fills `block [frames, channels]` as far as the file goes: the frames read, and the error that ended them, if any."""
+    """Fills `block [frames, channels]` as far as the file goes: the frames read, and what error stopped it."""
     block.fill(np.nan)  # libsndfile decodes up to the error but does not say how far: what it left alone stays NaN
     try:
         return sound.read(out=block), ""
@@ -109,7 +118,7 @@ def crop_loudest(samples: np.ndarray, length_samples: int, window_samples: int) 
     """Crops `samples [N]` to float32 `[length_samples]` centred on the loudest window of `window_samples`.
 
     The crop stays inside the clip; a clip shorter than the crop is centred in zeros. A window longer than the clip is
-    the whole clip; of equally loud windows (to rounding) the first counts. One running sum of squares: linear in N.
+    the whole clip; of windows equally loud (to 1e-9) the first counts. One running sum of squares: linear in N.
     """
     if samples.ndim != 1 or samples.size == 0:
         raise ValueError(f"expected samples [N] with N >= 1, got shape {samples.shape}")

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 from audiotag_jax.errors import UserError
 from audiotag_jax.files import write_atomic, write_json
@@ -70,6 +69,8 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: Path, fold: int, first_step: int):
+        from tensorboardX import SummaryWriter  # it loads torch where that is installed, so only a run pays for it
+
         self._fold = fold
         path = workdir / "metrics.jsonl"
         if path.exists():

@@ -64,8 +64,9 @@ def _is_whole(folder: Path, seed: int) -> bool:
         return False
     try:
         params = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
-        if params == _params(seed) and len(list((folder / "audio").iterdir())) == params["clips"]:
-            return (folder / _TABLE).is_file()
+        num_sounds = len(list((folder / "audio").glob("*.wav")))
+        if params == _params(seed) and num_sounds == params["clips"] and (folder / _TABLE).is_file():
+            return True
     except (OSError, ValueError):
         pass
     raise UserError(f"{folder} is in the way: it is not a whole demo set.\nDelete it, or choose another folder.")

@@ -3,11 +3,13 @@
 import shutil
 import sys
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
 
+from audiotag_jax.datasets.fsdkaggle2018 import is_complete
 from audiotag_jax.errors import UserError
 from audiotag_jax.files import locked
 from audiotag_jax.progress import progress
@@ -18,9 +20,11 @@ STAGING = ".download"
 
 
 def needs_download(path: str | Path) -> bool:
-    """True where `path` is absent or empty, or where a download into it was begun and not finished."""
+    """True where `path` is absent or empty, or where a download into it was begun and no hand has finished it."""
     path = Path(path)
-    return not path.exists() or (path / STAGING).is_dir() or (path.is_dir() and not any(path.iterdir()))
+    if (path / STAGING).is_dir():
+        return not is_complete(path)
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def download_fsdkaggle2018(
@@ -69,7 +73,9 @@ def _fetch(fetcher: pooch.Pooch, name: str, path: Path) -> Path:
         return Path(fetcher.fetch(name, downloader=downloader(progressbar=sys.stderr.isatty(), chunk_size=2**20)))
     except requests.RequestException as error:
         raise _unreachable(fetcher.base_url + name, path, error) from error
-    except ValueError as error:  # pooch has deleted what it got
+    except (ValueError, KeyError) as error:
+        if "hash" not in str(error):  # not pooch's complaint of a wrong checksum, but an answer that is not Zenodo's
+            raise _unreachable(fetcher.base_url + name, path, error) from error
         raise UserError(f"{name} did not arrive whole: its checksum is wrong.\nRun the same command again.") from error
 
 
@@ -90,7 +96,7 @@ def _unzip(archive: Path, temporary: Path, target: Path) -> None:
                 _check_member(archive, member.filename)
             for member in progress(members, len(members), f"unzipping {archive.name}", "files"):
                 content.extract(member, temporary)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive} is not a whole zip archive ({error}); delete it and run again.") from error
     inside = temporary / target.name
     (inside if inside.is_dir() else temporary).rename(target)

@@ -37,7 +37,14 @@ def submission_order(path: str | Path) -> tuple[str, ...]:
     table = _find_table(Path(path), (SUBMISSION_TABLE,))
     if table is None:
         return tuple(sorted(_test_labels(Path(path))))
-    return tuple(row["fname"] for row in read_table(table, ("fname",)))
+    return _submission_ids(table)
+
+
+def is_complete(path: str | Path) -> bool:
+    """True where a training table and both audio folders are there, in either layout."""
+    root = Path(path)
+    has_audio = all(_audio_dir(root, name).is_dir() for name in ("audio_train", "audio_test"))
+    return has_audio and _find_table(root, TRAIN_TABLES) is not None
 
 
 def _train_clips(table: Path, audio_dir: Path, num_folds: int, seed: int) -> list[Clip]:
@@ -64,7 +71,7 @@ def _test_labels(root: Path) -> dict[str, str | None]:
     scored, submission = _find_table(root, TEST_TABLES), _find_table(root, (SUBMISSION_TABLE,))
     labels = {}
     if submission is not None:  # Zenodo's table lists only the 1,600 scored clips; a submission needs all of them
-        labels.update((row["fname"], None) for row in read_table(submission, ("fname",)))
+        labels.update(dict.fromkeys(_submission_ids(submission)))
     if scored is not None:
         rows = read_table(scored, ("fname", "label", "usage"))
         if len({row["fname"] for row in rows}) < len(rows):
@@ -73,6 +80,13 @@ def _test_labels(root: Path) -> dict[str, str | None]:
     if scored is None and submission is None:
         labels.update((file.name, None) for file in sorted(_audio_dir(root, "audio_test").glob("[!.]*.wav")))
     return labels
+
+
+def _submission_ids(table: Path) -> tuple[str, ...]:
+    ids = tuple(row["fname"] for row in read_table(table, ("fname",)))
+    if len(set(ids)) < len(ids):
+        raise UserError(f"{table} has duplicate rows: every fname must be listed once.")
+    return ids
 
 
 def _scored_label(row: dict[str, str]) -> str | None:

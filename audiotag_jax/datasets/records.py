@@ -63,6 +63,8 @@ def validate(source: ClipSource) -> ClipSource:
 
 def _validate_clip(source: ClipSource, clip: Clip) -> None:
     where = f"{source.name}: clip '{clip.id}'"
+    if not clip.id:
+        raise UserError(f"{source.name}: a clip with label '{clip.label}' names no file.")
     if clip.split not in SPLITS:
         raise UserError(f"{where} has split '{clip.split}'; choose from {', '.join(SPLITS)}.")
     if clip.split == "train" and clip.label is None:

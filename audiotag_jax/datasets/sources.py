@@ -27,6 +27,13 @@ def open_source(
         raise UserError(f"Unknown clip source '{name}'; choose from {', '.join(SOURCE_NAMES)}.")
     if table and name != "folder":
         raise UserError(f"The clip source '{name}' has its own tables; only 'folder' takes one (got '{table}').")
+    try:
+        return _open(name, path, table, num_folds, seed, download)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def _open(name: str, path: str | Path, table: str, num_folds: int, seed: int, download: bool) -> ClipSource:
     if name == "demo":
         return open_demo(path, num_folds, seed)
     if name == "folder":

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from audiotag_jax.models.layers import BatchNorm, Dropout, global_max, linear_init
+from audiotag_jax.models.layers import BatchNorm, Dropout, linear_init
 
 
 class TaggingHead(nn.Module):
@@ -35,3 +35,12 @@ class TaggingHead(nn.Module):
         x = BatchNorm(axis_name=self.axis_name, name="bn2")(x, train, mask)
         x = Dropout(self.dropout, name="dropout2")(x, train, positions)
         return nn.Dense(self.num_classes, kernel_init=linear_init, name="linear2")(x)
+
+
+def global_max(x: jax.Array) -> jax.Array:
+    """Maximum `[B, C]` of x `[B, ..., C]` over all positions; its gradient goes to the first of equal ones.
+
+    Not `x.max`: that finds the maximum again by `==` in the gradient, and where the compiler computes x twice, rounded
+    differently, none is equal, and the gradient is silently lost (seen on CPU under jit, after batch norm and ReLU).
+    """
+    return nn.max_pool(x, x.shape[1:-1]).reshape(x.shape[0], x.shape[-1])

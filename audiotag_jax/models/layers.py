@@ -93,15 +93,6 @@ class Dropout(nn.Module):
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
 
 
-def global_max(x: jax.Array) -> jax.Array:
-    """Maximum `[B, C]` of x `[B, ..., C]` over all positions; its gradient goes to the first of equal ones.
-
-    Not `x.max`: that finds the maximum again by `==` in the gradient, and where the compiler computes x twice, rounded
-    differently, none is equal, and the gradient is silently lost (seen on CPU under jit, after batch norm and ReLU).
-    """
-    return nn.max_pool(x, x.shape[1:-1]).reshape(x.shape[0], x.shape[-1])
-
-
 # Kaiming normal, as torchvision initializes convolutions and fastai the linear layers of its head (He et al., 2015).
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 linear_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")

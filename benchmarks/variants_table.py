@@ -1,0 +1,48 @@
+"""Trains every standard variant under one budget and prints the README's table from their summaries.
+
+    python benchmarks/variants_table.py --preset=esc10 --path=../shared/data/esc10 --runs=runs/esc10
+
+Finished variants are not trained again, interrupted ones continue.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+VARIANTS = ("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--path", required=True, help="folder of the recordings")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for the work directories")
+    parser.add_argument("--variants", nargs="+", default=VARIANTS)
+    parser.add_argument("overrides", nargs="*", help="more flags for main.py, after --")
+    options = parser.parse_args()
+    for variant in options.variants:
+        command = [sys.executable, "main.py", f"--config=configs/{variant}.py:{options.preset}"]
+        command += [f"--workdir={options.runs / variant}", f"--config.dataset.path={options.path}", *options.overrides]
+        subprocess.run(command, cwd=ROOT, check=True)
+    print(table({variant: json.loads((options.runs / variant / "summary.json").read_text()) for variant in options.variants}))
+
+
+def table(summaries: dict[str, dict]) -> str:
+    """Markdown: one row a variant, held-out clips of all folds, 95 % intervals over clips."""
+    lines = ["| variant | top-3 error | accuracy | MAP@3 | accuracy by fold |", "| --- | --- | --- | --- | --- |"]
+    for variant, summary in summaries.items():
+        scores = summary["validation"]["all"]
+        cells = [
+            f"{scores[name]['value']:.3f} ({scores[name]['low']:.3f}–{scores[name]['high']:.3f})"
+            for name in ("top3_error", "accuracy", "map_at_3")
+        ]
+        folds = " ".join(f"{fold['all']['accuracy']['value']:.2f}" for fold in summary["folds"])
+        lines.append(f"| `{variant}` | {' | '.join(cells)} | {folds} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The synthetic data: reproducible, written whole or not at all, and beyond a linear classifier of mean spectra."""
+
+from collections import Counter
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from audiotag_jax.datasets import demo
+from audiotag_jax.datasets.sources import open_source
+from audiotag_jax.datasets.tables import read_table
+from audiotag_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return open_source("demo", tmp_path_factory.mktemp("demo"), num_folds=3)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(demo, "TRAIN_PER_CLASS", 1)
+    monkeypatch.setattr(demo, "TEST_PER_CLASS", 1)
+    monkeypatch.setattr(demo, "UNVERIFIED_PER_CLASS", 0)
+
+
+def content(folder):
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_counts_and_label_noise(source):
+    train = [clip for clip in source.clips if clip.split == "train"]
+    test = [clip for clip in source.clips if clip.split == "test"]
+    assert (len(source.classes), len(train), len(test)) == (10, 300, 60)
+    assert Counter(clip.fold for clip in train) == {0: 100, 1: 100, 2: 100}
+    assert sum(not clip.verified for clip in train) == 90
+    assert all(clip.verified and clip.label for clip in test)
+    folder = Path(train[0].path).parents[1]
+    truth = {row["path"]: row["true_label"] for row in read_table(folder / "clips.csv", ("true_label",))}
+    wrong = [clip for clip in source.clips if clip.label != truth[clip.id]]
+    assert len(wrong) == round(0.35 * 90)
+    assert not any(clip.verified for clip in wrong)
+    assert set(Counter(truth.values()).values()) == {36}
+
+
+def test_variety(source):
+    infos = [soundfile.info(clip.path) for clip in source.clips]
+    assert {info.samplerate for info in infos} == {16000, 22050, 44100}
+    assert {info.channels for info in infos} == {1, 2}
+    durations_s = [info.duration for info in infos]
+    assert 0.29 < min(durations_s) < 0.4
+    assert 3.5 < max(durations_s) <= 4.0
+    peaks_db = [20 * np.log10(np.abs(soundfile.read(clip.path)[0]).max()) for clip in source.clips]
+    assert max(peaks_db) - min(peaks_db) > 30
+    assert max(peaks_db) < 0
+
+
+def test_mean_spectra_do_not_tell_the_classes(source):
+    clips = [clip for clip in source.clips if clip.split == "train" and clip.verified]
+    features = []
+    for clip in clips:
+        samples, rate_hz = librosa.load(clip.path, sr=22050)
+        features.append(librosa.power_to_db(librosa.feature.melspectrogram(y=samples, sr=rate_hz, n_mels=64)).mean(1))
+    features, labels = np.stack(features), np.array([clip.label for clip in clips])
+    folds = np.array([clip.fold for clip in clips])
+    right = []
+    for fold in range(3):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+        model.fit(features[folds != fold], labels[folds != fold])
+        right.extend(model.predict(features[folds == fold]) == labels[folds == fold])
+    assert 0.1 < np.mean(right) < 0.6
+
+
+def test_pitch_tells_chirps_apart(source):
+    """What the mean spectrum hides is there to be heard: the pitch rises in one class and falls in the other."""
+    right = []
+    for clip in source.clips:
+        if clip.label not in ("chirp_up", "chirp_down") or not clip.verified:
+            continue
+        samples, rate_hz = librosa.load(clip.path, sr=None)
+        magnitudes = np.abs(librosa.stft(samples, n_fft=1024, hop_length=256))
+        frames = np.nonzero(magnitudes.max(0) > 0.3 * magnitudes.max())[0]
+        pitch_hz = librosa.yin(samples, fmin=120, fmax=1300, sr=rate_hz, frame_length=2048, hop_length=256)
+        slope = np.polyfit(frames, np.log(pitch_hz[frames]), 1)[0]
+        right.append((slope > 0) == (clip.label == "chirp_up"))
+    assert np.mean(right) > 0.8
+
+
+def test_the_seed_decides_every_byte(tmp_path, small):
+    first = demo.write_demo(tmp_path / "a", seed=5)
+    assert len(content(first)) == 22
+    assert content(first) == content(demo.write_demo(tmp_path / "b", seed=5))
+    other = demo.write_demo(tmp_path / "a", seed=6)
+    assert other != first
+    assert all(content(first)[name] != data for name, data in content(other).items())
+
+
+def test_a_whole_set_is_used_again_and_another_version_goes_elsewhere(tmp_path, small, monkeypatch):
+    folder = demo.write_demo(tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    assert demo.write_demo(tmp_path) == folder
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+    monkeypatch.setattr(demo, "VERSION", demo.VERSION + 1)
+    assert demo.write_demo(tmp_path) != folder
+
+
+def test_an_interrupted_set_is_never_taken_as_whole(tmp_path, small, monkeypatch):
+    written = []
+
+    def write(path, *args):
+        if len(written) == 7:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_sound(path, *args)
+
+    write_sound = soundfile.write
+    monkeypatch.setattr(soundfile, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        demo.write_demo(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [".demo"]
+    monkeypatch.setattr(soundfile, "write", write_sound)
+    assert content(demo.write_demo(tmp_path)) == content(demo.write_demo(tmp_path / "other"))
+
+
+def test_what_is_in_the_way_is_left_alone(tmp_path, small):
+    own = tmp_path / f"demo_v{demo.VERSION}_seed0" / "mine.txt"
+    own.parent.mkdir()
+    own.write_text("keep")
+    with pytest.raises(UserError, match="in the way"):
+        demo.write_demo(tmp_path)
+    assert own.read_text() == "keep"
+    folder = demo.write_demo(tmp_path, seed=1)
+    next((folder / "audio").iterdir()).unlink()
+    with pytest.raises(UserError, match="not a whole demo set"):
+        demo.write_demo(tmp_path, seed=1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write the demo sounds"):
+        demo.write_demo(tmp_path / "file")

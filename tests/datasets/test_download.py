@@ -1,0 +1,175 @@
+"""Downloading, driven against an HTTP server on the loopback; nothing here reaches further."""
+
+import functools
+import hashlib
+import http.server
+import socket
+import threading
+import zipfile
+from pathlib import Path
+
+import pooch
+import pytest
+import requests
+
+from audiotag_jax.datasets import sources
+from audiotag_jax.datasets.download import PARTS, download_fsdkaggle2018, needs_download
+from audiotag_jax.errors import UserError
+
+CONTENT = {
+    "FSDKaggle2018.meta/train_post_competition.csv": b"fname,label,manually_verified\na.wav,x,1\nb.wav,y,0\n",
+    "FSDKaggle2018.meta/test_post_competition_scoring_clips.csv": b"fname,label,usage\nt.wav,x,Public\n",
+    "FSDKaggle2018.audio_train/a.wav": b"a" * 1000,
+    "FSDKaggle2018.audio_train/b.wav": b"b" * 1000,
+    "FSDKaggle2018.audio_test/t.wav": b"t" * 1000,
+}
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A server of the three archives: `folder` they lie in, `url`, `registry` of checksums, and `requests` so far."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    folder, asked = tmp_path / "served", []
+    folder.mkdir()
+    for part in PARTS:
+        pack(folder / f"{part}.zip", {name: data for name, data in CONTENT.items() if name.startswith(part)})
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            asked.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield Served(folder, f"http://127.0.0.1:{server.server_port}/", asked)
+    server.shutdown()
+    server.server_close()
+
+
+class Served:
+    def __init__(self, folder, url, asked):
+        self.folder, self.url, self.requests = folder, url, asked
+
+    @property
+    def registry(self):
+        return {file.name: f"md5:{hashlib.md5(file.read_bytes()).hexdigest()}" for file in self.folder.iterdir()}
+
+
+def pack(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+
+
+def present(path):
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_brings_all_parts_and_leaves_nothing_else(tmp_path, served):
+    path = tmp_path / "data"
+    assert needs_download(path)
+    download_fsdkaggle2018(path, served.url, served.registry)
+    assert present(path) == CONTENT
+    assert not needs_download(path)
+    asked = len(served.requests)
+    download_fsdkaggle2018(path, served.url, served.registry)
+    assert len(served.requests) == asked
+
+
+def test_archives_without_a_top_folder(tmp_path, served):
+    pack(served.folder / f"{PARTS[1]}.zip", {"t.wav": b"t" * 1000})
+    download_fsdkaggle2018(tmp_path / "data", served.url, served.registry)
+    assert present(tmp_path / "data") == CONTENT
+
+
+def test_open_source_downloads_then_opens(tmp_path, served, monkeypatch):
+    fetch = functools.partial(download_fsdkaggle2018, base_url=served.url, registry=served.registry)
+    monkeypatch.setattr(sources, "download_fsdkaggle2018", fetch)
+    source = sources.open_source("fsdkaggle2018", tmp_path / "data", num_folds=2)
+    assert [clip.id for clip in source.clips] == ["t.wav", "a.wav", "b.wav"]
+    assert all(Path(clip.path).is_file() for clip in source.clips)
+
+
+def test_a_wrong_checksum_is_refused_and_whole_parts_are_kept(tmp_path, served):
+    path, registry = tmp_path / "data", served.registry
+    wrong = {**registry, f"{PARTS[-1]}.zip": "md5:" + "0" * 32}
+    with pytest.raises(UserError, match="audio_train.zip did not arrive whole: its checksum is wrong"):
+        download_fsdkaggle2018(path, served.url, wrong)
+    assert needs_download(path)
+    assert sorted(entry.name for entry in path.iterdir()) == [".download", PARTS[1], PARTS[0]]
+    served.requests.clear()
+    download_fsdkaggle2018(path, served.url, registry)
+    assert present(path) == CONTENT
+    assert {name.split(" ")[0] for name in served.requests} == {f"/{PARTS[-1]}.zip"}
+
+
+def test_an_interrupted_unzip_is_never_taken_as_whole(tmp_path, served, monkeypatch):
+    path, extract = tmp_path / "data", zipfile.ZipFile.extract
+
+    def interrupted(archive, member, target):
+        if member.filename.endswith("b.wav"):
+            raise KeyboardInterrupt
+        return extract(archive, member, target)
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        download_fsdkaggle2018(path, served.url, served.registry)
+    assert not (path / PARTS[-1]).exists()
+    assert (path / PARTS[0]).is_dir()
+    monkeypatch.setattr(zipfile.ZipFile, "extract", extract)
+    served.requests.clear()
+    download_fsdkaggle2018(path, served.url, served.registry)
+    assert present(path) == CONTENT
+    assert served.requests == []  # the archive had arrived whole
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "FSDKaggle2018.meta/../../evil.txt", "..\\evil.txt"])
+def test_archives_cannot_write_outside(tmp_path, served, name):
+    pack(served.folder / f"{PARTS[0]}.zip", {name: b"evil"})
+    with pytest.raises(UserError, match="unsafe file name"):
+        download_fsdkaggle2018(tmp_path / "data", served.url, served.registry)
+    assert not list(tmp_path.rglob("evil*"))
+    assert not (tmp_path / "data" / PARTS[0]).exists()
+
+
+def test_a_file_that_is_no_archive(tmp_path, served):
+    (served.folder / f"{PARTS[0]}.zip").write_bytes(b"an error page")
+    with pytest.raises(UserError, match="not a whole zip archive"):
+        download_fsdkaggle2018(tmp_path / "data", served.url, served.registry)
+
+
+def check_two_lines(caught, url, path):
+    first, second = str(caught.value).splitlines()
+    assert url in first
+    assert "could not be reached" in first
+    assert second == (
+        f"Bring the data to {path} by hand, or try the demo: `python main.py --config=configs/log_db.py:demo`"
+    )
+
+
+def test_refused_connections_and_missing_files(tmp_path, served):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+    for url in (closed, served.url + "nothing/here/"):
+        with pytest.raises(UserError) as caught:
+            download_fsdkaggle2018(tmp_path / "data", url, served.registry)
+        check_two_lines(caught, url, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "error", [requests.ConnectionError("no route"), ValueError("not a repository"), KeyError("files")]
+)
+def test_an_unreachable_doi(tmp_path, monkeypatch, error):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(pooch.Pooch, "load_registry_from_doi", fail)
+    with pytest.raises(UserError) as caught:
+        sources.open_source("fsdkaggle2018", tmp_path / "data")
+    check_two_lines(caught, "doi:10.5281/zenodo.2552860/", tmp_path / "data")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, served):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write FSDKaggle2018 into"):
+        download_fsdkaggle2018(tmp_path / "file", served.url, served.registry)

@@ -1,0 +1,333 @@
+"""Clip sources: real tables where they are at hand, small written ones for layouts and errors."""
+
+import csv
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from audiotag_jax.datasets import sources
+from audiotag_jax.datasets.fsdkaggle2018 import submission_order
+from audiotag_jax.datasets.records import Clip, ClipSource, validate
+from audiotag_jax.datasets.sources import open_source
+from audiotag_jax.errors import UserError
+
+SHARED = Path(os.environ.get("AUDIOTAG_SHARED", Path(__file__).parents[3] / "shared"))
+
+
+def shared(name):
+    folder = SHARED / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}; set AUDIOTAG_SHARED")
+    return folder
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def by_id(source):
+    return {clip.id: clip for clip in source.clips}
+
+
+def fails(match, name, path, **options):
+    """Opening must raise a UserError of one or two lines that matches."""
+    with pytest.raises(UserError, match=match) as caught:
+        open_source(name, path, **{"download": False, "num_folds": 2, **options})
+    assert 1 <= len(str(caught.value).splitlines()) <= 2
+
+
+# --- FSDKaggle2018
+
+
+def test_fsdkaggle2018_real_tables():
+    root = shared("fsdkaggle2018")
+    source = open_source("fsdkaggle2018", root, download=False)
+    counts = Counter((clip.split, clip.verified, clip.label is None) for clip in source.clips)
+    assert counts == {
+        ("train", True, False): 3710,
+        ("train", False, False): 5763,
+        ("test", True, False): 1600,
+        ("test", False, True): 7800,
+    }
+    assert len(source.classes) == 41
+    assert list(source.classes) == sorted(source.classes)
+    assert {clip.fold for clip in source.clips if clip.split == "train"} == {0, 1, 2, 3, 4}
+    assert {clip.fold for clip in source.clips if clip.split == "test"} == {-1}
+    clips = by_id(source)
+    assert (clips["00044347.wav"].label, clips["00044347.wav"].verified) == ("Hi-hat", False)
+    assert (clips["001ca53d.wav"].label, clips["001ca53d.wav"].verified) == ("Saxophone", True)
+    assert {"0b0427e2.wav", "6ea0099f.wav", "b39975f5.wav"} <= set(clips)
+    with (root / "sample_submission.csv").open(newline="") as file:
+        assert submission_order(root) == tuple(row["fname"] for row in csv.DictReader(file))
+    assert set(submission_order(root)) == {clip.id for clip in source.clips if clip.split == "test"}
+
+
+TRAIN = "fname,label,manually_verified\nb.wav,Bark,1\na.wav,Flute,0\nd.wav,Bark,1\nc.wav,Flute,1\n"
+TEST = "fname,label,usage\nz.wav,Flute,Public\ny.wav,Bark,Private\n"
+
+
+def test_fsdkaggle2018_kaggle_layout_without_test_labels(tmp_path):
+    write(tmp_path / "train.csv", TRAIN)
+    write(tmp_path / "sample_submission.csv", "fname,label\nz.wav,Bark\nx.wav,Bark\ny.wav,Bark\n")
+    (tmp_path / "audio_test").mkdir()
+    source = open_source("fsdkaggle2018", tmp_path, num_folds=2)
+    assert [clip.id for clip in source.clips] == ["x.wav", "y.wav", "z.wav", "a.wav", "b.wav", "c.wav", "d.wav"]
+    assert by_id(source)["a.wav"].path == str(tmp_path / "audio_train" / "a.wav")
+    assert by_id(source)["x.wav"].path == str(tmp_path / "audio_test" / "x.wav")
+    assert all(clip.label is None for clip in source.clips if clip.split == "test")
+    assert submission_order(tmp_path) == ("z.wav", "x.wav", "y.wav")
+
+
+def test_fsdkaggle2018_test_clips_from_the_folder(tmp_path):
+    write(tmp_path / "train.csv", TRAIN)
+    for name in ("n.wav", "m.wav", ".hidden.wav", "notes.txt"):
+        write(tmp_path / "audio_test" / name, "")
+    assert submission_order(tmp_path) == ("m.wav", "n.wav")
+    source = open_source("fsdkaggle2018", tmp_path, num_folds=2)
+    assert [clip.id for clip in source.clips if clip.split == "test"] == ["m.wav", "n.wav"]
+
+
+@pytest.mark.parametrize("table", ["test_post_competition.csv", "test_post_competition_scoring_clips.csv"])
+def test_fsdkaggle2018_zenodo_layout(tmp_path, table):
+    write(tmp_path / "FSDKaggle2018.meta" / "train_post_competition.csv", TRAIN)
+    write(tmp_path / "FSDKaggle2018.meta" / table, TEST + "x.wav,None,Ignored\nw.wav,Flute,Ignored\n")
+    (tmp_path / "FSDKaggle2018.audio_train").mkdir()
+    (tmp_path / "FSDKaggle2018.audio_test").mkdir()
+    clips = by_id(open_source("fsdkaggle2018", tmp_path, num_folds=2))
+    assert clips["a.wav"].path == str(tmp_path / "FSDKaggle2018.audio_train" / "a.wav")
+    assert clips["z.wav"].path == str(tmp_path / "FSDKaggle2018.audio_test" / "z.wav")
+    assert [(clips[f"{n}.wav"].label, clips[f"{n}.wav"].verified) for n in "wxyz"] == [
+        (None, False),
+        (None, False),
+        ("Bark", True),
+        ("Flute", True),
+    ]
+    assert submission_order(tmp_path) == ("w.wav", "x.wav", "y.wav", "z.wav")
+
+
+def test_fsdkaggle2018_a_submission_covers_more_than_the_scored_clips(tmp_path):
+    write(tmp_path / "train.csv", TRAIN)
+    write(tmp_path / "test_post_competition_scoring_clips.csv", TEST)
+    write(tmp_path / "sample_submission.csv", "fname,label\nz.wav,Bark\nx.wav,Bark\ny.wav,Bark\n")
+    clips = by_id(open_source("fsdkaggle2018", tmp_path, num_folds=2))
+    assert (clips["x.wav"].label, clips["z.wav"].label) == (None, "Flute")
+
+
+def test_fsdkaggle2018_errors(tmp_path):
+    fails("no folder .*nowhere", "fsdkaggle2018", tmp_path / "nowhere")
+    fails("train.csv", "fsdkaggle2018", tmp_path)
+    write(tmp_path / "train.csv", "name,label\na.wav,Bark\n")
+    fails(r"lacks the columns fname, manually_verified.*\nExpected.*manually_verified", "fsdkaggle2018", tmp_path)
+    write(tmp_path / "train.csv", TRAIN.replace(",0", ",maybe"))
+    fails("'a.wav' has manually_verified 'maybe'", "fsdkaggle2018", tmp_path)
+    write(tmp_path / "train.csv", TRAIN + "a.wav,Bark,1\n")
+    fails("duplicate clip id a.wav", "fsdkaggle2018", tmp_path)
+    write(tmp_path / "train.csv", TRAIN + "e.wav,,1\n")
+    fails("'e.wav' is a training clip without a label", "fsdkaggle2018", tmp_path)
+    write(tmp_path / "train.csv", TRAIN)
+    write(tmp_path / "test_post_competition.csv", TEST.replace("Flute", "Piano"))
+    fails("'z.wav' has label 'Piano'.*Bark, Flute", "fsdkaggle2018", tmp_path)
+    write(tmp_path / "test_post_competition.csv", TEST + "z.wav,Bark,Public\n")
+    fails("duplicate", "fsdkaggle2018", tmp_path)
+    write(tmp_path / "test_post_competition.csv", TEST + "b.wav,Bark,Public\n")
+    fails("duplicate clip id b.wav", "fsdkaggle2018", tmp_path)
+    write(tmp_path / "test_post_competition.csv", TEST)
+    write(tmp_path / "sample_submission.csv", "fname,label\nz.wav,Bark\ny.wav,Bark\nz.wav,Bark\n")
+    fails("sample_submission.csv has duplicate rows", "fsdkaggle2018", tmp_path)
+    write(tmp_path / "test_post_competition.csv", "fname,label\nz.wav,Bark\n")
+    (tmp_path / "sample_submission.csv").unlink()
+    fails("lacks the column usage", "fsdkaggle2018", tmp_path)
+
+
+def test_fsdkaggle2018_is_downloaded_only_where_nothing_is(tmp_path, monkeypatch):
+    calls = []
+
+    def download(path):
+        calls.append(path)
+        write(Path(path) / "train.csv", TRAIN)
+
+    monkeypatch.setattr(sources, "download_fsdkaggle2018", download)
+    path = tmp_path / "data"
+    fails("no folder", "fsdkaggle2018", path)
+    assert len(open_source("fsdkaggle2018", path, num_folds=2).clips) == 4
+    assert len(open_source("fsdkaggle2018", path, num_folds=2).clips) == 4
+    assert calls == [path]
+    (path / ".download").mkdir()  # what an interrupted download leaves
+    open_source("fsdkaggle2018", path, num_folds=2)
+    assert calls == [path, path]
+    for name in ("audio_train", "FSDKaggle2018.audio_test"):  # then a person brings the rest
+        (path / name).mkdir()
+    open_source("fsdkaggle2018", path, num_folds=2)
+    assert calls == [path, path]
+
+
+# --- ESC
+
+
+def test_esc10_real_table():
+    root = shared("esc10")
+    source = open_source("esc10", root)
+    assert Counter(clip.fold for clip in source.clips) == dict.fromkeys(range(5), 80)
+    assert set(Counter(clip.label for clip in source.clips).values()) == {40}
+    assert len(source.classes) == 10
+    assert all(Path(clip.path).is_file() and clip.verified and clip.split == "train" for clip in source.clips)
+    assert all(clip.fold == int(clip.id[0]) - 1 for clip in source.clips)  # the file name starts with the fold
+    fails("esc50.csv.*\n.*https://github.com/karolpiczak/ESC-50", "esc50", root)
+
+
+ESC = (
+    "filename,fold,target,category,esc10,src_file,take\n"
+    "1-1-A-0.wav,1,0,dog,True,1,A\n2-2-A-0.wav,2,0,dog,True,2,A\n1-3-A-1.wav,1,1,rooster,True,3,A\n"
+    "1-4-A-2.wav,1,2,pig,False,4,A\n"
+)
+
+
+def test_esc10_inside_esc50(tmp_path):
+    write(tmp_path / "meta" / "esc50.csv", ESC)
+    full, small = open_source("esc50", tmp_path), open_source("esc10", tmp_path)
+    assert full.classes == ("dog", "pig", "rooster")
+    assert small.classes == ("dog", "rooster")
+    assert [clip.id for clip in small.clips] == ["1-1-A-0.wav", "1-3-A-1.wav", "2-2-A-0.wav"]
+    assert full.clips[0].path == str(tmp_path / "audio" / "1-1-A-0.wav")
+
+
+def test_esc_errors(tmp_path):
+    fails("https://github.com/karolpiczak/ESC-50", "esc10", tmp_path / "nowhere")
+    write(tmp_path / "meta" / "esc50.csv", ESC.replace(",1,1,", ",6,1,"))
+    fails("'1-3-A-1.wav' is in fold 6", "esc50", tmp_path)
+    write(tmp_path / "meta" / "esc50.csv", ESC.replace("fold", "part"))
+    fails("lacks the column fold", "esc50", tmp_path)
+    write(tmp_path / "meta" / "esc50.csv", ESC.replace("True", "False"))
+    fails("empty table", "esc10", tmp_path)
+
+
+# --- one's own data
+
+
+def test_folder_per_label(tmp_path):
+    for name in ("dog/a.wav", "dog/b.FLAC", "dog/deep/c.mp3", "cat/a.ogg", "cat/b.Aiff", "cat/.d.wav", "cat/notes.txt"):
+        write(tmp_path / name, "")
+    for name in ("loose.wav", ".cache/a.wav", "dog/.trash/a.wav", "empty/readme.md"):
+        write(tmp_path / name, "")
+    source = open_source("folder", tmp_path, num_folds=2)
+    assert source.classes == ("cat", "dog")
+    assert [clip.id for clip in source.clips] == [
+        "cat/a.ogg",
+        "cat/b.Aiff",
+        "dog/a.wav",
+        "dog/b.FLAC",
+        "dog/deep/c.mp3",
+    ]
+    assert all(clip.path == str(tmp_path / clip.id) for clip in source.clips)
+    assert all(clip.label == clip.id.split("/")[0] and clip.verified for clip in source.clips)
+    assert {clip.fold for clip in source.clips} == {0, 1}
+
+
+def test_table_with_everything(tmp_path):
+    text = (
+        "\ufefffile, label ,fold,split,manually_verified,comment\r\n"
+        'b.wav,"Dog, small",7,train,1,\r\n./a.wav,Cat,-2,train,FALSE,x\r\n'
+        'sub\\c.wav,Cat,7.0,train,true,"two\r\nlines"\r\n'
+        "t.wav,,,test,1,\r\nu.wav,Cat,7,test,0,\r\n"
+    )
+    write(tmp_path / "clips.csv", text)
+    source = open_source("folder", tmp_path, table="clips.csv")
+    assert source.classes == ("Cat", "Dog, small")
+    assert source.clips == (
+        Clip("t.wav", str(tmp_path / "t.wav"), None, -1, "test", True),
+        Clip("u.wav", str(tmp_path / "u.wav"), "Cat", -1, "test", False),
+        Clip("a.wav", str(tmp_path / "a.wav"), "Cat", 0, "train", False),
+        Clip("b.wav", str(tmp_path / "b.wav"), "Dog, small", 1, "train", True),
+        Clip("sub/c.wav", str(tmp_path / "sub" / "c.wav"), "Cat", 1, "train", True),
+    )
+
+
+def test_table_elsewhere_names_files_beside_it_or_in_the_folder(tmp_path):
+    table = write(tmp_path / "tables" / "t.csv", "path,label\na.wav,x\nb.wav,y\nmissing.wav,y\n")
+    write(tmp_path / "tables" / "a.wav", "")
+    write(tmp_path / "audio" / "b.wav", "")
+    clips = by_id(open_source("folder", tmp_path / "audio", table=str(table), num_folds=2))
+    assert clips["a.wav"].path == str(tmp_path / "tables" / "a.wav")
+    assert clips["b.wav"].path == str(tmp_path / "audio" / "b.wav")
+    assert clips["missing.wav"].path == str(tmp_path / "tables" / "missing.wav")
+
+
+def test_tables_and_folders_agree_on_folds(tmp_path):
+    names = [f"{label}/{n}.wav" for label in "xy" for n in range(20)]
+    for name in names:
+        write(tmp_path / name, "")
+    rows = "".join(f"{name},{name[0]}\n" for name in reversed(names))
+    write(tmp_path / "t.csv", "path,label\n" + rows)
+    listed, tabled = open_source("folder", tmp_path), open_source("folder", tmp_path, table="t.csv")
+    assert listed == tabled
+    assert open_source("folder", tmp_path, seed=1) != listed
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "lacks the column label"),
+        ("path,label\n", "empty table"),
+        ("path;label\na.wav;x\n", "lacks the column label"),
+        ("name,label\na.wav,x\n", "path, filename, fname or file"),
+        ("path,label,label\na.wav,x,y\n", "column label more than once"),
+        ("path,label\na.wav,x,y\n", "line 2"),
+        ("path,label\na.wav\n", "line 2"),
+        ('path,label\na.wav,"x\nb.wav,y\n', "not a valid CSV"),
+        ("path,label\n,x\n", "names no file"),
+        ("path,label\na.wav,x\na.wav,y\nb.wav,y\n", "duplicate clip id a.wav"),
+        ("path,label\na.wav,x\n./a.wav,y\n", "duplicate clip id a.wav"),
+        ("path,label\na.wav,x\nb.wav,x\n", "at least 2 distinct classes"),
+        ("path,label\na.wav,x\nb.wav,\nc.wav,y\n", "'b.wav' is a training clip without a label"),
+        ("path,label,split\na.wav,x,train\nb.wav,y,train\nc.wav,z,test\n", "'c.wav' has label 'z'.*x, y"),
+        ("path,label,split\na.wav,x,train\nb.wav,y,valid\n", "split 'valid'; choose from train, test"),
+        ("path,label,split\na.wav,x,test\nb.wav,y,test\n", "no training clips"),
+        ("path,label,fold\na.wav,x,1\nb.wav,y,1\n", "single fold"),
+        ("path,label,fold\na.wav,x,1\nb.wav,y,\n", "'b.wav' has fold ''"),
+        ("path,label,fold\na.wav,x,1\nb.wav,y,1.5\n", "'b.wav' has fold '1.5'"),
+        ("path,label,fold\na.wav,x,1\nb.wav,y,nan\n", "'b.wav' has fold 'nan'"),
+        ("path,label,verified\na.wav,x,1\nb.wav,y,perhaps\n", "'b.wav' has verified 'perhaps'"),
+    ],
+)
+def test_bad_tables(tmp_path, text, match):
+    write(tmp_path / "clips.csv", text)
+    fails(match, "folder", tmp_path, table="clips.csv")
+
+
+def test_other_errors(tmp_path):
+    (tmp_path / "latin1.csv").write_bytes("path,label\ncafé.wav,x\n".encode("latin-1"))
+    fails("not UTF-8", "folder", tmp_path, table="latin1.csv")
+    (tmp_path / "utf16.csv").write_bytes("path,label\na.wav,x\n".encode("utf-16"))
+    fails("not UTF-8", "folder", tmp_path, table="utf16.csv")
+    fails("no table .*nothing.csv", "folder", tmp_path, table="nothing.csv")
+    fails("No recordings under", "folder", tmp_path)
+    fails("no folder .*nowhere", "folder", tmp_path / "nowhere")
+    write(tmp_path / "x" / "a.wav", "")
+    write(tmp_path / "y" / "b.wav", "")
+    fails("2 training clips cannot be dealt into 3 folds", "folder", tmp_path, num_folds=3)
+    fails("single fold", "folder", tmp_path, num_folds=1)
+    fails("Unknown clip source 'esc'; choose from fsdkaggle2018, esc50, esc10, folder, demo", "esc", tmp_path)
+    fails("only 'folder' takes one", "esc50", tmp_path, table="t.csv")
+
+
+def test_validate_catches_what_readers_could_get_wrong():
+    def source(**changes):
+        first = {"id": "a", "path": "a", "label": "x", "fold": 0, "split": "train", "verified": True, **changes}
+        return ClipSource("own", ("x", "y"), (Clip(**first), Clip("b", "b", "y", 1, "train", True)))
+
+    assert validate(source()) == source()
+    for changes, match in (
+        ({"fold": -1}, "'a' is a training clip without a fold"),
+        ({"fold": 2}, "without gaps"),
+        ({"split": "test"}, "'a' is a test clip in fold 0"),
+        ({"split": "dev"}, "split 'dev'"),
+        ({"label": "z"}, "label 'z'"),
+    ):
+        with pytest.raises(UserError, match=match):
+            validate(source(**changes))
+    with pytest.raises(UserError, match="empty table"):
+        validate(ClipSource("own", ("x", "y"), ()))

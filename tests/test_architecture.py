@@ -1,0 +1,79 @@
+"""Imports point one way, modules stay small, and training needs no other framework."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "audiotag_jax"
+
+# A module may import those of a lower number only; parts of a package may import each other.
+LAYERS = [
+    {"errors"},
+    {"audio", "spectral", "augment", "losses", "metrics", "models"},  # leaves: third parties only
+    {"files", "progress"},
+    {"datasets", "optimizer", "workdir"},
+    {"train_state", "input_pipeline", "submission"},
+    {"steps", "checkpoint"},
+    {"experiment"},
+    {"evaluate", "prepare"},
+    {"train"},
+]
+LEAVES = LAYERS[1]
+RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def parts_of_the_project(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(path) if name.split(".")[0] == "audiotag_jax"}
+
+
+def own_part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    part = own_part(path)
+    if part == "__init__":
+        assert not parts_of_the_project(path)
+        return
+    assert part in RANKS, f"give {part} its place in LAYERS"
+    for other in parts_of_the_project(path) - {part}:
+        assert RANKS[other] < RANKS[part], f"{part} imports {other}"
+        assert part not in LEAVES, f"the leaf {part} imports {other}"
+
+
+@pytest.mark.parametrize("path", [ROOT / "main.py", *MODULES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_imports_another_framework_or_a_config(path):
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert not roots & {"tensorflow", "torch", "matplotlib", "pandas", "configs"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_and_functions_stay_small(path):
+    text = path.read_text()
+    assert text.count("\n") <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+
+
+def test_importing_training_loads_no_other_framework():
+    script = "import sys, audiotag_jax.train; print(sorted({'tensorflow', 'torch', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
