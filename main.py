@@ -1,4 +1,4 @@
-"""Tag sounds: `python main.py --config=configs/log_db.py[:PRESET] [--workdir=DIR] [--mode=MODE] [--config.FIELD=VALUE …]`."""
+"""Tags sounds: `python main.py --config=configs/VARIANT.py[:PRESET] [--workdir=DIR] [--mode=MODE]`."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""Augmentation inside the jitted step. Every draw is keyed by the example, so it is the same on any number of devices."""
+"""Augmentation inside the jitted step, keyed by the example: the same draws on any number of devices."""
 
 import dataclasses
 from collections.abc import Callable
@@ -34,7 +34,9 @@ def augment(
 
     `keys` `[B]` holds one random key an example, `mask` `[B]` is 1 in real rows; padding is never mixed in.
     """
-    shift_keys, time_keys, frequency_keys, mix_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0)
+    shift_keys, time_keys, frequency_keys, mix_keys = jnp.moveaxis(
+        jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
+    )
     if settings.max_time_shift:
         images = jax.vmap(lambda key, image: time_shift(key, image, settings.max_time_shift))(shift_keys, images)
     if settings.time_masks:
@@ -53,7 +55,7 @@ def time_shift(key: jax.Array, image: jax.Array, max_shift: float) -> jax.Array:
 
 
 def mask_stripe(key: jax.Array, image: jax.Array, axis: int, max_width: float) -> jax.Array:
-    """Image with one stripe across `axis`, up to `max_width` of it wide, set to zero (SpecAugment, arXiv:1904.08779)."""
+    """Image with one stripe across `axis`, at most `max_width` of it, set to zero (SpecAugment, arXiv:1904.08779)."""
     size = image.shape[axis]
     width_key, start_key = jax.random.split(key)
     width = jax.random.randint(width_key, (), 0, round(max_width * size) + 1)

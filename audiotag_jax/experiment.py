@@ -10,13 +10,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from audiotag_jax.augment import AugmentSettings
-from audiotag_jax.datasets.prepare import clip_settings, prepare, spectral_settings
+from audiotag_jax.config_check import build_network, check_config, step_settings
+from audiotag_jax.datasets.prepare import prepare
 from audiotag_jax.datasets.reader import Examples, read_metadata, read_split
 from audiotag_jax.errors import UserError
-from audiotag_jax.models.build import Tagger, build_model
+from audiotag_jax.models.build import Tagger
 from audiotag_jax.optimizer import Phase, learning_rates, make_optimizer, make_phases
-from audiotag_jax.steps import AXIS, StepSettings, pmapped_steps, replicate
+from audiotag_jax.steps import pmapped_steps, replicate
 from audiotag_jax.train_state import TrainState, create_train_state
 
 
@@ -66,36 +66,6 @@ class Experiment:
         return np.flatnonzero(self.examples.folds == fold)
 
 
-def check_config(config: ConfigDict) -> None:
-    """Raises UserError on a value that could not work, before any long step."""
-    clip_settings(config)
-    spectral_settings(config)
-    step_settings(config, num_classes=2)
-    _model(config, num_classes=2)
-    train, optimizer = config.train, config.optimizer
-    positive = {f"train.{name}": train[name] for name in ("batch_size", "log_every_steps", "checkpoint_every_epochs")}
-    names = ("frozen_learning_rate", "learning_rate_low", "learning_rate_high", "start_divisor", "end_divisor", "epsilon")
-    positive |= {f"optimizer.{name}": optimizer[name] for name in names}
-    positive |= {"model.width": config.model.width, "dataset.num_folds": config.dataset.num_folds - 1}
-    positive |= {"train.frozen_epochs + train.num_epochs": train.frozen_epochs + train.num_epochs}
-    counts = {f"train.{name}": train[name] for name in ("frozen_epochs", "num_epochs", "evaluate_every_epochs")}
-    counts |= {"optimizer.weight_decay": optimizer.weight_decay, "dataset.num_threads": config.dataset.num_threads}
-    for name, value in positive.items():
-        if not value > 0:
-            minimum = "at least 2" if name == "dataset.num_folds" else "above 0"
-            raise UserError(f"config.{name} must be {minimum}.")
-    for name, value in counts.items():
-        if not value >= 0:
-            raise UserError(f"config.{name} is {value}; it cannot be negative.")
-    shares = {f"optimizer.{name}": optimizer[name] for name in ("momentum_high", "momentum_low", "beta2")}
-    shares |= {"optimizer.label_smoothing": optimizer.label_smoothing, "model.dropout": config.model.dropout}
-    for name, value in shares.items():
-        if not 0 <= value < 1:
-            raise UserError(f"config.{name} is {value}; it must be at least 0 and below 1.")
-    if not 0 < optimizer.warmup_fraction < 1:
-        raise UserError(f"config.optimizer.warmup_fraction is {optimizer.warmup_fraction}; it must lie between 0 and 1.")
-
-
 def open_experiment(config: ConfigDict) -> Experiment:
     """Prepares what is missing and builds the network, the optimizer and the steps; raises UserError on bad values."""
     check_config(config)
@@ -107,7 +77,7 @@ def open_experiment(config: ConfigDict) -> Experiment:
     unknown = [fold for fold in folds if fold not in all_folds]
     if unknown or len(all_folds) < 2:
         listed = ", ".join(map(str, all_folds))
-        raise UserError(f"config.train.folds {list(folds)}: the readable clips have folds {listed}, of which one is held out.")
+        raise UserError(f"config.train.folds is {list(folds)}, but the readable clips have folds {listed}.")
     largest = max(int(np.sum(examples.folds != fold)) for fold in all_folds)
     steps_per_epoch = -(-largest // config.train.batch_size)
     phases = make_phases(config, steps_per_epoch)
@@ -120,28 +90,9 @@ def open_experiment(config: ConfigDict) -> Experiment:
         folds=folds,
         steps_per_epoch=steps_per_epoch,
         phases=phases,
-        model=_model(config, len(metadata["classes"])),
+        model=build_network(config, len(metadata["classes"])),
         tx=make_optimizer(config, phases),
         rates=learning_rates(config, phases),
         train_step=train_step,
         eval_step=eval_step,
     )
-
-
-def step_settings(config: ConfigDict, num_classes: int) -> StepSettings:
-    """The static settings of the steps; raises UserError on a bad value."""
-    try:
-        augment = AugmentSettings(**config.augment)
-    except ValueError as error:
-        raise UserError(f"config.{error}") from error
-    return StepSettings(num_classes, config.optimizer.label_smoothing, augment)
-
-
-def _model(config: ConfigDict, num_classes: int) -> Tagger:
-    model = config.model
-    try:
-        return build_model(
-            model.name, num_classes, width=model.width, dropout=model.dropout, dtype=model.dtype, axis_name=AXIS
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error

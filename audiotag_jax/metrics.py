@@ -13,7 +13,7 @@ def label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     if not np.isfinite(logits).all():
         raise ValueError("The logits hold NaN or Inf: the training diverged.")
-    if len(labels) and not (0 <= labels.min() and labels.max() < logits.shape[1]):
+    if len(labels) and not (labels.min() >= 0 and labels.max() < logits.shape[1]):
         raise ValueError(f"Labels must be 0 to {logits.shape[1] - 1}.")
     order = np.argsort(-logits, axis=1, kind="stable")
     return np.argmax(order == labels[:, None], axis=1)

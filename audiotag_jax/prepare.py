@@ -4,9 +4,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from audiotag_jax.config_check import check_config
 from audiotag_jax.datasets.prepare import prepare, report_problems
 from audiotag_jax.datasets.reader import read_metadata
-from audiotag_jax.experiment import check_config
 from audiotag_jax.progress import say
 
 

@@ -19,7 +19,7 @@ from audiotag_jax.workdir import MetricsWriter, claim, fold_dir
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
-    """Mode `train`: prepares what is missing, trains and evaluates every fold that is not finished, writes the summary."""
+    """Mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
     with locked(workdir, "using"):
         experiment = open_experiment(config)
         claim(workdir, config, experiment.classes, experiment.dataset_dir.parent.name)
@@ -74,7 +74,7 @@ def _steps(experiment: Experiment, fold: int, state, batches, manager, writer: M
         if train.evaluate_every_epochs and (epoch % train.evaluate_every_epochs == 0 or last):
             writer.write(step, "validation", _validate(experiment, fold, state))
         if epoch % train.checkpoint_every_epochs == 0 or last:
-            checkpoint.save(manager, state, {"epoch": epoch, "batch": inside, "fold": fold, "seed": experiment.config.seed})
+            checkpoint.save(manager, state, {"fold": fold, "epoch": epoch, "batch": inside})
     if waiting:
         _log(experiment, writer, *waiting)
     return state
@@ -86,7 +86,7 @@ def _log(experiment: Experiment, writer: MetricsWriter, step: int, metrics: dict
 
 
 def _validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str, float]:
-    """Mean loss, accuracy and top-3 error of the held-out clips, for the learning curve alone: nothing is chosen by it."""
+    """Mean loss, accuracy and top-3 error of the held-out clips, for the learning curve alone."""
     clips, examples = experiment.validation_clips(fold), experiment.examples
     batch_size = experiment.config.train.batch_size
     logits = predict_logits(experiment.eval_step, state, examples, clips, batch_size, f"validating fold {fold}")

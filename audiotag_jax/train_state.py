@@ -9,7 +9,7 @@ from audiotag_jax.models.build import Tagger
 
 
 class TrainState(train_state.TrainState):
-    """Step, parameters, optimizer state and batch statistics; the network's and the optimizer's functions are static."""
+    """Step, parameters, optimizer state and batch statistics; the functions of network and optimizer are static."""
 
     batch_stats: dict
 

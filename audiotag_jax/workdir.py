@@ -57,7 +57,9 @@ def read_record(workdir: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(f"{workdir} holds no run: config.json is missing.\nTrain one first with --mode=train.") from error
+        raise UserError(
+            f"{workdir} holds no run: config.json is missing.\nTrain one first with --mode=train."
+        ) from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}.\nChoose another --workdir, or remove it.") from error
 

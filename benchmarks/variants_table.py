@@ -27,7 +27,8 @@ def main() -> None:
         command = [sys.executable, "main.py", f"--config=configs/{variant}.py:{options.preset}"]
         command += [f"--workdir={options.runs / variant}", f"--config.dataset.path={options.path}", *options.overrides]
         subprocess.run(command, cwd=ROOT, check=True)
-    print(table({variant: json.loads((options.runs / variant / "summary.json").read_text()) for variant in options.variants}))
+    summaries = {name: json.loads((options.runs / name / "summary.json").read_text()) for name in options.variants}
+    print(table(summaries))
 
 
 def table(summaries: dict[str, dict]) -> str:

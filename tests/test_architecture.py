@@ -18,6 +18,7 @@ LAYERS = [
     {"datasets", "optimizer", "workdir"},
     {"train_state", "input_pipeline", "submission"},
     {"steps", "checkpoint"},
+    {"config_check"},
     {"experiment"},
     {"evaluate", "prepare"},
     {"train"},

@@ -1,4 +1,4 @@
-"""The two TFDS builders, the only writers of datasets: array_record shards, written in clip order with bounded memory."""
+"""The two TFDS builders, the only writers of datasets: array_record shards in clip order, in bounded memory."""
 
 import dataclasses
 from collections import deque
@@ -130,13 +130,16 @@ class AudiotagClips(_Builder):
             if problem:
                 self.info.metadata["problems"].append(dataclasses.asdict(problem))
             if waveform is not None:
-                yield clip.id, {
-                    "id": clip.id,
-                    "waveform": waveform,
-                    "label": -1 if clip.label is None else labels[clip.label],
-                    "fold": clip.fold,
-                    "verified": clip.verified,
-                }
+                yield (
+                    clip.id,
+                    {
+                        "id": clip.id,
+                        "waveform": waveform,
+                        "label": -1 if clip.label is None else labels[clip.label],
+                        "fold": clip.fold,
+                        "verified": clip.verified,
+                    },
+                )
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         super()._download_and_prepare(dl_manager, download_config)

@@ -72,7 +72,7 @@ def clips_fingerprint(source: ClipSource, settings: ClipSettings) -> str:
     files = []
     for clip in source.clips:
         try:
-            stat = os.stat(clip.path)
+            stat = Path(clip.path).stat()
             found = [stat.st_size, stat.st_mtime_ns]
         except OSError:
             found = None
@@ -86,7 +86,9 @@ def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str
     """Hash of the clips dataset's own fingerprint, the settings, the code and the JAX that computes them."""
     folder = Path(spectral.__file__).parent
     code = [path.read_text() for path in sorted(folder.glob("*.py"))] + _code_of(builders)
-    return _hash([Path(clips_dir).parent.name, dataclasses.asdict(settings), jax.__version__, jax.default_backend(), code])
+    return _hash(
+        [Path(clips_dir).parent.name, dataclasses.asdict(settings), jax.__version__, jax.default_backend(), code]
+    )
 
 
 def report_problems(problems: list[dict[str, str]], most: int = 20) -> None:

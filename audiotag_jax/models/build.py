@@ -28,7 +28,7 @@ class Tagger(nn.Module):
 def build_model(
     name: str, num_classes: int, *, width: int, dropout: float, dtype: str = "float32", axis_name: str | None = None
 ) -> Tagger:
-    """The network `name`, of `width` if it is the small one; raises ValueError, listing the choices, on unknown names."""
+    """The network `name`; `width` is the small one's. Raises ValueError, listing the choices, on unknown names."""
     if name not in MODELS:
         raise ValueError(f"Unknown model.name {name!r}; choose from {', '.join(MODELS)}.")
     if dtype not in DTYPES:

@@ -1,0 +1,81 @@
+"""Every command of the README runs, shrunk, on small data laid out as the README says."""
+
+import csv
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python main.py")]
+SHRINK = [
+    "--config.train.num_epochs=1",
+    "--config.train.batch_size=32",
+    "--config.model.name=small",
+    "--config.model.width=4",
+    "--config.spectral.num_frames=32",
+    "--config.spectral.num_bins=32",
+    "--config.dataset.duration_s=0.5",
+]
+
+
+def write_sounds(folder: Path, names: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.1 * rng.standard_normal(2000), 8000)
+
+
+def write_table(path: Path, columns: str, rows: list[tuple]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([columns.split(","), *rows])
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("main.py", "configs", "audiotag_jax"):
+        (folder / name).symlink_to(ROOT / name)
+    names = [f"{n}.wav" for n in range(20)]
+    write_sounds(folder / "data/fsdkaggle2018/audio_train", names)
+    write_sounds(folder / "data/fsdkaggle2018/audio_test", ["a.wav", "b.wav"])
+    train = [(name, ("Oboe", "Bark", "Gong", "Meow")[n % 4], n % 2) for n, name in enumerate(names)]
+    write_table(folder / "data/fsdkaggle2018/train.csv", "fname,label,manually_verified", train)
+    write_table(
+        folder / "data/fsdkaggle2018/sample_submission.csv", "fname,label", [("b.wav", "Oboe"), ("a.wav", "Oboe")]
+    )
+    write_sounds(folder / "data/ESC-50/audio", names)
+    esc = [(name, n % 5 + 1, n % 2, ("dog", "rain")[n % 2], True, n, "A") for n, name in enumerate(names)]
+    write_table(folder / "data/ESC-50/meta/esc50.csv", "filename,fold,target,category,esc10,src_file,take", esc)
+    write_sounds(folder / "sounds", [f"{label}/{name}" for label in ("dog", "rain") for name in names[:6]])
+    own = [(f"{label}/{name}", label) for label in ("dog", "rain") for name in names[:6]]
+    write_table(folder / "sounds/clips.csv", "path,label", own)
+    return folder
+
+
+def test_the_readme_has_its_commands():
+    assert len(COMMANDS) >= 6
+    lines = [line for line in README.splitlines() if line.startswith("python3 -m venv ")]
+    assert [line.rpartition(" && ")[2] for line in lines] == [
+        ".venv/bin/python main.py --config=configs/log_db.py:demo",
+        ".venv/bin/python -m pytest -q",
+    ]
+
+
+@pytest.mark.parametrize("command", ["python main.py --config=configs/log_db.py:demo", *COMMANDS])
+def test_command_runs(clone, command):
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command)[1:], *SHRINK], cwd=clone, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "--mode=prepare" not in command:
+        assert "held out" in done.stdout
