@@ -1,12 +1,17 @@
 """Tags sounds: `python main.py --config=configs/VARIANT.py[:PRESET] [--workdir=DIR] [--mode=MODE]`."""
 
+import contextlib
+import errno
 import importlib
+import logging as python_logging
 import os
+import re
+import runpy
 import sys
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from audiotag_jax.errors import UserError
 
@@ -24,19 +29,32 @@ _MODE = flags.DEFINE_enum("mode", "train", list(MODES), "what to do")
 
 def main(argv: list[str]) -> None:
     """Runs the mode; prints what a person can mend in a line or two, without a traceback."""
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)  # what stops a run is raised; other words of the libraries only bury it
+    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or f"runs/{config.name}-{config.preset}")
     try:
         importlib.import_module(MODES[_MODE.value]).run(config, workdir)
     except UserError as error:
         _stop(str(error))
-    except OSError as error:
-        if error.filename is None and error.strerror is None:
-            raise
-        _stop(f"{error.strerror}: {error.filename or workdir}\nCheck that the folder can be written and has room.")
     except KeyboardInterrupt:
-        _stop("Interrupted. The same command continues from the last checkpoint.", status=130)
+        _stop("Interrupted. The same command continues from the last checkpoint.", status=130, at_once=True)
+    except Exception as error:
+        reason = _disk_trouble(error)
+        if not reason:
+            raise
+        _stop(f"{reason}\nMend that and run the same command: it continues from what is whole.", at_once=True)
+
+
+def _disk_trouble(error: Exception) -> str:
+    """What the system said of a file, in one line; "" if the error is of another kind.
+
+    Only Python's own errors are OSError: the writers of records and of checkpoints wrap the system's words in others.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    full = os.strerror(errno.ENOSPC)
+    return f"{full}." if full in str(error) else ""
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -45,20 +63,50 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if rest[1:]:
             raise UserError(f"Unknown argument {rest[1]!r}; options begin with --.")
-        if flags.FLAGS["config"].value is None:
+        if _CONFIG.value is None:
             raise UserError("--config is missing.")
+        _ = _CONFIG.value.name  # a file that could not be read is an error only now
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         variants = sorted(path.stem for path in Path(__file__).with_name("configs").glob("*.py"))
         variants.remove("default")
-        _stop(f"{' '.join(reason)[:400]}\n--config=configs/VARIANT.py[:PRESET], VARIANT one of {', '.join(variants)}")
+        _stop(f"{_reason(error, argv)}\n--config=configs/VARIANT.py[:PRESET], VARIANT one of {', '.join(variants)}")
     return rest
 
 
-def _stop(message: str, status: int = 2) -> None:
-    print(f"error: {message}", file=sys.stderr)
+def _reason(error: Exception, argv: list[str]) -> str:
+    """In one line, what absl and ml_collections say in many, or not at all."""
+    given = re.search(r"^--?config[=\n](.+)$", "\n".join(argv), re.MULTILINE)
+    path, *preset = given[1].split(":", 1) if given else [""]
+    if isinstance(error, OSError):
+        return f"There is no configuration file {path!r}."
+    if isinstance(error, (KeyError, AttributeError)):
+        with contextlib.suppress(Exception):  # where the file itself is at fault, the error's own words must do
+            return _unknown_field(runpy.run_path(path)["get_config"](*preset), argv)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\w+Error: ", "", lines[-1])[:400]
+
+
+def _unknown_field(config: ConfigDict, argv: list[str]) -> str:
+    """What is wrong with the first name on the command line that is no field; raises LookupError if all are."""
+    for argument in argv[1:]:
+        field = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        node, path = config, "config"
+        for name in field[1].split(".") if field else ():
+            if not isinstance(node, ConfigDict):
+                return f"{path} is a value; it has no field {name!r}."
+            if name not in node:
+                return f"{path} has no field {name!r}; choose from {', '.join(node)}."
+            node, path = node[name], f"{path}.{name}"
+    raise LookupError
+
+
+def _stop(message: str, status: int = 2, *, at_once: bool = False) -> None:
+    """Prints the message and ends the program; `at_once` does not wait for threads that still write or complain."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(status) if status == 130 else sys.exit(status)
+    if at_once:
+        os._exit(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

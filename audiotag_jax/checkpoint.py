@@ -42,5 +42,8 @@ def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[Train
         restored = manager.restore(step, args=arguments)
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"Checkpoint {manager.directory}/{step} cannot be restored: {reason}") from error
+        path = manager.directory / str(step)
+        raise UserError(
+            f"Checkpoint {path} is damaged or holds another network: {reason}\nRemove it, or choose another --workdir."
+        ) from error
     return template.replace(**restored.state), restored.position

@@ -1,5 +1,6 @@
 """Values of a configuration that could not work, found before any long step."""
 
+import jax
 from ml_collections import ConfigDict
 
 from audiotag_jax.augment import AugmentSettings
@@ -24,6 +25,7 @@ POSITIVE = (
 )
 NOT_NEGATIVE = (
     "seed",
+    "dataset.fold_seed",
     "train.frozen_epochs",
     "train.num_epochs",
     "train.evaluate_every_epochs",
@@ -57,6 +59,14 @@ def check_config(config: ConfigDict) -> None:
                 raise UserError(f"config.{name} is {value}; it must be {wanted}.")
     if config.train.frozen_epochs + config.train.num_epochs < 1:
         raise UserError("config.train.frozen_epochs and config.train.num_epochs are both 0; there is nothing to train.")
+    if not all(isinstance(fold, int) for fold in config.train.folds):
+        raise UserError(f"config.train.folds is {config.train.folds}; give numbers of folds, such as (0,) or (0, 1).")
+    rows = -(-config.train.batch_size // jax.local_device_count())
+    if config.augment.mixup_alpha and rows % 2:
+        raise UserError(
+            f"config.train.batch_size {config.train.batch_size} gives a device {rows} clips, an odd number, and "
+            "config.augment.mixup_alpha mixes them in pairs."
+        )
     clip_settings(config)
     spectral_settings(config)
     step_settings(config, num_classes=2)

@@ -17,13 +17,14 @@ from audiotag_jax.metrics import SCORES, score_table
 from audiotag_jax.progress import progress, say
 from audiotag_jax.submission import write_submission
 from audiotag_jax.train_state import TrainState
-from audiotag_jax.workdir import claim, fold_dir
+from audiotag_jax.workdir import claim, fold_dir, read_record
 
 VALIDATION, TEST = "predictions.npz", "test_predictions.npz"
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Mode `evaluate`: logits and summary anew from the last checkpoints of a trained run."""
+    read_record(workdir)
     experiment = open_experiment(config)
     with locked(workdir, "using"):
         claim(workdir, config, experiment.classes, experiment.dataset_dir.parent.name)
@@ -55,13 +56,22 @@ def _save(path: Path, experiment: Experiment, state, examples: Examples, clips: 
 def predict_logits(
     eval_step: Callable, state: TrainState, examples: Examples, clips: np.ndarray, batch_size: int, description: str
 ) -> np.ndarray:
-    """Logits `[n, K]` float32 of the clips at the n given indices, in their order; padding is dropped."""
+    """Logits `[n, K]` float32 of the clips at the n given indices, in their order; padding is dropped.
+
+    Raises UserError if one is NaN or infinite.
+    """
     batches = evaluation_batches(examples, clips, batch_size)
     rows = []
     for indices, batch in progress(batches, -(-len(clips) // batch_size), description, "batches"):
         logits = np.asarray(eval_step(state, batch))
         rows.append(logits.reshape(-1, logits.shape[-1])[: len(indices)])
-    return np.concatenate(rows)
+    logits = np.concatenate(rows)
+    if not np.isfinite(logits).all():
+        raise UserError(
+            "The training diverged: the network's answers are NaN or infinite.\n"
+            "Train with a lower config.optimizer.learning_rate_high, in another --workdir."
+        )
+    return logits
 
 
 def conclude(experiment: Experiment, workdir: Path) -> dict:

@@ -73,7 +73,7 @@ def open_experiment(config: ConfigDict) -> Experiment:
     metadata = read_metadata(dataset_dir)
     examples = read_split(dataset_dir, "train")
     all_folds = sorted(set(examples.folds.tolist()))
-    folds = tuple(config.train.folds) or tuple(all_folds)
+    folds = tuple(dict.fromkeys(config.train.folds)) or tuple(all_folds)
     unknown = [fold for fold in folds if fold not in all_folds]
     if unknown or len(all_folds) < 2:
         listed = ", ".join(map(str, all_folds))

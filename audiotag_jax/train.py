@@ -70,13 +70,14 @@ def _steps(experiment: Experiment, fold: int, state, batches, manager, writer: M
         epoch, inside = divmod(step, experiment.steps_per_epoch)
         if inside:
             continue
+        if waiting:  # now, since a run continued from this epoch's checkpoint will not come to it again
+            _log(experiment, writer, *waiting)
+            waiting = None
         last = step == experiment.num_steps
         if train.evaluate_every_epochs and (epoch % train.evaluate_every_epochs == 0 or last):
             writer.write(step, "validation", _validate(experiment, fold, state))
         if epoch % train.checkpoint_every_epochs == 0 or last:
             checkpoint.save(manager, state, {"fold": fold, "epoch": epoch, "batch": inside})
-    if waiting:
-        _log(experiment, writer, *waiting)
     return state
 
 

@@ -1,5 +1,7 @@
 """The state that a training step maps to the next one."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -23,7 +25,12 @@ def create_train_state(
     model: Tagger, tx: optax.GradientTransformation, image_shape: tuple[int, ...], key: jax.Array
 ) -> TrainState:
     """A state at step 0 with parameters drawn from `key`, for images of shape `[T, F, C]`."""
-    variables = jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape)), train=False))(key)
+    variables = _variables(key, model, image_shape)
     return TrainState.create(
         apply_fn=model.apply, params=variables["params"], tx=tx, batch_stats=variables["batch_stats"]
     ).replace(step=jnp.zeros([], jnp.int32))
+
+
+@partial(jax.jit, static_argnums=(1, 2))  # compiled once, however many folds begin
+def _variables(key: jax.Array, model: Tagger, image_shape: tuple[int, ...]) -> dict:
+    return model.init(key, jnp.zeros((1, *image_shape)), train=False)

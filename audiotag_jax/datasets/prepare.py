@@ -106,8 +106,9 @@ def _prepared(make: Callable, name: str, prepared_dir: Path, fingerprint: str) -
     """The dataset's folder; written under a lock into a folder of its own, and renamed when whole."""
     folder = prepared_dir / name / fingerprint
     with locked(folder, "preparing", wait=True):
-        for abandoned in folder.glob("incomplete.*"):
-            shutil.rmtree(abandoned)
+        for path in folder.iterdir():  # TFDS would take any folder of the right name for a whole dataset
+            if path.name.startswith("incomplete.") or (path.is_dir() and not (path / "dataset_info.json").is_file()):
+                shutil.rmtree(path)
         tfds.disable_progress_bar()
         builder = make(data_dir=prepared_dir, fingerprint=fingerprint)
         if not (Path(builder.data_dir) / "dataset_info.json").is_file():

@@ -1,0 +1,213 @@
+"""Augmentation: identity when off, draws within their limits, padding never mixed in, any split over devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from audiotag_jax.augment import AugmentSettings, augment, mask_stripe, mixup, time_shift
+
+ROWS, FRAMES, BINS, CLASSES = 16, 40, 20, 5
+EVERYTHING = AugmentSettings(
+    max_time_shift=0.5,
+    time_masks=2,
+    max_time_mask=0.25,
+    frequency_masks=1,
+    max_frequency_mask=0.25,
+    mixup_alpha=0.4,
+)
+
+
+def make_keys(count, seed=0):
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(count))
+
+
+@pytest.fixture
+def batch():
+    """Images without a zero, one-hot targets, and a mask under which the last three rows are padding."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0.5, 1, (ROWS, FRAMES, BINS, 2)).astype(np.float32)
+    targets = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, ROWS)]
+    mask = (np.arange(ROWS) < ROWS - 3).astype(np.float32)
+    images[ROWS - 3 :], targets[ROWS - 3 :] = 0, 0
+    return images, targets, mask
+
+
+@functools.cache
+def compiled(settings):
+    return jax.jit(lambda keys, images, targets, mask: augment(keys, images, targets, mask, settings))
+
+
+def test_everything_is_off_by_default(batch):
+    images, targets, mask = batch
+    after, after_targets = compiled(AugmentSettings())(make_keys(ROWS), images, targets, mask)
+    np.testing.assert_array_equal(after, images)
+    np.testing.assert_array_equal(after_targets, targets)
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        AugmentSettings(max_time_shift=1e-3),  # less than half a frame
+        AugmentSettings(time_masks=3, max_time_mask=0.0),
+        AugmentSettings(frequency_masks=3, max_frequency_mask=0.0),
+    ],
+)
+def test_changes_of_no_size_are_the_identity(batch, nothing):
+    images, targets, mask = batch
+    after, after_targets = compiled(nothing)(make_keys(ROWS), images, targets, mask)
+    np.testing.assert_array_equal(after, images)
+    np.testing.assert_array_equal(after_targets, targets)
+
+
+def test_settings_change_what_they_name_alone(batch):
+    images, targets, mask = batch
+    for name in ("max_time_shift", "time_masks", "frequency_masks"):
+        value = 0.5 if name == "max_time_shift" else 1
+        after, after_targets = compiled(AugmentSettings(**{name: value}))(make_keys(ROWS), images, targets, mask)
+        np.testing.assert_array_equal(after_targets, targets)
+        changed = np.asarray(after) != images
+        assert changed.any(), name
+        if name == "time_masks":  # whole frames
+            assert np.all(changed.all((2, 3)) == changed.any((2, 3)))
+        if name == "frequency_masks":  # whole bins
+            assert np.all(changed.all((1, 3)) == changed.any((1, 3)))
+
+
+def test_time_shift_rolls(batch):
+    image = jnp.asarray(batch[0][0])
+    shifted = np.asarray(jax.vmap(lambda key: time_shift(key, image, 0.1))(make_keys(300)))
+    rolled = {shift: np.roll(image, shift, axis=0) for shift in range(-4, 5)}
+    counts = {shift: int((shifted == each).all((1, 2, 3)).sum()) for shift, each in rolled.items()}
+    assert sum(counts.values()) == 300
+    assert all(300 / 9 * 0.4 < count < 300 / 9 * 1.7 for count in counts.values())  # each way, as often
+
+
+@pytest.mark.parametrize(("axis", "size"), [(0, FRAMES), (1, BINS)])
+def test_mask_is_one_stripe_within_its_limits(batch, axis, size):
+    image = jnp.asarray(batch[0][0])
+    masked = np.asarray(jax.vmap(lambda key: mask_stripe(key, image, axis, 0.25))(make_keys(500)))
+    zero = masked == 0
+    np.testing.assert_array_equal(masked[~zero], np.broadcast_to(image, masked.shape)[~zero])
+    lines = zero.all((2, 3) if axis == 0 else (1, 3))
+    np.testing.assert_array_equal(lines, zero.any((2, 3) if axis == 0 else (1, 3)))
+    widths = lines.sum(1)
+    assert set(widths.tolist()) == set(range(size // 4 + 1))
+    edges = np.diff(np.pad(lines, [(0, 0), (1, 1)]).astype(int), axis=1)
+    assert np.all((edges == 1).sum(1) == (widths > 0))  # one piece
+    assert lines.any(0).all()  # any place
+
+
+def test_whole_axis_may_be_masked():
+    masked = jax.vmap(lambda key: mask_stripe(key, jnp.ones((4, 3, 1)), 0, 1.0))(make_keys(200))
+    widths = (np.asarray(masked) == 0).all((2, 3)).sum(1)
+    assert set(widths.tolist()) == {0, 1, 2, 3, 4}
+
+
+def test_several_masks_differ():
+    """The second of two masks is another draw, not the first one again."""
+    ones, targets, mask = jnp.ones((64, FRAMES, 2, 1)), jnp.ones((64, 1)), jnp.ones(64)
+    covered = []
+    for count in (1, 2):
+        after, _ = compiled(AugmentSettings(time_masks=count, max_time_mask=0.25))(make_keys(64), ones, targets, mask)
+        covered.append((np.asarray(after) == 0).mean())
+    assert covered[1] > 1.5 * covered[0]
+
+
+# Mixup.
+
+
+def test_mixup_mixes_pairs(batch):
+    images, targets, _ = (values[:12] for values in batch)
+    mixed, mixed_targets = mixup(make_keys(12), images, targets, jnp.ones(12), 0.4)
+    partners = np.arange(12) ^ 1  # 0 with 1, 2 with 3
+    difference = images - images[partners]
+    own = np.asarray((mixed - images[partners]) * difference).sum((1, 2, 3)) / (difference**2).sum((1, 2, 3))
+    assert np.all((own > 0.5 - 1e-6) & (own < 1 + 1e-6))
+    assert own.std() > 0.05
+    weights = own[:, None, None, None]
+    np.testing.assert_allclose(mixed, weights * images + (1 - weights) * images[partners], atol=1e-5)
+    different = np.any(targets != targets[partners], axis=1)
+    assert different.sum() > 4
+    kept = (np.asarray(mixed_targets) * targets).sum(1)
+    np.testing.assert_allclose(kept[different], own[different], atol=1e-5)
+
+
+def test_mixup_weights_follow_the_beta_distribution():
+    """Uniform for alpha 1, so the larger share is uniform from 1/2 to 1."""
+    rows = 2000
+    values = jnp.tile(jnp.array([1.0, 0.0]), rows // 2)[:, None]
+    mixed, _ = mixup(make_keys(rows), values, values, jnp.ones(rows), 1.0)
+    own = np.where(np.arange(rows) % 2 == 0, np.asarray(mixed)[:, 0], 1 - np.asarray(mixed)[:, 0])
+    np.testing.assert_allclose(np.quantile(own, [0.25, 0.5, 0.75]), [0.625, 0.75, 0.875], atol=0.02)
+    assert abs(np.corrcoef(own[::2], own[1::2])[0, 1]) < 0.1  # each row of a pair draws its own
+
+
+def test_mixup_keeps_the_mass_of_real_rows(batch):
+    images, targets, mask = batch
+    _, mixed = mixup(make_keys(ROWS), images, targets, mask, 0.4)
+    real = mask > 0
+    np.testing.assert_allclose(np.asarray(mixed)[real].sum(1), 1, rtol=1e-6)
+    assert np.all(np.asarray(mixed)[real].argmax(1) == targets[real].argmax(1))  # the own class leads
+
+
+@pytest.mark.parametrize("settings", [EVERYTHING, AugmentSettings(mixup_alpha=0.4)])
+def test_padding_does_not_leak(batch, settings):
+    images, targets, mask = batch
+    keys = make_keys(ROWS)
+    loud = np.where(mask[:, None, None, None] > 0, images, 1e6)
+    wrong = np.where(mask[:, None] > 0, targets, 7.0)
+    clean = compiled(settings)(keys, images, targets, mask)
+    leaked = compiled(settings)(keys, loud, wrong, mask)
+    real = mask > 0
+    for a, b in zip(clean, leaked, strict=True):
+        np.testing.assert_array_equal(np.asarray(a)[real], np.asarray(b)[real])
+    lonely = np.flatnonzero(real & (mask[np.arange(ROWS) ^ 1] == 0))
+    assert len(lonely) == 1
+    np.testing.assert_array_equal(np.asarray(clean[1])[lonely], targets[lonely])  # no partner: as it was
+
+
+def test_odd_batch_raises(batch):
+    images, targets, mask = batch
+    with pytest.raises(ValueError, match="even number of clips a device, not 15"):
+        mixup(make_keys(15), images[:15], targets[:15], mask[:15], 0.4)
+
+
+# Keys and settings.
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_draws_are_the_same_on_any_number_of_devices(batch, devices):
+    images, targets, mask = batch
+    whole = compiled(EVERYTHING)(make_keys(ROWS), images, targets, mask)
+    parts = np.split(np.arange(ROWS), devices)
+    keys = make_keys(ROWS)
+    split = [compiled(EVERYTHING)(keys[part], images[part], targets[part], mask[part]) for part in parts]
+    for i in range(2):
+        np.testing.assert_allclose(np.concatenate([each[i] for each in split]), whole[i], rtol=1e-6)
+
+
+def test_rows_and_keys_draw_differently(batch):
+    images, targets, mask = batch
+    same = np.broadcast_to(images[:1], images.shape)
+    after, _ = compiled(AugmentSettings(max_time_shift=0.5))(make_keys(ROWS), same, targets, mask)
+    assert len({image.tobytes() for image in np.asarray(after)}) > ROWS / 2
+    again, _ = compiled(AugmentSettings(max_time_shift=0.5))(make_keys(ROWS, seed=1), same, targets, mask)
+    assert np.any(np.asarray(after) != np.asarray(again))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_time_shift": 1.5}, r"augment.max_time_shift is 1.5; it is a share, 0 to 1"),
+        ({"max_time_mask": -0.1}, r"augment.max_time_mask"),
+        ({"max_frequency_mask": float("nan")}, r"augment.max_frequency_mask"),
+        ({"time_masks": -1}, r"augment.time_masks is -1; it cannot be negative"),
+        ({"mixup_alpha": -0.3}, r"augment.mixup_alpha"),
+    ],
+)
+def test_bad_settings_raise(fields, message):
+    with pytest.raises(ValueError, match=message):
+        AugmentSettings(**fields)

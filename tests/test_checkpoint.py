@@ -1,0 +1,212 @@
+"""Checkpoints: bit-equal after a round trip, whole or not there, and readable by an outsider."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from audiotag_jax import checkpoint
+from audiotag_jax.errors import UserError
+from audiotag_jax.models.build import build_model
+from audiotag_jax.optimizer import make_optimizer, make_phases
+from audiotag_jax.steps import replicate
+from audiotag_jax.train_state import create_train_state
+from configs import default
+
+
+def make_state(step, seed, name="small", width=4, frozen_epochs=1):
+    """A state on all devices whose arrays are random, optimizer state included; some values are hard to keep."""
+    config = default.get_config("demo")
+    config.train.frozen_epochs = frozen_epochs
+    tx = make_optimizer(config, make_phases(config, 3))
+    model = build_model(name, 5, width=width, dropout=0.3)
+    shapes = jax.eval_shape(lambda key: create_train_state(model, tx, (32, 32, 1), key), jax.random.key(0))
+    rng = np.random.default_rng(seed)
+
+    def fill(leaf):
+        if jnp.issubdtype(leaf.dtype, jnp.integer):
+            return np.asarray(rng.integers(0, 2**31 - 1, leaf.shape), leaf.dtype)
+        values = np.asarray(rng.normal(size=leaf.shape), leaf.dtype)
+        if values.size > 8:
+            values.reshape(-1)[:5] = np.nan, np.inf, -0.0, 1e-42, np.finfo(np.float32).max
+        return values
+
+    return replicate(jax.tree.map(fill, shapes).replace(step=np.asarray(step, np.int32)))
+
+
+def host(state):
+    """The state's arrays in the host's memory, as their bits."""
+    return jax.tree.map(lambda leaf: np.array(leaf).view(np.int32), state.arrays())
+
+
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def save(folder, *states):
+    with checkpoint.open_checkpoints(folder) as manager:
+        for state in states:
+            checkpoint.save(manager, state, {"epoch": int(state.step), "batch": 0})
+
+
+def restore(folder, template):
+    with checkpoint.open_checkpoints(folder) as manager:
+        return checkpoint.restore(manager, template)
+
+
+@pytest.fixture(scope="module")
+def states():
+    return [make_state(step, seed=step) for step in (10, 20, 30)]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, states):
+    """A folder with checkpoints of all three states."""
+    folder = tmp_path_factory.mktemp("saved")
+    save(folder, *states)
+    return folder
+
+
+@pytest.fixture
+def copied(tmp_path, saved):
+    """A copy of that folder, to be damaged, and the folder of its checkpoints."""
+    shutil.copytree(saved, tmp_path / "copy")
+    return tmp_path / "copy", tmp_path / "copy" / "checkpoints"
+
+
+def steps_in(root):
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_round_trip_is_bit_equal(saved, states):
+    template = make_state(0, seed=99)
+    restored, position = restore(saved, template)
+    assert position == {"epoch": 30, "batch": 0}
+    assert_same(host(restored), host(states[-1]))
+    assert len(jax.tree.leaves(restored.opt_state)) > 100
+    placed = [jax.tree.map(lambda leaf: leaf.sharding, each.arrays()) for each in (restored, template)]
+    assert placed[0] == placed[1]  # so that the compiled step takes it
+
+
+def test_checkpoint_does_not_follow_a_state_that_is_used_up(tmp_path):
+    state = make_state(1, seed=5)
+    expected = host(state)
+    with checkpoint.open_checkpoints(tmp_path) as manager:
+        checkpoint.save(manager, state, {})
+        advance = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+        advanced = advance(state)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+        restored, _ = checkpoint.restore(manager, make_state(0, seed=6))
+        assert_same(host(restored), expected)
+        checkpoint.save(manager, advanced, {})  # what a donating step returned can be saved
+        assert_same(host(checkpoint.restore(manager, make_state(0, seed=6))[0]), host(advanced))
+        advance(restored)  # and what was restored can be donated
+
+
+def test_nothing_saved_gives_the_template(tmp_path):
+    template = make_state(0, seed=1)
+    state, position = restore(tmp_path, template)
+    assert state is template
+    assert position == {}
+
+
+def test_two_checkpoints_are_kept(saved):
+    assert steps_in(saved / "checkpoints") == ["20", "30"]
+
+
+def test_saving_a_step_again_changes_nothing(copied, states):
+    folder, _ = copied
+    save(folder, make_state(30, seed=77))
+    assert_same(host(restore(folder, make_state(0, seed=1))[0]), host(states[-1]))
+
+
+def test_checkpoint_moves_to_another_number_of_devices(saved, states):
+    one = jax.device_put(jax.device_get(make_state(0, seed=1)), jax.devices()[0])
+    restored, _ = restore(saved, one)
+    assert_same(host(restored), host(states[-1]))
+    assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(restored.params))
+
+
+# Interrupted writes and deletions.
+
+
+def cut_in_half(folder):
+    """Leaves what a process killed while writing leaves: some files whole, some short, some missing."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for index, path in enumerate(files):
+        if index % 3 == 0:
+            path.unlink()
+        elif index % 3 == 1:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_half_written_checkpoint_is_not_taken_for_whole(copied, states, whole):
+    """Orbax writes under STEP.orbax-checkpoint-tmp and renames at the end: without the rename nothing counts."""
+    folder, root = copied
+    unfinished = root / "40.orbax-checkpoint-tmp"
+    shutil.copytree(root / "30", unfinished)
+    if not whole:
+        cut_in_half(unfinished)
+    state, position = restore(folder, make_state(0, seed=1))
+    assert position["epoch"] == 30
+    assert_same(host(state), host(states[-1]))
+    assert steps_in(root) == ["20", "30"]  # and it is gone
+    save(folder, make_state(40, seed=4))
+    assert steps_in(root) == ["30", "40"]
+
+
+def test_half_deleted_old_checkpoint_is_harmless(copied, states):
+    folder, root = copied
+    cut_in_half(root / "20")
+    state, _ = restore(folder, make_state(0, seed=1))
+    assert_same(host(state), host(states[-1]))
+    save(folder, make_state(40, seed=4), make_state(50, seed=5))
+    assert steps_in(root) == ["40", "50"]
+
+
+def test_damaged_checkpoint_raises(copied):
+    folder, root = copied
+    shutil.rmtree(root / "30" / "state")
+    with pytest.raises(UserError, match=r"checkpoints/30 is damaged or holds another network") as caught:
+        restore(folder, make_state(0, seed=1))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "other", [{"width": 8}, {"name": "resnet18"}, {"frozen_epochs": 0}], ids=["width", "name", "phases"]
+)
+def test_other_models_raise(saved, other):
+    with pytest.raises(UserError, match=r"checkpoints/30 is damaged or holds another network") as caught:
+        restore(saved, make_state(0, seed=1, **other))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+# An outsider.
+
+READER = """
+import sys, numpy as np, jax, orbax.checkpoint as ocp
+folder = sys.argv[1] + "/checkpoints/30/state"
+checkpointer = ocp.PyTreeCheckpointer()
+as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), checkpointer.metadata(folder).item_metadata.tree)
+state = checkpointer.restore(folder, restore_args=as_numpy)
+np.save(sys.argv[2], state["params"]["head"]["linear1"]["kernel"])
+print(jax.device_count(), int(state["step"]), *sorted(state))
+"""
+
+
+def test_outsider_reads_it_with_plain_orbax(tmp_path, saved, states):
+    """On a machine with one device, of a checkpoint that eight wrote."""
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", READER, str(saved), str(tmp_path / "kernel.npy")]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["1", "30", "batch_stats", "opt_state", "params", "step"]
+    kernel = np.load(tmp_path / "kernel.npy")
+    np.testing.assert_array_equal(kernel, np.asarray(states[-1].params["head"]["linear1"]["kernel"]))
