@@ -73,26 +73,27 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     return config
 
 
-def _from_scratch(config: ConfigDict) -> None:
-    """Rates and augmentation for networks that start from random weights; chosen on synthetic sounds alone."""
-    config.optimizer.learning_rate_low = 3e-3
-    config.optimizer.learning_rate_high = 1e-2
+def _augment(config: ConfigDict) -> None:
+    """Augmentation for networks that start from random weights."""
     config.augment.max_time_shift = 0.5
     config.augment.time_masks = 1
     config.augment.frequency_masks = 1
     config.augment.mixup_alpha = 0.3
 
 
-def _fsdkaggle2018(config: ConfigDict) -> None:
-    _from_scratch(config)
+def _small(config: ConfigDict) -> None:
+    """The small network; its rates were chosen on synthetic sounds alone."""
+    config.model.name = "small"
+    config.optimizer.learning_rate_low = 3e-3
+    config.optimizer.learning_rate_high = 1e-2
+    config.train.batch_size = 32
 
 
 def _esc(config: ConfigDict) -> None:
-    _from_scratch(config)
+    _augment(config)
+    _small(config)
     config.dataset.duration_s = 5.0  # the whole recording
     config.dataset.download = False
-    config.model.name = "small"
-    config.train.batch_size = 32
     config.train.checkpoint_every_epochs = 5
 
 
@@ -111,22 +112,21 @@ def _esc10(config: ConfigDict) -> None:
 
 
 def _folder(config: ConfigDict) -> None:
-    _from_scratch(config)
+    _augment(config)
+    _small(config)
     config.dataset.source = "folder"
     config.dataset.path = "data/folder"
-    config.model.name = "small"
-    config.train.batch_size = 32
 
 
 def _demo(config: ConfigDict) -> None:
+    _small(config)
     config.dataset.source = "demo"
     config.dataset.path = "data/demo"
     config.dataset.num_folds = 3
-    config.model.name = "small"
     config.model.width = 16
-    config.train.batch_size = 32
-    config.train.num_epochs = 12
-    config.train.evaluate_every_epochs = 4
+    config.train.num_epochs = 20
+    config.train.evaluate_every_epochs = 5
+    config.train.checkpoint_every_epochs = 5
 
 
-PRESETS = {"fsdkaggle2018": _fsdkaggle2018, "esc50": _esc50, "esc10": _esc10, "folder": _folder, "demo": _demo}
+PRESETS = {"fsdkaggle2018": _augment, "esc50": _esc50, "esc10": _esc10, "folder": _folder, "demo": _demo}
