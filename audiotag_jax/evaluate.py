@@ -15,7 +15,7 @@ from audiotag_jax.files import locked, write_json, write_npz
 from audiotag_jax.input_pipeline import evaluation_batches
 from audiotag_jax.metrics import SCORES, score_table
 from audiotag_jax.progress import progress, say
-from audiotag_jax.submission import write_submission
+from audiotag_jax.submission import average_predictions, write_submission
 from audiotag_jax.train_state import TrainState
 from audiotag_jax.workdir import claim, fold_dir, read_record
 
@@ -103,19 +103,11 @@ def summarize(experiment: Experiment, workdir: Path) -> dict:
     }
     test_files = [fold_dir(workdir, fold) / TEST for fold in experiment.folds]
     if all(path.exists() for path in test_files):
-        saved = [_load(path) for path in test_files]
-        scored = saved[0]["labels"] >= 0
+        ensemble = average_predictions(test_files)
+        scored = ensemble["labels"] >= 0
         if scored.any():
-            mean = np.mean([log_softmax(each["logits"]) for each in saved], axis=0)
-            test = {"labels": saved[0]["labels"], "verified": saved[0]["verified"], "logits": mean}
-            summary["test"] = _scores({name: values[scored] for name, values in test.items()})
+            summary["test"] = _scores({name: ensemble[name][scored] for name in names})
     return summary
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities `[n, K]` of logits `[n, K]`."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def format_summary(summary: dict) -> str:

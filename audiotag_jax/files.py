@@ -15,7 +15,7 @@ from audiotag_jax.errors import UserError
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Calls `write(file)` on a temporary file beside `path`, then renames it: no reader ever sees a half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             write(file)

@@ -86,6 +86,9 @@ def pmapped_steps(settings: StepSettings) -> tuple[Callable, Callable]:
 
 
 def replicate(state: TrainState) -> TrainState:
-    """The state on all devices, placed as a step returns it; placed otherwise, the second step would compile again."""
+    """The state on all devices, placed as a step returns it; placed otherwise, the second step would compile again.
+
+    Buffers may be shared with the argument, which must not be used after a step has used up the result.
+    """
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))

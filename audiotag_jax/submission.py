@@ -14,19 +14,30 @@ from audiotag_jax.errors import UserError
 from audiotag_jax.files import write_atomic
 
 
+def average_predictions(files: Sequence[Path]) -> dict[str, np.ndarray]:
+    """The arrays of prediction files of the same clips, with the log of their mean probabilities as `logits`.
+
+    Raises UserError if the clips differ.
+    """
+    first, total = None, 0.0
+    for file in files:
+        with np.load(file) as saved:
+            first = first or dict(saved)
+            if not np.array_equal(first["ids"], saved["ids"]):
+                raise UserError(f"{file} and {files[0]} hold different clips.")
+            total = total + scipy.special.softmax(saved["logits"].astype(np.float64), axis=1)
+    return first | {"logits": np.log(np.maximum(total / len(files), np.finfo(np.float64).tiny))}
+
+
 def write_submission(path: Path, test_predictions: Sequence[Path], classes: Sequence[str], dataset: ConfigDict) -> None:
     """Writes `fname,label` rows, the label column holding the three likeliest labels separated by spaces.
 
     Probabilities are averaged over the runs in `test_predictions` (`.npz` files with ids and logits). Rows follow
     the challenge's sample submission where the data has one, else the ids. Raises UserError if ids do not match.
     """
-    ids, total = None, 0.0
-    for file in test_predictions:
-        with np.load(file) as saved:
-            if ids is not None and not np.array_equal(ids, saved["ids"]):
-                raise UserError(f"{file} and {test_predictions[0]} hold different test clips.")
-            ids, total = saved["ids"], total + scipy.special.softmax(saved["logits"].astype(np.float64), axis=1)
-    rows = dict(zip(ids.tolist(), np.argsort(-total, axis=1, kind="stable")[:, :3], strict=True))
+    ensemble = average_predictions(test_predictions)
+    best = np.argsort(-ensemble["logits"], axis=1, kind="stable")[:, :3]
+    rows = dict(zip(ensemble["ids"].tolist(), best, strict=True))
     order = submission_order(dataset.path) if dataset.source == "fsdkaggle2018" else sorted(rows)
     if set(order) != set(rows):
         raise UserError(f"The test clips predicted and those of the sample submission in {dataset.path} differ.")

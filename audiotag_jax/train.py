@@ -5,10 +5,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import scipy.special
 from ml_collections import ConfigDict
 
 from audiotag_jax import checkpoint
-from audiotag_jax.evaluate import VALIDATION, conclude, log_softmax, predict_logits, save_predictions
+from audiotag_jax.evaluate import VALIDATION, conclude, predict_logits, save_predictions
 from audiotag_jax.experiment import Experiment, open_experiment
 from audiotag_jax.files import locked
 from audiotag_jax.input_pipeline import training_batches
@@ -93,5 +94,5 @@ def _validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str,
     logits = predict_logits(experiment.eval_step, state, examples, clips, batch_size, f"validating fold {fold}")
     labels = examples.labels[clips]
     ranks = label_ranks(logits, labels)
-    loss = -log_softmax(logits)[np.arange(len(labels)), labels].mean()
+    loss = -scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
     return {"loss": loss, "accuracy": np.mean(ranks == 0), "top3_error": np.mean(ranks >= 3)}

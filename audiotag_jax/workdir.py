@@ -55,13 +55,16 @@ def read_record(workdir: Path) -> dict[str, Any]:
     """The contents of `config.json`: config, classes, dataset. Raises UserError if the run is not there."""
     path = workdir / "config.json"
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(
             f"{workdir} holds no run: config.json is missing.\nTrain one first with --mode=train."
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}.\nChoose another --workdir, or remove it.") from error
+    if not isinstance(record, dict) or not {"config", "classes", "dataset"} <= record.keys():
+        raise UserError(f"{path} describes no run of this program.\nChoose another --workdir, or remove it.")
+    return record
 
 
 class MetricsWriter:

@@ -40,8 +40,9 @@ def make_state(step, seed, name="small", width=4, frozen_epochs=1):
 
 
 def host(state):
-    """The state's arrays in the host's memory, as their bits."""
-    return jax.tree.map(lambda leaf: np.array(leaf).view(np.int32), state.arrays())
+    """All that a state holds, in the host's memory, as bits."""
+    parts = (state.step, state.params, state.opt_state, state.batch_stats)
+    return jax.tree.map(lambda leaf: np.array(leaf).view(np.int32), parts)
 
 
 def assert_same(actual, expected):
@@ -194,7 +195,8 @@ READER = """
 import sys, numpy as np, jax, orbax.checkpoint as ocp
 folder = sys.argv[1] + "/checkpoints/30/state"
 checkpointer = ocp.PyTreeCheckpointer()
-as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), checkpointer.metadata(folder).item_metadata.tree)
+leaves = checkpointer.metadata(folder).item_metadata.tree
+as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), leaves)
 state = checkpointer.restore(folder, restore_args=as_numpy)
 np.save(sys.argv[2], state["params"]["head"]["linear1"]["kernel"])
 print(jax.device_count(), int(state["step"]), *sorted(state))

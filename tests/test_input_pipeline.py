@@ -86,7 +86,8 @@ def test_training_continues_where_it_stopped(examples, first_step):
 
 def test_other_seeds_and_folds_are_other_orders(examples):
     indices = np.arange(NUM_CLIPS)
-    orders = {str(take(examples, 0, 6, indices, batch_size=20, seed=seed, fold=fold)) for seed, fold in np.ndindex(2, 2)}
+    runs = [{"seed": seed, "fold": fold, "batch_size": 20} for seed, fold in np.ndindex(2, 2)]
+    orders = {str(take(examples, 0, 6, indices, **run)) for run in runs}
     assert len(orders) == 4
 
 

@@ -24,24 +24,39 @@ from configs import default
 LABELS = ("early", "early_norm", "late", "late_norm", "head")
 BODY_SIZES = {"resnet18": 11_689_512 - 513_000, "resnext50_32x4d": 25_028_904 - 2_049_000}  # torchvision's, less fc
 
+SETTINGS = {
+    "frozen_learning_rate": 3e-3,
+    "learning_rate_low": 1e-3,
+    "learning_rate_high": 3e-3,
+    "warmup_fraction": 0.25,
+    "start_divisor": 25.0,
+    "end_divisor": 1e5,
+    "momentum_high": 0.95,
+    "momentum_low": 0.85,
+    "beta2": 0.99,
+    "weight_decay": 0.01,
+}
+
 
 def make_config(frozen_epochs=1, num_epochs=2, **optimizer):
     config = default.get_config("demo")
     config.train.frozen_epochs, config.train.num_epochs = frozen_epochs, num_epochs
-    config.optimizer.update(optimizer)
+    config.optimizer.update(SETTINGS | optimizer)
     return config
 
 
 def parameter_shapes(name):
     model = build_model(name, 5, width=4, dropout=0.3)
-    return jax.eval_shape(lambda key: model.init(key, jnp.zeros((1, 64, 64, 3)), train=False), jax.random.key(0))["params"]
+    images = jnp.zeros((1, 64, 64, 3))
+    return jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))["params"]
 
 
 @pytest.fixture(scope="module")
 def params():
     """Parameters of the small network, none of them 0, so that decay shows."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(1, 0.3, leaf.shape), jnp.float32), parameter_shapes("small"))
+    shapes = parameter_shapes("small")
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(1, 0.3, leaf.shape), jnp.float32), shapes)
 
 
 def gradients(params, step):
@@ -143,30 +158,36 @@ def test_shortest_cycles_stay_within_their_ends(num_steps, fraction):
     assert np.all((rates >= 0.5) & (rates <= 5))
 
 
-@pytest.mark.parametrize(("num_steps", "fraction"), [(40, 0.25), (37, 0.3), (300, 0.1)])
-def test_one_cycle_matches_torch(num_steps, fraction):
-    """PyTorch puts the peak at point `pct_start * total_steps - 1` and the end at point `total_steps - 1`.
+def torch_cycle(optimizer, config, num_steps):
+    """PyTorch's OneCycleLR with our settings, each parameter group's rate being its peak.
 
-    Ours peaks after `round(fraction * num_steps)` steps and reaches the end after `num_steps`: the first rate that is
-    not used any more. It therefore is PyTorch's cycle of num_steps + 1 points. PyTorch's `final_div_factor` is
-    relative to the first rate, our `end_divisor` to the peak.
+    PyTorch puts the peak at point `pct_start * total_steps - 1` and the end at point `total_steps - 1`. Ours peaks
+    after `round(warmup_fraction * num_steps)` steps and reaches the end after `num_steps`, with the first rate that is
+    not used any more: it is PyTorch's cycle of num_steps + 1 points. PyTorch's `final_div_factor` is relative to the
+    first rate, our `end_divisor` to the peak.
     """
     torch = pytest.importorskip("torch")
-    config = make_config(0, 1, warmup_fraction=fraction)
-    phases = make_phases(config, num_steps)
-    peak, ours = phases[0].peaks["late"], learning_rates(config, phases)["late"]
     settings = config.optimizer
-    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=peak)
-    theirs = torch.optim.lr_scheduler.OneCycleLR(
+    return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=peak,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=num_steps + 1,
-        pct_start=(round(fraction * num_steps) + 1) / (num_steps + 1),
+        pct_start=(round(settings.warmup_fraction * num_steps) + 1) / (num_steps + 1),
         div_factor=settings.start_divisor,
         final_div_factor=settings.end_divisor / settings.start_divisor,
         base_momentum=settings.momentum_low,
         max_momentum=settings.momentum_high,
     )
+
+
+@pytest.mark.parametrize(("num_steps", "fraction"), [(40, 0.25), (37, 0.3), (300, 0.1)])
+def test_one_cycle_matches_torch(num_steps, fraction):
+    torch = pytest.importorskip("torch")
+    config = make_config(0, 1, warmup_fraction=fraction)
+    phases = make_phases(config, num_steps)
+    peak, ours = phases[0].peaks["late"], learning_rates(config, phases)["late"]
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=peak)
+    theirs = torch_cycle(optimizer, config, num_steps)
     rates, momenta = [], []
     for _ in range(num_steps + 1):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -205,7 +226,7 @@ def test_rates_of_two_phases():
 
 
 def torch_run(params, config, steps, num_steps=None):
-    """Parameters, flat, after PyTorch's AdamW with one parameter group a label, under OneCycleLR if num_steps is given."""
+    """Parameters, flat, after PyTorch's AdamW, a parameter group for each label; with num_steps, under OneCycleLR."""
     torch = pytest.importorskip("torch")
     settings = config.optimizer
     peaks = make_phases(config, 1)[-1].peaks
@@ -216,18 +237,7 @@ def torch_run(params, config, steps, num_steps=None):
     ]
     betas = (settings.momentum_high, settings.beta2)
     optimizer = torch.optim.AdamW(groups, betas=betas, eps=settings.epsilon, weight_decay=settings.weight_decay)
-    cycle = None
-    if num_steps:
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=[group["lr"] for group in groups],
-            total_steps=num_steps + 1,
-            pct_start=(round(settings.warmup_fraction * num_steps) + 1) / (num_steps + 1),
-            div_factor=settings.start_divisor,
-            final_div_factor=settings.end_divisor / settings.start_divisor,
-            base_momentum=settings.momentum_low,
-            max_momentum=settings.momentum_high,
-        )
+    cycle = torch_cycle(optimizer, config, num_steps) if num_steps else None
     for step in steps:
         for path, grad in traverse_util.flatten_dict(gradients(params, step), sep="/").items():
             flat[path].grad = torch.tensor(np.array(grad))
@@ -238,8 +248,8 @@ def torch_run(params, config, steps, num_steps=None):
 
 
 def test_groups_match_torch_adamw_at_constant_rates(params):
-    config = make_config(0, 1, start_divisor=1.0, end_divisor=1.0, momentum_low=0.9, momentum_high=0.9)
-    config.optimizer.weight_decay = 0.1
+    constant = {"start_divisor": 1.0, "end_divisor": 1.0, "momentum_low": 0.9, "momentum_high": 0.9}
+    config = make_config(0, 1, weight_decay=0.1, **constant)
     steps = range(10)
     ours, _ = run(make_optimizer(config, make_phases(config, 10)), params, steps)
     theirs = torch_run(params, config, steps)

@@ -48,6 +48,7 @@ def state():
     """A small network's first state, in the host's memory; an epoch is one step, two of them frozen."""
     config = default.get_config("demo")
     config.train.frozen_epochs, config.train.num_epochs = 2, 20
+    config.optimizer.update({"frozen_learning_rate": 3e-3, "learning_rate_low": 1e-3, "learning_rate_high": 3e-3})
     tx = make_optimizer(config, make_phases(config, 1))
     return jax.device_get(create_train_state(make_model(0.33), tx, IMAGE_SHAPE, jax.random.key(0)))
 
@@ -240,7 +241,7 @@ def test_evaluation_ignores_padding_and_dropout(state, compiled):
 
 
 def test_steps_compile_once(compiled):
-    """A state from `replicate` and one from a step are placed alike; placed otherwise, the second step compiles again."""
+    """A state from `replicate` is placed as one from a step; placed otherwise, the second step would compile again."""
     counts = dict(compiled.compilations)
     assert counts.pop("first step") > 0  # the listener hears of them
     assert counts.pop("first evaluation") > 0

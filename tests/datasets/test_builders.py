@@ -1,0 +1,377 @@
+"""The two datasets: what becomes of bad recordings, whole or absent, never stale, and readable by anyone."""
+
+import dataclasses
+import errno
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiotag_jax.audio import crop_loudest, load_audio
+from audiotag_jax.datasets import builders
+from audiotag_jax.datasets.builders import KEPT, LEFT_OUT, SILENCE, ClipSettings, ordered_map
+from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
+from audiotag_jax.datasets.reader import read_metadata, read_split
+from audiotag_jax.datasets.records import Clip, ClipSource
+from audiotag_jax.errors import UserError
+from audiotag_jax.spectral.features import SpectralSettings, spectrograms
+
+ROOT = Path(__file__).parents[2]
+RATE_HZ = 4000
+CLIPS = ClipSettings(sample_rate_hz=RATE_HZ, duration_s=0.1)
+IMAGES = SpectralSettings(("log_db",), RATE_HZ, num_frames=8, num_bins=8, window_samples=64, fft_samples=64)
+
+
+def write_sound(path: Path, seed: int = 0) -> None:
+    noise = 0.1 * np.random.default_rng(seed).standard_normal(RATE_HZ // 4)
+    soundfile.write(path, noise, RATE_HZ)
+
+
+def list_source(folder: Path, num_train: int = 8, num_test: int = 3) -> ClipSource:
+    """`train_00.wav`, … of labels a, b, c in two folds, and `test_00.wav`, …, the first of them unlabelled."""
+    clips = []
+    for n in range(num_train):
+        clips.append(Clip(f"train_{n:02d}.wav", "", "abc"[n % 3], n % 2, "train", n % 4 > 0))
+    for n in range(num_test):
+        clips.append(Clip(f"test_{n:02d}.wav", "", "abc"[n % 3] if n else None, -1, "test", n > 0))
+    return ClipSource("own", ("a", "b", "c"), tuple(dataclasses.replace(c, path=str(folder / c.id)) for c in clips))
+
+
+def make_source(folder: Path, num_train: int = 8, num_test: int = 3) -> ClipSource:
+    """The same with its recordings, each another noise."""
+    source = list_source(folder, num_train, num_test)
+    folder.mkdir()
+    for n, clip in enumerate(source.clips):
+        write_sound(Path(clip.path), seed=n)
+    return source
+
+
+@pytest.fixture
+def source(tmp_path) -> ClipSource:
+    return make_source(tmp_path / "sounds")
+
+
+@pytest.fixture
+def prepared(tmp_path) -> Path:
+    return tmp_path / "prepared"
+
+
+def ids(directory: Path, split: str = "train") -> list[str]:
+    return [record["id"].decode() for record in data_source(directory, split)]
+
+
+def data_source(directory: Path, split: str):
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(directory).as_data_source(split)
+
+
+def datasets(prepared: Path) -> list[Path]:
+    """Folders of whole datasets."""
+    return sorted(path.parent for path in prepared.glob("*/*/*/dataset_info.json"))
+
+
+def contents(directory: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in directory.iterdir()}
+
+
+def test_clips_hold_what_the_table_and_the_recordings_say(source, prepared):
+    directory = prepare_clips(source, CLIPS, prepared, 2)
+    for split in ("train", "test"):
+        clips = sorted((clip for clip in source.clips if clip.split == split), key=lambda clip: clip.id)
+        records = list(data_source(directory, split))
+        assert len(records) == len(clips)
+        for clip, record in zip(clips, records, strict=True):
+            samples, _ = load_audio(clip.path, RATE_HZ)
+            np.testing.assert_array_equal(record["waveform"], crop_loudest(samples, 400, RATE_HZ // 2))
+            assert record["id"].decode() == clip.id
+            assert record["label"] == (-1 if clip.label is None else "abc".index(clip.label))
+            assert (record["fold"], record["verified"]) == (clip.fold, clip.verified)
+    metadata = read_metadata(directory)
+    assert (metadata["classes"], metadata["problems"]) == (["a", "b", "c"], [])
+
+
+def test_spectrograms_hold_every_clip_in_order(source, prepared):
+    clips_dir = prepare_clips(source, CLIPS, prepared, 2)
+    directory = prepare_spectrograms(clips_dir, IMAGES, prepared)
+    for split, number in (("train", 8), ("test", 3)):
+        examples = read_split(directory, split, chunk=3)
+        waveforms = np.stack([record["waveform"] for record in data_source(clips_dir, split)])
+        assert examples.ids.tolist() == ids(clips_dir, split)
+        assert examples.images.shape == (number, 8, 8, 1)
+        assert examples.images.dtype == np.float16
+        np.testing.assert_allclose(examples.images, spectrograms(waveforms, IMAGES), atol=1e-3)
+        records = list(data_source(clips_dir, split))
+        for name, values in (("label", examples.labels), ("fold", examples.folds), ("verified", examples.verified)):
+            assert values.tolist() == [record[name] for record in records]
+
+
+def test_no_test_split(tmp_path, prepared):
+    source = make_source(tmp_path / "sounds", num_test=0)
+    directory = prepare_spectrograms(prepare_clips(source, CLIPS, prepared, 1), IMAGES, prepared)
+    assert read_split(directory, "test") is None
+    assert len(read_split(directory, "train")) == 8
+
+
+def break_recording(path: Path, how: str) -> None:
+    if how == "missing":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "garbage":
+        path.write_bytes(bytes(range(256)) * 4)
+    elif how == "no frames":
+        soundfile.write(path, np.zeros(0), RATE_HZ)
+    elif how == "nan":
+        soundfile.write(path, np.full(500, np.nan), RATE_HZ, "FLOAT")
+    elif how == "silent":
+        soundfile.write(path, np.zeros(500), RATE_HZ)
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[:-600])
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "garbage", "no frames", "nan"])
+def test_an_unreadable_recording(source, prepared, how):
+    """A training clip is left out, a test clip is kept as silence, and both are listed."""
+    for name in ("train_02.wav", "test_01.wav"):
+        break_recording(Path(next(clip.path for clip in source.clips if clip.id == name)), how)
+    directory = prepare_clips(source, CLIPS, prepared, 2)
+    problems = read_metadata(directory)["problems"]
+    assert [(each["split"], each["id"], each["outcome"]) for each in problems] == [
+        ("train", "train_02.wav", LEFT_OUT),
+        ("test", "test_01.wav", SILENCE),
+    ]
+    assert all(each["reason"] for each in problems)
+    assert ids(directory) == [f"train_{n:02d}.wav" for n in range(8) if n != 2]
+    assert ids(directory, "test") == [f"test_{n:02d}.wav" for n in range(3)]
+    waveforms = [record["waveform"] for record in data_source(directory, "test")]
+    assert [bool(waveform.any()) for waveform in waveforms] == [True, False, True]
+    images = prepare_spectrograms(directory, IMAGES, prepared)
+    assert read_metadata(images)["problems"] == problems
+    assert not read_split(images, "test").images[1].any()
+
+
+@pytest.mark.parametrize(("how", "reason"), [("silent", "silent"), ("truncated", "truncated")])
+def test_a_doubtful_recording_is_kept_and_listed(source, prepared, how, reason):
+    for name in ("train_02.wav", "test_01.wav"):
+        break_recording(Path(next(clip.path for clip in source.clips if clip.id == name)), how)
+    directory = prepare_clips(source, CLIPS, prepared, 2)
+    problems = read_metadata(directory)["problems"]
+    assert [(each["id"], each["outcome"]) for each in problems] == [("train_02.wav", KEPT), ("test_01.wav", KEPT)]
+    assert all(reason in each["reason"] for each in problems)
+    assert (len(ids(directory)), len(ids(directory, "test"))) == (8, 3)
+    examples = read_split(prepare_spectrograms(directory, IMAGES, prepared), "train")
+    assert np.isfinite(examples.images).all()
+
+
+def test_no_training_recording_can_be_read(source, prepared):
+    for clip in source.clips:
+        if clip.split == "train":
+            break_recording(Path(clip.path), "garbage")
+    with pytest.raises(UserError, match=r"None of the 8 training .*train_00\.wav.*\n.*config\.dataset\.path"):
+        prepare_clips(source, CLIPS, prepared, 2)
+    assert datasets(prepared) == []
+
+
+def test_an_outsider_reads_both(source, prepared, tmp_path):
+    """Plain TFDS, from elsewhere, without this package, TensorFlow, or torch."""
+    clips_dir = prepare_clips(source, CLIPS, prepared, 2)
+    images_dir = prepare_spectrograms(clips_dir, IMAGES, prepared)
+    script = tmp_path / "outsider.py"
+    script.write_text(
+        "import importlib.util, sys\n"
+        "import tensorflow_datasets as tfds\n"
+        "for directory in sys.argv[1:]:\n"
+        "    record = tfds.builder_from_directory(directory).as_data_source('train')[0]\n"
+        "    value = record['waveform'] if 'waveform' in record else record['image']\n"
+        "    print(record['id'].decode(), record['label'], record['fold'], value.shape, value.dtype)\n"
+        "print(importlib.util.find_spec('audiotag_jax'))\n"
+        "print([name for name in ('tensorflow', 'torch', 'jax') if name in sys.modules])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(script), str(clips_dir), str(images_dir)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "train_00.wav 0 0 (400,) float32",
+        "train_00.wav 0 0 (8, 8, 1) float16",
+        "None",
+        "[]",
+    ]
+
+
+def test_an_unchanged_dataset_is_used_again(source, prepared, capsys):
+    clips_dir = prepare_clips(source, CLIPS, prepared, 2)
+    images_dir = prepare_spectrograms(clips_dir, IMAGES, prepared)
+    before = contents(clips_dir), contents(images_dir)
+    assert "prepared 8 train clips, 3 test clips" in capsys.readouterr().out
+    shuffled = ClipSource("own", source.classes, source.clips[::-1])
+    assert prepare_clips(shuffled, CLIPS, prepared, 1) == clips_dir
+    assert prepare_spectrograms(clips_dir, IMAGES, prepared) == images_dir
+    assert (contents(clips_dir), contents(images_dir)) == before
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("what", ["label", "fold", "verified", "split", "classes", "bytes", "time", "gone"])
+def test_a_changed_source_is_another_dataset(source, prepared, what):
+    first = prepare_clips(source, CLIPS, prepared, 2)
+    clip = next(clip for clip in source.clips if clip.id == "train_03.wav")
+    changes = {"label": {"label": "b"}, "fold": {"fold": 0}, "verified": {"verified": not clip.verified}}
+    changes["split"] = {"split": "test", "fold": -1}
+    path = Path(clip.path)
+    if what == "bytes":  # another length, the same time
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        soundfile.write(path, np.ones(300), RATE_HZ)
+        os.utime(path, ns=times)
+    elif what == "time":  # another sound of the same length
+        write_sound(path, seed=99)
+        os.utime(path, ns=(0, 10**18))
+    elif what == "gone":
+        path.unlink()
+    changed = dataclasses.replace(clip, **changes.get(what, {}))
+    others = [each for each in source.clips if each is not clip]
+    classes = ("a", "c", "b") if what == "classes" else source.classes
+    second = prepare_clips(ClipSource("own", classes, (*others, changed)), CLIPS, prepared, 2)
+    assert second != first
+    assert len(datasets(prepared)) == 2
+    assert prepare_spectrograms(first, IMAGES, prepared) != prepare_spectrograms(second, IMAGES, prepared)
+    records = {record["id"].decode(): record for record in data_source(second, "train")}
+    assert ("train_03.wav" in records) == (what not in ("split", "gone"))
+    if what == "label":
+        assert records["train_03.wav"]["label"] == 1
+    if what == "classes":
+        assert records["train_01.wav"]["label"] == 2
+
+
+def test_changed_settings_are_another_dataset(source, prepared):
+    clips_dir = prepare_clips(source, CLIPS, prepared, 2)
+    assert prepare_clips(source, dataclasses.replace(CLIPS, duration_s=0.2), prepared, 2) != clips_dir
+    assert prepare_clips(source, dataclasses.replace(CLIPS, sample_rate_hz=8000), prepared, 2) != clips_dir
+    changes = [{}, {"range_db": 60.0}, {"num_frames": 9}, {"channels": ("mel_db",)}, {"channels": ("log_linear",)}]
+    directories = {prepare_spectrograms(clips_dir, dataclasses.replace(IMAGES, **each), prepared) for each in changes}
+    assert len(directories) == len(changes)
+
+
+def test_what_a_killed_run_left_is_removed_and_never_read(source, prepared):
+    directory = prepare_clips(source, CLIPS, prepared, 2)
+    whole = {path.name: path.read_bytes() for path in directory.iterdir()}
+    abandoned = directory.parent / "incomplete.ABC123_1.0.0"
+    directory.rename(abandoned)
+    next(abandoned.glob("*train*")).write_bytes(b"half")
+    directory.mkdir()  # and a folder of the right name that is not whole
+    (directory / "features.json").write_text("{}")
+    assert prepare_clips(source, CLIPS, prepared, 2) == directory
+    assert not abandoned.exists()
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == whole
+
+
+def test_an_error_half_way_leaves_no_dataset(source, prepared, monkeypatch):
+    decode = builders.decode_clip
+
+    def fail(clip, settings):
+        if clip.id == "train_05.wav":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return decode(clip, settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(builders, "decode_clip", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            prepare_clips(source, CLIPS, prepared, 2)
+    assert datasets(prepared) == []
+    assert list(prepared.rglob("*.array_record*")) == []
+    assert len(ids(prepare_clips(source, CLIPS, prepared, 2))) == 8
+
+
+@pytest.mark.parametrize("unreadable", [(), (3, 4, 5), (0, 1, 2), (6, 7)], ids=["none", "second", "first", "last"])
+def test_shards(source, prepared, monkeypatch, unreadable):
+    """Three clips a file; a file of which no clip could be read is empty, and harmless."""
+    monkeypatch.setattr(builders, "SHARD_CLIPS", 3)
+    for n in unreadable:
+        break_recording(Path(source.clips[3 + n].path), "empty")
+    directory = prepare_clips(source, CLIPS, prepared, 2)
+    assert len(list(directory.glob("*-train.array_record-0000?-of-00003"))) == 3
+    left = [f"train_{n:02d}.wav" for n in range(8) if n not in unreadable]
+    assert ids(directory) == left
+    assert len(read_metadata(directory)["problems"]) == len(unreadable)
+    assert read_split(prepare_spectrograms(directory, IMAGES, prepared), "train").ids.tolist() == left
+
+
+PREPARING = """
+import sys, time
+from pathlib import Path
+
+folder, name, *sys.path[:0] = sys.argv[1:]
+import test_builders as own
+from audiotag_jax.datasets import builders
+
+decode = builders.decode_clip
+builders.decode_clip = lambda clip, settings: (time.sleep(0.1), decode(clip, settings))[1]
+(Path(folder) / f"ready.{name}").touch()
+while len(list(Path(folder).glob("ready.*"))) < 2:
+    time.sleep(0.01)
+source = own.list_source(Path(folder) / "sounds")
+print("clips:", len(own.ids(own.prepare_clips(source, own.CLIPS, Path(folder) / "prepared", 1))))
+"""
+
+
+def test_two_processes_prepare_once(source, prepared, tmp_path):
+    """Both begin at the same moment: one writes, the other waits and reads."""
+    script = tmp_path / "preparing.py"
+    script.write_text(PREPARING)
+    commands = [[sys.executable, script, tmp_path, name, ROOT, ROOT / "tests" / "datasets"] for name in ("one", "two")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    printed = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [text.splitlines()[-1] for text in printed] == ["clips: 8", "clips: 8"]
+    assert sorted("prepared 8 train clips" in text for text in printed) == [False, True]
+    assert len(datasets(prepared)) == 1
+
+
+def test_memory_does_not_grow_with_the_clips(tmp_path, prepared, monkeypatch):
+    """However many clips there are, only some of their waveforms are alive at once."""
+    source, alive, most = make_source(tmp_path / "sounds", num_train=90), set(), 0
+    decode = builders.decode_clip
+
+    def counted(clip, settings):
+        nonlocal most
+        waveform, problem = decode(clip, settings)
+        alive.add(clip.id)
+        weakref.finalize(waveform, alive.discard, clip.id)
+        most = max(most, len(alive))
+        return waveform, problem
+
+    monkeypatch.setattr(builders, "decode_clip", counted)
+    prepare_clips(source, CLIPS, prepared, 2)
+    gc.collect()
+    assert most <= 20
+    assert not alive
+
+
+def test_ordered_map_is_in_order_and_not_far_ahead():
+    started, lock = [], threading.Lock()
+
+    def work(item):
+        with lock:
+            started.append(item)
+        return item * item
+
+    results = ordered_map(work, range(100), 2)
+    for n in range(100):
+        assert next(results) == n * n
+        assert len(started) <= n + 12
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_ordered_map_raises_what_the_function_raises():
+    results = ordered_map(lambda item: 1 // item, [2, 1, 0, 1], 2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

@@ -1,0 +1,211 @@
+"""What a person sees of every mistake of theirs: one or two lines that say what is wrong, and an exit status."""
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import main
+
+ROOT = Path(__file__).parents[1]
+DEMO = "--config=configs/log_db.py:demo"
+FOLDER = "--config=configs/log_db.py:folder"
+
+
+def run(*arguments, printed="", **environment) -> str:
+    """What `main.py` says on standard error, which must be one or two lines; `printed` matches all else it says."""
+    command = [sys.executable, "main.py", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | environment)
+    assert done.returncode == 2, done
+    assert re.fullmatch(printed, done.stdout)
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("error: ")
+    assert len(lines) <= 2
+    assert max(map(len, lines)) < 500
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], r"--config is missing.*\n.*VARIANT one of .*log_db"),
+        (["--config=configs/nope.py"], r"no configuration file 'configs/nope.py'.*\n.*VARIANT one of .*log_db"),
+        (["--config=configs/nope.py", "--config.seed=1"], r"no configuration file 'configs/nope.py'"),
+        (["--config=configs"], r"no configuration file 'configs'"),
+        (["--config=configs/log_db.py:nope"], r"Unknown preset 'nope'; choose from .*esc50.*demo"),
+        (["--config", "configs/log_db.py:nope"], r"Unknown preset 'nope'; choose from .*esc50.*demo"),
+        ([DEMO, "--config.nope=1"], r"config has no field 'nope'; choose from .*train"),
+        ([DEMO, "--config.train.nope=1"], r"config\.train has no field 'nope'; choose from .*num_epochs"),
+        ([DEMO, "--config.train.nope", "1"], r"config\.train has no field 'nope'; choose from .*num_epochs"),
+        ([DEMO, "--config.seed.nope=1"], r"config\.seed is a value"),
+        ([DEMO, "--config.train.num_epochs=abc"], r"--config\.train\.num_epochs=abc: .*int"),
+        ([DEMO, "--config.train.num_epochs=1.5"], r"--config\.train\.num_epochs=1\.5: .*int"),
+        ([DEMO, "--config.dataset.download=perhaps"], r"--config\.dataset\.download=perhaps: .*boolean"),
+        ([DEMO, "--config.train=3"], r"--config\.train=3: .*not a dict"),
+        ([DEMO, "--config.train.num_epochs"], r"Missing value for flag --config\.train\.num_epochs"),
+        ([DEMO, "--mode=fly"], r"--mode=fly: .*train\|prepare\|evaluate"),
+        ([DEMO, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
+        ([DEMO, "nope"], r"Unknown argument 'nope'"),
+    ],
+)
+def test_command_line(arguments, said):
+    assert re.search(said, run(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("model.dropout=1.5", r"config\.model\.dropout is 1\.5; it must be .*below 1"),
+        ("train.batch_size=0", r"config\.train\.batch_size is 0; it must be at least 1"),
+        ("optimizer.learning_rate_high=nan", r"config\.optimizer\.learning_rate_high is nan; it must be above 0"),
+        ("seed=-1", r"config\.seed is -1; it must be 0 or more"),
+        ("dataset.fold_seed=-1", r"config\.dataset\.fold_seed is -1; it must be 0 or more"),
+        ("dataset.duration_s=-2", r"duration_s -2\.0 above 0"),
+        ("train.folds=first", r"config\.train\.folds is \('first',\); .*numbers"),
+        ("spectral.channels=log_bark", r"unknown spectrogram channel 'log_bark'; choose from .*log_db"),
+        ("spectral.fft_samples=512", r"fft_samples must be .*2048 or more"),
+        ("model.name=resnet19", r"model\.name 'resnet19'; choose from .*resnet18"),
+        ("model.dtype=float16", r"model\.dtype 'float16'; choose from .*bfloat16"),
+        ("dataset.source=esc51", r"clip source 'esc51'; choose from .*esc50"),
+        ("augment.time_masks=-1", r"config\.augment\.time_masks is -1"),
+    ],
+)
+def test_values(field, said, tmp_path):
+    assert re.search(said, run(DEMO, f"--config.{field}", f"--workdir={tmp_path}"))
+
+
+def test_mixup_needs_pairs(tmp_path):
+    arguments = [DEMO, "--config.augment.mixup_alpha=0.3", "--config.train.batch_size=8", f"--workdir={tmp_path}"]
+    assert re.search(r"batch_size 8 gives a device 1 clips, an odd number", run(*arguments))
+
+
+@pytest.fixture
+def sounds(tmp_path) -> Path:
+    """A folder of one recording, which tables name as often as they like."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", np.zeros(100), 8000)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("path,label\n", r"clips\.csv: empty table"),
+        ("", r"clips\.csv lacks the columns? .*label"),
+        ("path,label\na.wav,x\nb.wav,y\n./a.wav,x\n", r"duplicate clip id a\.wav"),
+        ("path,label,split\na.wav,x,train\nb.wav,y,train\nc.wav,z,test\n", r"'c\.wav' has label 'z', .*\(x, y\)"),
+        ("path,label\na.wav,x\n", r"1 training clips cannot be dealt into 2 folds"),
+        ("path,label,fold\na.wav,x,0\nb.wav,y,one\n", r"clip 'b\.wav' has fold 'one'; a whole number"),
+    ],
+)
+def test_tables(sounds, table, said):
+    (sounds / "clips.csv").write_text(table)
+    arguments = [FOLDER, f"--config.dataset.path={sounds}", "--config.dataset.table=clips.csv", "--mode=prepare"]
+    assert re.search(said, run(*arguments, "--config.dataset.num_folds=2"))
+
+
+def test_no_recording_can_be_read(sounds):
+    (sounds / "a.wav").rename(sounds / "elsewhere.wav")
+    (sounds / "clips.csv").write_text("path,label,fold\na.wav,x,0\nb.wav,y,1\n")
+    arguments = [FOLDER, f"--config.dataset.path={sounds}", "--config.dataset.table=clips.csv", "--mode=prepare"]
+    said = run(*arguments, f"--config.dataset.prepared_dir={sounds}/prepared", printed=r"preparing .*\n")
+    assert re.search(r"None of the 2 training .*a\.wav: no such file.*\n.*config\.dataset\.path", said)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("folder", r"no folder .*/nowhere"),
+        ("esc10", r"ESC-10 is missing: .*/nowhere/meta/esc10\.csv .*\n.*git clone"),
+        ("fsdkaggle2018", r"FSDKaggle2018 is missing: there is no folder .*/nowhere"),
+    ],
+)
+def test_missing_folder(config, said, tmp_path):
+    arguments = [f"--config=configs/log_db.py:{config}", f"--config.dataset.path={tmp_path}/nowhere"]
+    assert re.search(said, run(*arguments, "--config.dataset.download=false", f"--workdir={tmp_path}/run"))
+
+
+def test_no_network(tmp_path):
+    """A proxy that refuses stands for the missing network: the answer comes at once, and names the demo."""
+    nobody = "http://127.0.0.1:9"
+    config = "--config=configs/log_db.py"
+    arguments = [config, f"--config.dataset.path={tmp_path}/data", f"--workdir={tmp_path}/run", "--mode=prepare"]
+    said = run(*arguments, HTTP_PROXY=nobody, HTTPS_PROXY=nobody, https_proxy=nobody, NO_PROXY="", no_proxy="")
+    assert re.search(r"FSDKaggle2018 could not be downloaded: .*10\.5281/zenodo\.2552860.*\n.*log_db\.py:demo", said)
+
+
+def test_evaluate_without_a_run(tmp_path):
+    said = run(DEMO, "--mode=evaluate", f"--workdir={tmp_path}/none")
+    assert re.search(r"/none holds no run: .*\n.*--mode=train", said)
+    assert not (tmp_path / "none").exists()
+
+
+def test_work_directory_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert re.search(r"Not a directory: .*/file/run", run(DEMO, f"--workdir={tmp_path}/file/run"))
+    assert re.search(r"File exists: .*/file", run(DEMO, f"--workdir={tmp_path}/file"))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_work_directory_where_none_can_be():
+    assert re.search(r"No such file or directory: /proc/nowhere", run(DEMO, "--workdir=/proc/nowhere"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
+def test_read_only_work_directory(tmp_path):
+    tmp_path.chmod(0o500)
+    assert re.search(r"Permission denied: .*", run(DEMO, f"--workdir={tmp_path}"))
+    assert re.search(r"Permission denied: .*", run(DEMO, f"--workdir={tmp_path}/run"))
+
+
+def stopped(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
+    """Exit status and standard error of a run in this process whose mode raises `error`."""
+
+    def fail(config, workdir):
+        raise error
+
+    monkeypatch.setattr("audiotag_jax.prepare.run", fail)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setattr(sys, "argv", ["main.py", DEMO, "--mode=prepare"])
+    main.parse_flags(sys.argv)
+    with pytest.raises(SystemExit) as exit_status:
+        main.main(sys.argv)
+    return exit_status.value.code, capsys.readouterr().err
+
+
+FULL = os.strerror(errno.ENOSPC)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, FULL, "/there/config.json"), rf"error: {FULL}: /there/config\.json\n.+\n"),
+        (OSError(errno.ENOSPC, FULL), rf"error: {FULL}.*\n.+\n"),
+        (RuntimeError(f"write() failed: {FULL}; writing x.array_record"), rf"error: {FULL}.*\n.+\n"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS), "/there"), r"error: Read-only file system: /there\n.+\n"),
+    ],
+)
+def test_full_disk(monkeypatch, capsys, error, said):
+    status, text = stopped(monkeypatch, capsys, error)
+    assert status == 2
+    assert re.fullmatch(said, text)
+
+
+def test_interrupt(monkeypatch, capsys):
+    status, text = stopped(monkeypatch, capsys, KeyboardInterrupt())
+    assert status == 130
+    assert text == "error: Interrupted. The same command continues from the last checkpoint.\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("a bug")])
+def test_a_bug_keeps_its_traceback(monkeypatch, capsys, error):
+    with pytest.raises(type(error), match="a bug"):
+        stopped(monkeypatch, capsys, error)

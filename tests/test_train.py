@@ -1,0 +1,362 @@
+"""Whole runs on a few tiny sounds: what a work directory holds, and that an interruption leaves no trace."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import soundfile
+from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import ConfigDict
+
+from audiotag_jax import evaluate, train
+from audiotag_jax.errors import UserError
+from audiotag_jax.files import locked
+from configs import log_db
+
+RATE_HZ = 4000
+CLASSES = ("bell", "bird", "dog", "rain", "sea")
+NUM_TRAIN, NUM_TEST = 50, 6
+NUM_STEPS, CHECKPOINT_STEPS = 8, 4  # 25 clips in batches of 16, 2 + 2 epochs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """Every run compiles anew, as processes of their own would; here they find what the first one compiled."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for settings in (options, before):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if settings is options:
+            yield
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> list[dict]:
+    """The table of the sounds beside it: noises and tones, the last two test clips unlabelled."""
+    folder = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(NUM_TRAIN + NUM_TEST):
+        name, label, split = f"{n:02d}.wav", CLASSES[n % 5], "train" if n < NUM_TRAIN else "test"
+        tone = np.sin(2 * np.pi * 100 * 2 ** (n % 5) * np.arange(1600) / RATE_HZ)
+        soundfile.write(folder / name, 0.2 * tone + 0.1 * rng.standard_normal(1600), RATE_HZ)
+        label = "" if n >= NUM_TRAIN + NUM_TEST - 2 else label
+        rows.append({"path": name, "label": label, "split": split, "verified": int(n % 3 > 0), "folder": folder})
+    with (folder / "clips.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ("path", "label", "split", "verified"), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def base_config(rows, tmp_path_factory) -> ConfigDict:
+    config = log_db.get_config("folder")
+    config.dataset.path = str(rows[0]["folder"])
+    config.dataset.table = "clips.csv"
+    config.dataset.prepared_dir = str(tmp_path_factory.mktemp("prepared"))
+    config.dataset.sample_rate_hz = RATE_HZ
+    config.dataset.duration_s = 0.3
+    config.dataset.num_folds = 2
+    config.spectral.num_frames = config.spectral.num_bins = 32
+    config.spectral.window_samples = config.spectral.fft_samples = 256
+    config.model.width = 4
+    config.train.batch_size = 16
+    config.train.frozen_epochs = config.train.num_epochs = 2
+    config.train.log_every_steps = config.train.checkpoint_every_epochs = 2
+    config.train.evaluate_every_epochs = 2
+    return config
+
+
+@pytest.fixture
+def config(base_config) -> ConfigDict:
+    return base_config.copy_and_resolve_references()
+
+
+@pytest.fixture(scope="module")
+def finished(base_config, tmp_path_factory) -> Path:
+    """The work directory of a run that nothing disturbed. To read, not to write."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    train.run(base_config, workdir)
+    return workdir
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as saved:
+        return dict(saved)
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def last_state(workdir: Path, fold: int) -> dict:
+    """The latest checkpoint of a fold as numpy arrays."""
+    checkpoints = workdir / f"fold_{fold}" / "checkpoints"
+    step = max(int(path.name) for path in checkpoints.iterdir())
+    with ocp.StandardCheckpointer() as checkpointer:
+        return jax.tree.map(np.asarray, checkpointer.restore(checkpoints.absolute() / str(step) / "state"))
+
+
+def assert_same_run(workdir: Path, other: Path) -> None:
+    """Bit for bit: parameters and all other state, logits, summary, submission, and every line of the metrics."""
+    for fold in (0, 1):
+        jax.tree.map(np.testing.assert_array_equal, last_state(workdir, fold), last_state(other, fold))
+        for name in ("predictions.npz", "test_predictions.npz"):
+            one, two = (load(each / f"fold_{fold}" / name) for each in (workdir, other))
+            assert one.keys() == two.keys()
+            for field in one:
+                np.testing.assert_array_equal(one[field], two[field])
+    for name in ("summary.json", "submission.csv", "metrics.jsonl", "config.json"):
+        assert (workdir / name).read_text() == (other / name).read_text()
+
+
+def watched(monkeypatch, interrupt_at: int | None = None) -> list[int]:
+    """Counts the training steps of the runs to come, and interrupts before one of them; returns the counter."""
+    steps, opened = [], train.open_experiment
+
+    def open_experiment(config):
+        experiment = opened(config)
+
+        def step(*arguments):
+            if len(steps) == interrupt_at:
+                raise KeyboardInterrupt
+            steps.append(len(steps))
+            return experiment.train_step(*arguments)
+
+        return dataclasses.replace(experiment, train_step=step)
+
+    monkeypatch.setattr(train, "open_experiment", open_experiment)
+    return steps
+
+
+def test_files(finished):
+    names = {path.relative_to(finished).as_posix() for path in finished.rglob("*")}
+    expected = {"config.json", "metrics.jsonl", "summary.json", "submission.csv"}
+    expected |= {f"fold_{fold}/{name}" for fold in (0, 1) for name in ("predictions.npz", "test_predictions.npz")}
+    expected |= {f"fold_{fold}/checkpoints/{NUM_STEPS}" for fold in (0, 1)}
+    assert expected <= names
+    for fold in (0, 1):
+        assert [path.stat().st_size > 100 for path in finished.glob(f"tensorboard/fold_{fold}/events*")] == [True]
+    assert not [name for name in names if "tmp" in name]
+
+
+def test_config_is_recorded(finished, base_config):
+    record = read_json(finished / "config.json")
+    assert record["classes"] == list(CLASSES)
+    assert record["config"] == json.loads(base_config.to_json())
+    assert (Path(base_config.dataset.prepared_dir) / "audiotag_spectrograms" / record["dataset"]).is_dir()
+
+
+def test_metrics(finished):
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    trained = [(line["fold"], line["step"]) for line in lines if line["split"] == "train"]
+    assert trained == [(fold, step) for fold in (0, 1) for step in (2, 4, 6, 8)]
+    validated = [(line["fold"], line["step"]) for line in lines if line["split"] == "validation"]
+    assert validated == [(fold, step) for fold in (0, 1) for step in (4, 8)]
+    for line in lines:
+        assert np.isfinite([value for value in line.values() if not isinstance(value, str)]).all()
+        if line["split"] == "train":
+            frozen = line["step"] <= NUM_STEPS // 2
+            assert (line["learning_rate_early"] == 0) == frozen
+            assert line["learning_rate_head"] > 0
+
+
+def test_every_clip_is_held_out_once(finished, rows):
+    """With its own label and verification, and never seen by the network that judges it."""
+    saved = [load(finished / f"fold_{fold}" / "predictions.npz") for fold in (0, 1)]
+    expected = {row["path"]: row for row in rows if row["split"] == "train"}
+    held_out = np.concatenate([each["ids"] for each in saved])
+    assert len(held_out) == NUM_TRAIN
+    assert set(held_out.tolist()) == set(expected)
+    for each in saved:
+        assert each.keys() == {"ids", "labels", "verified", "logits"}
+        assert each["logits"].shape == (len(each["ids"]), len(CLASSES))
+        assert each["logits"].dtype == np.float32
+        for clip, label, verified in zip(each["ids"], each["labels"], each["verified"], strict=True):
+            assert (CLASSES[label], int(verified)) == (expected[clip]["label"], expected[clip]["verified"])
+
+
+def scores(logits, labels) -> dict:
+    """Straight from the definitions, a clip at a time."""
+    pairs = zip(logits, labels, strict=True)
+    places = [sorted(range(len(CLASSES)), key=lambda k, row=row: -row[k]).index(y) for row, y in pairs]
+    return {
+        "num_clips": len(places),
+        "top3_error": sum(place > 2 for place in places) / len(places),
+        "accuracy": sum(place == 0 for place in places) / len(places),
+        "map_at_3": sum(1 / (place + 1) for place in places if place < 3) / len(places),
+    }
+
+
+def assert_scores(table: dict, logits, labels) -> None:
+    expected = scores(np.asarray(logits).tolist(), np.asarray(labels).tolist())
+    assert table["num_clips"] == expected.pop("num_clips")
+    for name, value in expected.items():
+        assert table[name]["value"] == pytest.approx(value, abs=1e-12)
+        assert table[name]["low"] <= value <= table[name]["high"]
+
+
+def test_summary_is_what_the_predictions_say(finished):
+    summary = read_json(finished / "summary.json")
+    saved = [load(finished / f"fold_{fold}" / "predictions.npz") for fold in (0, 1)]
+    together = {name: np.concatenate([each[name] for each in saved]) for name in ("logits", "labels", "verified")}
+    assert [entry["fold"] for entry in summary["folds"]] == [0, 1]
+    for table, each in zip([summary["validation"], *summary["folds"]], [together, *saved], strict=True):
+        assert_scores(table["all"], each["logits"], each["labels"])
+        chosen = each["verified"]
+        assert_scores(table["verified"], each["logits"][chosen], each["labels"][chosen])
+    assert 0 < summary["validation"]["verified"]["num_clips"] < NUM_TRAIN
+    assert (summary["name"], summary["num_classes"], summary["steps"]) == ("log_db", len(CLASSES), NUM_STEPS)
+
+
+def test_test_clips(finished, rows):
+    """All are in the submission; those without a label are in no score."""
+    saved = [load(finished / f"fold_{fold}" / "test_predictions.npz") for fold in (0, 1)]
+    test_ids = [row["path"] for row in rows if row["split"] == "test"]
+    assert saved[0]["ids"].tolist() == saved[1]["ids"].tolist() == test_ids
+    assert (saved[0]["labels"] >= 0).tolist() == [True] * 4 + [False] * 2
+    exponentials = [np.exp(each["logits"].astype(float)) for each in saved]
+    chances = [each / each.sum(axis=1, keepdims=True) for each in exponentials]
+    submission = list(csv.DictReader((finished / "submission.csv").open()))
+    assert [row["fname"] for row in submission] == test_ids
+    for row, mean in zip(submission, sum(chances) / 2, strict=True):
+        assert row["label"].split() == [CLASSES[k] for k in sorted(range(5), key=lambda k, mean=mean: -mean[k])[:3]]
+    mean_logs = sum(np.log(each) for each in chances) / 2
+    assert_scores(read_json(finished / "summary.json")["test"]["all"], mean_logs[:4], saved[0]["labels"][:4])
+
+
+def test_frozen_phase_leaves_the_body_alone(config, tmp_path, monkeypatch):
+    """At its end the kernels have not moved; batch norms and head have."""
+    watched(monkeypatch, interrupt_at=NUM_STEPS // 2)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config, tmp_path / "run")
+    end = last_state(tmp_path / "run", 0)["params"]
+    start = train.open_experiment(config).initial_state(0).params
+    np.testing.assert_array_equal(end["body"]["conv1"]["kernel"], start["body"]["conv1"]["kernel"])
+    assert not np.array_equal(end["body"]["bn1"]["scale"], start["body"]["bn1"]["scale"])
+    assert not np.array_equal(end["head"]["linear2"]["kernel"], start["head"]["linear2"]["kernel"])
+
+
+def test_a_finished_run_trains_nothing_again(copied, finished, config, monkeypatch):
+    monkeypatch.setattr(train, "train_fold", None)
+    train.run(config, copied)
+    assert_same_run(copied, finished)
+
+
+@pytest.mark.parametrize("interruptions", [(1, 4), (7, 2), (8, 3)], ids=str)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, config, tmp_path, monkeypatch, interruptions):
+    """Before the first checkpoint and with it; within an epoch and between two; between folds and in the last."""
+    workdir, done = tmp_path / "run", 0
+    for number in interruptions:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            watched(patched, interrupt_at=number)
+            train.run(config, workdir)
+        done = (done + number) // CHECKPOINT_STEPS * CHECKPOINT_STEPS  # what checkpoints keep
+    assert not (workdir / "summary.json").exists()
+    steps = watched(monkeypatch)
+    train.run(config, workdir)
+    assert len(steps) == 2 * NUM_STEPS - done
+    assert_same_run(workdir, finished)
+
+
+def test_a_run_that_stopped_before_its_predictions(copied, finished, config, monkeypatch):
+    for name in ("fold_1/predictions.npz", "summary.json", "submission.csv"):
+        (copied / name).unlink()
+    steps = watched(monkeypatch)
+    train.run(config, copied)
+    assert steps == []
+    assert_same_run(copied, finished)
+
+
+def test_a_line_cut_in_half_is_taken_out(copied, finished, config):
+    with (copied / "metrics.jsonl").open("a") as file:
+        file.write('{"fold": 1, "step": 9, "spl')
+    (copied / "fold_1" / "predictions.npz").unlink()
+    train.run(config, copied)
+    assert_same_run(copied, finished)
+
+
+def test_evaluate_reproduces_the_predictions(copied, finished, config):
+    for name in ("summary.json", "submission.csv", "fold_0/predictions.npz", "fold_1/test_predictions.npz"):
+        (copied / name).unlink()
+    evaluate.run(config, copied)
+    assert_same_run(copied, finished)
+
+
+def test_evaluate_needs_a_finished_run(copied, config, tmp_path):
+    with pytest.raises(UserError, match=r"nothing holds no run"):
+        evaluate.run(config, tmp_path / "nothing")
+    shutil.rmtree(copied / "fold_1" / "checkpoints" / str(NUM_STEPS))
+    with pytest.raises(UserError, match=rf"Fold 1 is at step {CHECKPOINT_STEPS} of {NUM_STEPS}"):
+        evaluate.run(config, copied)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("seed", 1), ("train.num_epochs", 3), ("optimizer.beta2", 0.5), ("dataset.fold_seed", 1)]
+)
+def test_another_configuration_needs_another_directory(copied, config, field, value):
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=rf"holds another run; different: .*{field}.*\n.*--workdir"):
+        train.run(config, copied)
+
+
+def test_other_data_needs_another_directory(copied, config, rows, tmp_path):
+    """The same table, and one recording that has changed."""
+    config.dataset.path = str(shutil.copytree(rows[0]["folder"], tmp_path / "sounds"))
+    (tmp_path / "sounds" / "00.wav").unlink()
+    with pytest.raises(UserError, match=r"holds another run; different: the data"):
+        train.run(config, copied)
+
+
+def test_one_fold_first_then_all(copied, finished, config, monkeypatch):
+    """The folds to hold out may change from one command to the next; each is trained once."""
+    shutil.rmtree(copied / "fold_0")
+    steps = watched(monkeypatch)
+    config.train.folds = (1,)
+    train.run(config, copied)
+    summary = read_json(copied / "summary.json")
+    assert [entry["fold"] for entry in summary["folds"]] == [1]
+    assert summary["validation"] == {name: summary["folds"][0][name] for name in ("all", "verified")}
+    assert steps == []
+    config.train.folds = ()
+    train.run(config, copied)
+    assert len(steps) == NUM_STEPS
+    for name in ("summary.json", "submission.csv"):
+        assert (copied / name).read_text() == (finished / name).read_text()
+
+
+def test_unknown_fold(config, tmp_path):
+    config.train.folds = (0, 2)
+    with pytest.raises(UserError, match=r"config\.train\.folds .*0, 2.* folds 0, 1"):
+        train.run(config, tmp_path / "run")
+
+
+def test_two_runs_do_not_share_a_directory(copied, config):
+    with locked(copied, "using"), pytest.raises(UserError, match=r"Another process is using .*\n"):
+        train.run(config, copied)
+
+
+def test_a_diverged_run_says_so(finished, config):
+    experiment = train.open_experiment(config)
+    nan = itertools.repeat(np.full((1, 16, len(CLASSES)), np.nan, np.float32))
+    with pytest.raises(UserError, match=r"diverged.*\n.*learning_rate_high"):
+        evaluate.predict_logits(lambda *_: next(nan), None, experiment.examples, np.arange(3), 16, "evaluating")
