@@ -21,11 +21,8 @@ def open_checkpoints(fold_dir: Path, max_to_keep: int = 2) -> ocp.CheckpointMana
 
 def save(manager: ocp.CheckpointManager, state: TrainState, position: dict) -> None:
     """Writes the state under its step. `position` is JSON: where the input stands."""
-    step = int(state.step)
-    if step in manager.all_steps():
-        return
     arguments = ocp.args.Composite(state=ocp.args.StandardSave(state.arrays()), position=ocp.args.JsonSave(position))
-    manager.save(step, args=arguments)
+    manager.save(int(state.step), args=arguments)
 
 
 def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, dict]:

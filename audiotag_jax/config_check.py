@@ -1,5 +1,7 @@
 """Values of a configuration that could not work, found before any long step."""
 
+import math
+
 import jax
 from ml_collections import ConfigDict
 
@@ -24,8 +26,6 @@ POSITIVE = (
     "optimizer.epsilon",
 )
 NOT_NEGATIVE = (
-    "seed",
-    "dataset.fold_seed",
     "train.frozen_epochs",
     "train.num_epochs",
     "train.evaluate_every_epochs",
@@ -42,9 +42,10 @@ BELOW_ONE = (
 )
 RULES = (
     (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-    (POSITIVE, lambda value: value > 0, "above 0"),
+    (POSITIVE, lambda value: 0 < value < math.inf, "above 0 and finite"),
     (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
     (BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    (("seed", "dataset.fold_seed"), lambda value: 0 <= value < 2**32, "0 to 2^32 - 1"),
     (("dataset.num_folds",), lambda value: value >= 2, "at least 2"),
 )
 
@@ -67,6 +68,8 @@ def check_config(config: ConfigDict) -> None:
             f"config.train.batch_size {config.train.batch_size} gives a device {rows} clips, an odd number, and "
             "config.augment.mixup_alpha mixes them in pairs."
         )
+    if any(type(fold) is not int for fold in config.train.folds):
+        raise UserError(f"config.train.folds is {tuple(config.train.folds)}; it must hold whole numbers, such as (0,).")
     clip_settings(config)
     spectral_settings(config)
     step_settings(config, num_classes=2)

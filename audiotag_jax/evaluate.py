@@ -1,12 +1,13 @@
 """Logits of every clip once, and the summary of a run from its saved logits alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from audiotag_jax import checkpoint
+from audiotag_jax.config_check import check_config
 from audiotag_jax.datasets.prepare import report_problems
 from audiotag_jax.datasets.reader import Examples
 from audiotag_jax.errors import UserError
@@ -15,26 +16,40 @@ from audiotag_jax.files import locked, write_json, write_npz
 from audiotag_jax.input_pipeline import evaluation_batches
 from audiotag_jax.metrics import SCORES, score_table
 from audiotag_jax.progress import progress, say
-from audiotag_jax.submission import average_predictions, write_submission
+from audiotag_jax.submission import average_predictions, load_predictions, write_submission
 from audiotag_jax.train_state import TrainState
-from audiotag_jax.workdir import claim, fold_dir, read_record
+from audiotag_jax.workdir import check_unclaimed, claim, fold_dir, read_record
 
 VALIDATION, TEST = "predictions.npz", "test_predictions.npz"
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Mode `evaluate`: logits and summary anew from the last checkpoints of a trained run."""
+    check_config(config)
     read_record(workdir)
-    experiment = open_experiment(config)
     with locked(workdir, "using"):
+        check_unclaimed(workdir, config)
+        experiment = open_experiment(config)
         claim(workdir, config, experiment.classes, experiment.dataset_dir.parent.name)
         for fold in experiment.folds:
-            with checkpoint.open_checkpoints(fold_dir(workdir, fold)) as manager:
-                state, _ = checkpoint.restore(manager, experiment.initial_state(fold))
-            if int(state.step) != experiment.num_steps:
-                raise UserError(f"Fold {fold} is at step {int(state.step)} of {experiment.num_steps}: train it first.")
-            save_predictions(experiment, workdir, fold, state)
+            save_predictions(experiment, workdir, fold, _trained_state(experiment, workdir, fold))
         conclude(experiment, workdir)
+
+
+def _trained_state(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
+    if not (fold_dir(workdir, fold) / "checkpoints").is_dir():
+        raise UserError(f"{workdir} holds no checkpoint of fold {fold}: train it first with --mode=train.")
+    with checkpoint.open_checkpoints(fold_dir(workdir, fold)) as manager:
+        state, _ = checkpoint.restore(manager, experiment.initial_state(fold))
+    if int(state.step) != experiment.num_steps:
+        raise UserError(f"Fold {fold} is at step {int(state.step)} of {experiment.num_steps}: train it first.")
+    return state
+
+
+def is_finished(experiment: Experiment, workdir: Path, fold: int) -> bool:
+    """Whether all of the fold's predictions are saved."""
+    names = (VALIDATION,) if experiment.test_examples is None else (VALIDATION, TEST)
+    return all((fold_dir(workdir, fold) / name).exists() for name in names)
 
 
 def save_predictions(experiment: Experiment, workdir: Path, fold: int, state: TrainState) -> None:
@@ -74,22 +89,24 @@ def predict_logits(
     return logits
 
 
-def conclude(experiment: Experiment, workdir: Path) -> dict:
-    """Writes and prints the summary, and a submission where the data has a test split."""
-    summary = summarize(experiment, workdir)
+def conclude(experiment: Experiment, workdir: Path) -> None:
+    """Writes and prints the summary of all finished folds, and a submission where the data has a test split."""
+    folds = [fold for fold in experiment.all_folds if is_finished(experiment, workdir, fold)]
+    summary = summarize(experiment, workdir, folds)
     write_json(workdir / "summary.json", summary)
-    test_files = [fold_dir(workdir, fold) / TEST for fold in experiment.folds]
-    if test_files[0].exists():
+    written = ["summary.json"]
+    if experiment.test_examples is not None:
+        test_files = [fold_dir(workdir, fold) / TEST for fold in folds]
         write_submission(workdir / "submission.csv", test_files, experiment.classes, experiment.config.dataset)
-    report_problems(experiment.metadata["problems"])
+        written.append("submission.csv")
+    report_problems(experiment.metadata["problems"], experiment.dataset_dir)
     say(format_summary(summary))
-    say(f"written to {workdir}: summary.json{', submission.csv' if test_files[0].exists() else ''}")
-    return summary
+    say(f"written to {workdir}: {', '.join(written)}")
 
 
-def summarize(experiment: Experiment, workdir: Path) -> dict:
-    """Scores of the held-out clips over all folds and by fold, and of the labelled test clips by the folds' mean."""
-    by_fold = {fold: _load(fold_dir(workdir, fold) / VALIDATION) for fold in experiment.folds}
+def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> dict:
+    """Scores of the held-out clips over the given folds and by fold; of the labelled test clips by the folds' mean."""
+    by_fold = {fold: load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in folds}
     names = ("labels", "verified", "logits")
     together = {name: np.concatenate([saved[name] for saved in by_fold.values()]) for name in names}
     problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
@@ -97,13 +114,13 @@ def summarize(experiment: Experiment, workdir: Path) -> dict:
         "name": experiment.config.name,
         "num_classes": len(experiment.classes),
         "steps": experiment.num_steps,
+        "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],
         "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
         "validation": _scores(together),
         "folds": [{"fold": fold, **_scores(saved)} for fold, saved in by_fold.items()],
     }
-    test_files = [fold_dir(workdir, fold) / TEST for fold in experiment.folds]
-    if all(path.exists() for path in test_files):
-        ensemble = average_predictions(test_files)
+    if experiment.test_examples is not None:
+        ensemble = average_predictions([fold_dir(workdir, fold) / TEST for fold in folds])
         scored = ensemble["labels"] >= 0
         if scored.any():
             summary["test"] = _scores({name: ensemble[name][scored] for name in names})
@@ -112,15 +129,16 @@ def summarize(experiment: Experiment, workdir: Path) -> dict:
 
 def format_summary(summary: dict) -> str:
     """The summary as a table for a terminal."""
-    rows = [("clips", "all", summary["validation"]["all"]), ("", "verified", summary["validation"]["verified"])]
+    rows = [("held out", kind, summary["validation"][kind]) for kind in ("all", "verified")]
     rows += [(f"fold {entry['fold']}", "all", entry["all"]) for entry in summary["folds"]]
     if "test" in summary:
         rows.append(("test", "all", summary["test"]["all"]))
-    rows[0] = ("held out", *rows[0][1:])
     lines = [f"{summary['name']}, {summary['num_classes']} classes, {summary['steps']} steps a fold"]
     lines.append(f"{'':10}{'':10}{'clips':>6}  " + "".join(f"{name + ' (95 % interval)':<30}" for name in SCORES))
     for name, kind, table in rows:
         lines.append(f"{name:10}{kind:10}{table['num_clips']:>6}  " + "".join(f"{_cell(table[s]):<30}" for s in SCORES))
+    if summary["missing_folds"]:
+        lines.append(f"folds not trained yet: {', '.join(map(str, summary['missing_folds']))}")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -134,8 +152,3 @@ def _scores(saved: dict[str, np.ndarray]) -> dict:
         "all": score_table(saved["logits"], saved["labels"]),
         "verified": score_table(saved["logits"][chosen], saved["labels"][chosen]),
     }
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as saved:
-        return dict(saved)

@@ -28,7 +28,8 @@ class Experiment:
     dataset_dir: Path
     metadata: dict
     examples: Examples
-    folds: tuple[int, ...]
+    folds: tuple[int, ...]  # to hold out now
+    all_folds: tuple[int, ...]  # of the data
     steps_per_epoch: int
     phases: tuple[Phase, ...]
     model: Tagger
@@ -72,14 +73,13 @@ def open_experiment(config: ConfigDict) -> Experiment:
     dataset_dir = prepare(config)
     metadata = read_metadata(dataset_dir)
     examples = read_split(dataset_dir, "train")
-    all_folds = sorted(set(examples.folds.tolist()))
-    folds = tuple(dict.fromkeys(config.train.folds)) or tuple(all_folds)
+    all_folds = tuple(sorted(set(examples.folds.tolist())))
+    folds = tuple(dict.fromkeys(config.train.folds)) or all_folds
     unknown = [fold for fold in folds if fold not in all_folds]
     if unknown or len(all_folds) < 2:
         listed = ", ".join(map(str, all_folds))
         raise UserError(f"config.train.folds is {list(folds)}, but the readable clips have folds {listed}.")
-    largest = max(int(np.sum(examples.folds != fold)) for fold in all_folds)
-    steps_per_epoch = -(-largest // config.train.batch_size)
+    steps_per_epoch = count_steps_per_epoch(examples.folds, config.train.batch_size)
     phases = make_phases(config, steps_per_epoch)
     train_step, eval_step = pmapped_steps(step_settings(config, len(metadata["classes"])))
     return Experiment(
@@ -88,6 +88,7 @@ def open_experiment(config: ConfigDict) -> Experiment:
         metadata=metadata,
         examples=examples,
         folds=folds,
+        all_folds=all_folds,
         steps_per_epoch=steps_per_epoch,
         phases=phases,
         model=build_network(config, len(metadata["classes"])),
@@ -96,3 +97,19 @@ def open_experiment(config: ConfigDict) -> Experiment:
         train_step=train_step,
         eval_step=eval_step,
     )
+
+
+def count_steps_per_epoch(folds: np.ndarray, batch_size: int) -> int:
+    """Batches an epoch, the same for every fold: as many as the largest training set fills; `folds` `[n]` by clip.
+
+    Raises UserError where that would leave a smaller training set with batches of one clip, which teach nothing under
+    batch norm.
+    """
+    sizes = [int(np.sum(folds != fold)) for fold in np.unique(folds)]
+    steps = -(-max(sizes) // batch_size)
+    if min(sizes) < 2 * steps:
+        raise UserError(
+            f"With one fold held out, {min(sizes)} to {max(sizes)} clips remain: too uneven, or too few, for {steps} "
+            f"batches of up to {batch_size}.\nMake the folds more even, or raise config.train.batch_size."
+        )
+    return steps

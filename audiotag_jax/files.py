@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from audiotag_jax.errors import UserError
+from audiotag_jax.progress import say
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -45,8 +46,11 @@ def locked(directory: Path, purpose: str, *, wait: bool = False) -> Iterator[Non
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            message = f"Another process is {purpose} {directory}.\nWait until it ends, or choose another folder."
-            raise UserError(message) from error
+            message = f"Another process is {purpose} {directory}."
+            if not wait:
+                raise UserError(f"{message}\nWait until it ends, or choose another folder.") from error
+            say(f"{message} Waiting for it.")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -14,5 +14,5 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Prepares what is missing and lists the recordings with problems; `workdir` is not used."""
     check_config(config)
     directory = prepare(config)
-    report_problems(read_metadata(directory)["problems"])
+    report_problems(read_metadata(directory)["problems"], directory)
     say(f"spectrograms: {directory}")

@@ -27,4 +27,4 @@ def progress(items: Iterable[Item], total: int, description: str, unit: str, eve
         now = time.monotonic()
         if now - last >= every_s:
             last = now
-            say(f"{description}: {done} of {total} {unit}, {done / (now - start):.0f} a second")
+            say(f"{description}: {done} of {total} {unit}, {done / (now - start):.3g} a second")

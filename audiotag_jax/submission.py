@@ -2,6 +2,7 @@
 
 import csv
 import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,15 @@ from audiotag_jax.errors import UserError
 from audiotag_jax.files import write_atomic
 
 
+def load_predictions(path: Path) -> dict[str, np.ndarray]:
+    """`ids`, `labels`, `verified` `[n]`, `logits` `[n, K]` of a prediction file; raises UserError on a damaged one."""
+    try:
+        with np.load(path) as saved:
+            return {name: saved[name] for name in ("ids", "labels", "verified", "logits")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}).\nRemove it and run the same command again.") from error
+
+
 def average_predictions(files: Sequence[Path]) -> dict[str, np.ndarray]:
     """The arrays of prediction files of the same clips, with the log of their mean probabilities as `logits`.
 
@@ -21,11 +31,11 @@ def average_predictions(files: Sequence[Path]) -> dict[str, np.ndarray]:
     """
     first, total = None, 0.0
     for file in files:
-        with np.load(file) as saved:
-            first = first or dict(saved)
-            if not np.array_equal(first["ids"], saved["ids"]):
-                raise UserError(f"{file} and {files[0]} hold different clips.")
-            total = total + scipy.special.softmax(saved["logits"].astype(np.float64), axis=1)
+        saved = load_predictions(file)
+        first = first or saved
+        if not np.array_equal(first["ids"], saved["ids"]):
+            raise UserError(f"{file} and {files[0]} hold different clips.")
+        total = total + scipy.special.softmax(saved["logits"].astype(np.float64), axis=1)
     return first | {"logits": np.log(np.maximum(total / len(files), np.finfo(np.float64).tiny))}
 
 

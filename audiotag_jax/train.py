@@ -9,23 +9,27 @@ import scipy.special
 from ml_collections import ConfigDict
 
 from audiotag_jax import checkpoint
-from audiotag_jax.evaluate import VALIDATION, conclude, predict_logits, save_predictions
+from audiotag_jax.config_check import check_config
+from audiotag_jax.errors import UserError
+from audiotag_jax.evaluate import conclude, is_finished, predict_logits, save_predictions
 from audiotag_jax.experiment import Experiment, open_experiment
 from audiotag_jax.files import locked
 from audiotag_jax.input_pipeline import training_batches
 from audiotag_jax.metrics import label_ranks
 from audiotag_jax.progress import progress, say
 from audiotag_jax.train_state import TrainState
-from audiotag_jax.workdir import MetricsWriter, claim, fold_dir
+from audiotag_jax.workdir import MetricsWriter, check_unclaimed, claim, fold_dir
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
+    check_config(config)
     with locked(workdir, "using"):
+        check_unclaimed(workdir, config)
         experiment = open_experiment(config)
         claim(workdir, config, experiment.classes, experiment.dataset_dir.parent.name)
         for fold in experiment.folds:
-            if (fold_dir(workdir, fold) / VALIDATION).exists():
+            if is_finished(experiment, workdir, fold):
                 say(f"fold {fold}: finished before")
                 continue
             save_predictions(experiment, workdir, fold, train_fold(experiment, workdir, fold))
@@ -40,6 +44,8 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
         state, position = checkpoint.restore(manager, experiment.initial_state(fold))
         first_step = int(state.step)
         if position:
+            if position["epoch"] * experiment.steps_per_epoch + position["batch"] != first_step:
+                raise UserError(f"Fold {fold}: the input position {position} is not that of step {first_step}.")
             say(f"fold {fold}: continuing at step {first_step} of {num_steps}")
         batches = training_batches(
             experiment.examples,
@@ -76,13 +82,20 @@ def _steps(experiment: Experiment, fold: int, state, batches, manager, writer: M
             waiting = None
         last = step == experiment.num_steps
         if train.evaluate_every_epochs and (epoch % train.evaluate_every_epochs == 0 or last):
-            writer.write(step, "validation", _validate(experiment, fold, state))
+            scores = _validate(experiment, fold, state)
+            writer.write(step, "validation", scores)
+            say(f"fold {fold}, epoch {epoch}: validation " + ", ".join(f"{name} {scores[name]:.3f}" for name in scores))
         if epoch % train.checkpoint_every_epochs == 0 or last:
             checkpoint.save(manager, state, {"fold": fold, "epoch": epoch, "batch": inside})
     return state
 
 
 def _log(experiment: Experiment, writer: MetricsWriter, step: int, metrics: dict) -> None:
+    if not np.isfinite(metrics["loss"]):
+        raise UserError(
+            f"The training diverged: the loss is {float(metrics['loss'])} at step {step}.\n"
+            "Train with a lower config.optimizer.learning_rate_high, in another --workdir."
+        )
     rates = {f"learning_rate_{label}": rate(step - 1) for label, rate in experiment.rates.items() if "_" not in label}
     writer.write(step, "train", jax.device_get(metrics | rates))
 

@@ -27,28 +27,35 @@ def fold_dir(workdir: Path, fold: int) -> Path:
     return workdir / f"fold_{fold}"
 
 
-def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -> None:
-    """Writes `config.json`, or checks that the one that is there describes this very run.
-
-    `dataset` is the fingerprint of the spectrogram dataset. Raises UserError, naming what differs.
-    """
-    record = {"config": json.loads(config.to_json()), "classes": classes, "dataset": dataset}
-    path = workdir / "config.json"
-    if not path.exists():
-        write_json(path, record)
+def check_unclaimed(workdir: Path, config: ConfigDict) -> None:
+    """Raises UserError, naming the fields, if the directory holds a run of other settings; cheap, so asked first."""
+    if not (workdir / "config.json").exists():
+        if any(workdir.glob("fold_*")):
+            raise UserError(
+                f"{workdir} holds folds but no config.json to say whose.\nRemove it, or choose another --workdir."
+            )
         return
-    old = read_record(workdir)
-    old_fields, new_fields = _flatten(old["config"]), _flatten(record["config"])
-    changed = sorted(
-        name
-        for name in old_fields.keys() | new_fields.keys()
-        if name not in FREE_FIELDS and old_fields.get(name) != new_fields.get(name)
-    )
-    if not changed and old["dataset"] != dataset:
-        changed = ["the data (tables, recordings or the code that prepares them)"]
+    old, new = _flatten(read_record(workdir)["config"]), _flatten(json.loads(config.to_json()))
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    changed = [name for name in names if name not in FREE_FIELDS]
     if changed:
-        names = ", ".join(changed[:5]) + (", …" if len(changed) > 5 else "")
-        raise UserError(f"{workdir} holds another run; different: {names}.\nChoose another --workdir, or remove it.")
+        listed = ", ".join(changed[:5]) + (", …" if len(changed) > 5 else "")
+        raise UserError(f"{workdir} holds another run; different: {listed}.\nChoose another --workdir, or remove it.")
+
+
+def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -> None:
+    """Writes `config.json`: config, classes and `dataset`, the fingerprint of the spectrogram dataset.
+
+    Raises UserError if the directory holds a run of other settings, or of other data.
+    """
+    check_unclaimed(workdir, config)
+    if (workdir / "config.json").exists() and read_record(workdir)["dataset"] != dataset:
+        raise UserError(
+            f"{workdir} holds a run on other data: tables, recordings, their dates, the code that prepares them, the "
+            "version of JAX or the kind of device changed.\nChoose another --workdir, or remove it."
+        )
+    record = {"config": json.loads(config.to_json()), "classes": classes, "dataset": dataset}
+    write_json(workdir / "config.json", record)
 
 
 def read_record(workdir: Path) -> dict[str, Any]:
@@ -61,9 +68,12 @@ def read_record(workdir: Path) -> dict[str, Any]:
             f"{workdir} holds no run: config.json is missing.\nTrain one first with --mode=train."
         ) from error
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}.\nChoose another --workdir, or remove it.") from error
-    if not isinstance(record, dict) or not {"config", "classes", "dataset"} <= record.keys():
-        raise UserError(f"{path} describes no run of this program.\nChoose another --workdir, or remove it.")
+        raise UserError(
+            f"{path} is not JSON: {error}.\nRemove the whole of {workdir}, or choose another --workdir."
+        ) from error
+    whole = isinstance(record, dict) and {"config", "classes", "dataset"} <= record.keys()
+    if not whole or not isinstance(record["config"], dict):
+        raise UserError(f"{path} describes no run.\nRemove the whole of {workdir}, or choose another --workdir.")
     return record
 
 

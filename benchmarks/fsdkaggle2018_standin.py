@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the audio and all that is made of it")
     parser.add_argument("--limit", type=int, help="only so many clips of each table, for a quick try")
     options = parser.parse_args()
+    options.out = options.out.resolve()  # main.py runs in another folder
     start = time.monotonic()
     data = synthesize(options.tables, options.out / f"data_{options.limit or 'all'}", options.limit)
     print(f"synthesized audio in {time.monotonic() - start:.0f} s", flush=True)

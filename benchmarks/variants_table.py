@@ -23,9 +23,10 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=VARIANTS)
     parser.add_argument("overrides", nargs="*", help="more flags for main.py, after --")
     options = parser.parse_args()
+    runs, path = options.runs.resolve(), Path(options.path).resolve()  # main.py runs in another folder
     for variant in options.variants:
         command = [sys.executable, "main.py", f"--config=configs/{variant}.py:{options.preset}"]
-        command += [f"--workdir={options.runs / variant}", f"--config.dataset.path={options.path}", *options.overrides]
+        command += [f"--workdir={runs / variant}", f"--config.dataset.path={path}", *options.overrides]
         subprocess.run(command, cwd=ROOT, check=True)
     summaries = {name: json.loads((options.runs / name / "summary.json").read_text()) for name in options.variants}
     print(table(summaries))

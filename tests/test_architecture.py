@@ -14,7 +14,8 @@ PACKAGE = ROOT / "audiotag_jax"
 LAYERS = [
     {"errors"},
     {"audio", "spectral", "augment", "losses", "metrics", "models"},  # leaves: third parties only
-    {"files", "progress"},
+    {"progress"},
+    {"files"},
     {"datasets", "optimizer", "workdir"},
     {"train_state", "input_pipeline", "submission"},
     {"steps", "checkpoint"},

@@ -92,7 +92,7 @@ def test_field_that_came_or_went_is_a_change(tmp_path, config):
 
 def test_changed_data_is_another_run(tmp_path, config):
     claim(tmp_path, config, CLASSES, "fingerprint")
-    with pytest.raises(UserError, match="the data"):
+    with pytest.raises(UserError, match="other data"):
         claim(tmp_path, config, CLASSES, "other")
 
 

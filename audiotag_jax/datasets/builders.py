@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from audiotag_jax.audio import AudioError, crop_loudest, load_audio
+from audiotag_jax.audio import MAX_DURATION_S, AudioError, crop_loudest, load_audio
 from audiotag_jax.datasets.records import Clip, ClipSource
 from audiotag_jax.errors import UserError
 from audiotag_jax.progress import progress
@@ -29,9 +29,10 @@ class ClipSettings:
     duration_s: float = 2.0
 
     def __post_init__(self):
-        if self.sample_rate_hz < 1 or not 0 < self.duration_s <= 600:
-            rate, duration = self.sample_rate_hz, self.duration_s
-            raise ValueError(f"sample_rate_hz {rate} must be positive and duration_s {duration} above 0, up to 600.")
+        if self.sample_rate_hz < 1000:
+            raise ValueError(f"sample_rate_hz is {self.sample_rate_hz}; it must be 1000 or more.")
+        if not 0 < self.duration_s <= MAX_DURATION_S:
+            raise ValueError(f"duration_s is {self.duration_s}; it must be above 0 and at most {MAX_DURATION_S}.")
 
     @property
     def length_samples(self) -> int:

@@ -42,7 +42,7 @@ def write_demo(path: str | Path, seed: int = 0) -> Path:
     if _is_whole(folder, seed):
         return folder
     try:
-        with locked(Path(path) / _STAGING, "writing the demo sounds in"):
+        with locked(Path(path) / _STAGING, "writing the demo sounds in", wait=True):
             if _is_whole(folder, seed):  # written while this process came to the lock
                 return folder
             temporary = Path(path) / _STAGING / folder.name

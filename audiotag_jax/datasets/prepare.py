@@ -1,6 +1,7 @@
 """From a configuration to prepared datasets. A dataset's folder is named by the fingerprint of all that made it."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import inspect
@@ -55,15 +56,14 @@ def spectral_settings(config: ConfigDict) -> SpectralSettings:
 
 def prepare_clips(source: ClipSource, settings: ClipSettings, prepared_dir: Path, num_threads: int = 0) -> Path:
     """The folder of the clips dataset of `source`, decoded now if it is not there yet."""
-    make = lambda **kwargs: AudiotagClips(  # noqa: E731
-        source=source, settings=settings, num_threads=num_threads or os.cpu_count() or 1, **kwargs
-    )
+    threads = num_threads or os.cpu_count() or 1
+    make = functools.partial(AudiotagClips, source=source, settings=settings, num_threads=threads)
     return _prepared(make, AudiotagClips.name, prepared_dir, clips_fingerprint(source, settings))
 
 
 def prepare_spectrograms(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> Path:
     """The folder of the spectrogram dataset of a clips dataset, computed now if it is not there yet."""
-    make = lambda **kwargs: AudiotagSpectrograms(clips_dir=clips_dir, settings=settings, **kwargs)  # noqa: E731
+    make = functools.partial(AudiotagSpectrograms, clips_dir=clips_dir, settings=settings)
     return _prepared(make, AudiotagSpectrograms.name, prepared_dir, spectrograms_fingerprint(clips_dir, settings))
 
 
@@ -91,12 +91,12 @@ def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str
     )
 
 
-def report_problems(problems: list[dict[str, str]], most: int = 20) -> None:
+def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int = 20) -> None:
     """Prints the recordings that were left out, replaced or cut, and a line that counts them."""
     for problem in problems[:most]:
         say(f"{problem['split']} clip {problem['id']}: {problem['reason']}; {problem['outcome']}")
     if len(problems) > most:
-        say(f"… and {len(problems) - most} more, in the dataset's metadata.json")
+        say(f"… and {len(problems) - most} more, listed in {dataset_dir / 'metadata.json'}")
     outcomes = [problem["outcome"] for problem in problems]
     counts = [f"{outcomes.count(kind)} {kind}" for kind in (builders.LEFT_OUT, builders.SILENCE, builders.KEPT)]
     say(f"recordings with problems: {len(problems)} ({', '.join(counts)})")
@@ -105,19 +105,22 @@ def report_problems(problems: list[dict[str, str]], most: int = 20) -> None:
 def _prepared(make: Callable, name: str, prepared_dir: Path, fingerprint: str) -> Path:
     """The dataset's folder; written under a lock into a folder of its own, and renamed when whole."""
     folder = prepared_dir / name / fingerprint
+    directory = folder / str(AudiotagClips.VERSION)
+    if (directory / "dataset_info.json").is_file():  # no lock: it may lie where nothing can be written
+        return directory
     with locked(folder, "preparing", wait=True):
         for path in folder.iterdir():  # TFDS would take any folder of the right name for a whole dataset
             if path.name.startswith("incomplete.") or (path.is_dir() and not (path / "dataset_info.json").is_file()):
                 shutil.rmtree(path)
         tfds.disable_progress_bar()
         builder = make(data_dir=prepared_dir, fingerprint=fingerprint)
-        if not (Path(builder.data_dir) / "dataset_info.json").is_file():
-            say(f"preparing {builder.data_dir}")
+        if not (directory / "dataset_info.json").is_file():  # else another process made it meanwhile
+            say(f"preparing {directory}")
             builder.download_and_prepare(download_dir=folder / "incomplete.downloads")
             shutil.rmtree(folder / "incomplete.downloads", ignore_errors=True)
             counts = (f"{info.num_examples} {split} clips" for split, info in builder.info.splits.items())
             say(f"prepared {', '.join(counts)}")
-        return Path(builder.data_dir)
+        return directory
 
 
 def _settings(kind: type, **fields: Any):

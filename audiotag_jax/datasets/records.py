@@ -51,6 +51,9 @@ def validate(source: ClipSource) -> ClipSource:
         raise UserError(f"{name}: duplicate clip id {_some(duplicates)}; every clip must be listed once.")
     if len(source.classes) < 2 or len(set(source.classes)) < len(source.classes):
         raise UserError(f"{name}: at least 2 distinct classes are needed, found {_some(source.classes) or 'none'}.")
+    odd = [label for label in source.classes if label != label.strip() or not label.isprintable()]
+    if odd:
+        raise UserError(f"{name}: label {odd[0]!r} has blanks at its ends or characters that cannot be printed.")
     for clip in source.clips:
         _validate_clip(source, clip)
     folds = sorted({clip.fold for clip in train})

@@ -1,4 +1,4 @@
-"""A small residual network that trains on two CPU cores: ResNet's layer names, a coarse stem, one block a stage."""
+"""A small residual network that trains on two CPU cores: ResNet's stage names, a coarse stem, one block a stage."""
 
 import flax.linen as nn
 import jax

@@ -1,0 +1,137 @@
+"""Kills runs of the demo at random moments and shows that the same command, given again, ends as if nothing had been.
+
+    python benchmarks/kill_and_resume.py --trials=20
+
+One run is left alone; its length sets the moments of the kills, so that they fall where it writes sounds, prepares,
+trains and evaluates. Every other run gets SIGKILL, with all its children, once or twice, and is then started again. Its
+summary must be the same text and its last parameters the same bits. Every third run writes the demo's sounds afresh.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = (
+    "--config=configs/log_db.py:demo",
+    "--config.dataset.num_folds=2",
+    "--config.dataset.duration_s=1",
+    "--config.spectral.num_frames=64",
+    "--config.spectral.num_bins=64",
+    "--config.model.width=8",
+    "--config.train.frozen_epochs=1",
+    "--config.train.num_epochs=5",
+    "--config.train.checkpoint_every_epochs=1",
+    "--config.train.log_every_steps=1",
+    "--config.augment.mixup_alpha=0.3",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory(prefix="kill_and_resume.") as folder:
+        folder = Path(folder)
+        start = time.monotonic()
+        run(folder / "whole", folder / "sounds")
+        length_s = time.monotonic() - start
+        print(f"undisturbed: {length_s:.1f} s", flush=True)
+        same = 0
+        for trial in range(options.trials):
+            kills_s = [rng.uniform(0.0, length_s) for _ in range(rng.choice((1, 1, 2)))]
+            same += attempt(folder, trial, kills_s)
+    print(f"{same} of {options.trials} killed runs ended with the undisturbed run's summary and parameters")
+    sys.exit(same < options.trials)
+
+
+def attempt(folder: Path, trial: int, kills_s: list[float]) -> bool:
+    """Kills a fresh run at these moments after its starts, lets it end, and compares; prints one line."""
+    own = folder / "killed"
+    sounds = own / "sounds" if trial % 3 == 0 else folder / "sounds"
+    found = [kill(own, sounds, after_s) for after_s in kills_s]
+    run(own, sounds)
+    differences = compare(folder / "whole", own)
+    moments = ", ".join(f"{after_s:.1f} s ({state})" for after_s, state in zip(kills_s, found, strict=True))
+    print(f"trial {trial}: killed after {moments}: {'; '.join(differences) or 'same'}", flush=True)
+    shutil.rmtree(own)
+    return not differences
+
+
+def command(folder: Path, sounds: Path) -> list[str]:
+    """The run, on one device, with its work directory and datasets below `folder`."""
+    places = (f"--workdir={folder}/run", f"--config.dataset.prepared_dir={folder}/prepared")
+    return [sys.executable, "main.py", *SETTINGS, *places, f"--config.dataset.path={sounds}"]
+
+
+def run(folder: Path, sounds: Path) -> None:
+    """Runs to the end; an error of the run ends this program with its words."""
+    done = subprocess.run(command(folder, sounds), cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"the run failed with status {done.returncode}:\n{done.stdout}{done.stderr}")
+
+
+def kill(folder: Path, sounds: Path, after_s: float) -> str:
+    """Starts the run, kills it and its children after a while, and says how far it had come."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command(folder, sounds), cwd=ROOT, start_new_session=True, **quiet)
+    try:
+        process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return progress(folder, sounds)
+
+
+def progress(folder: Path, sounds: Path) -> str:
+    """What lies there after a kill, in a word or two."""
+    if (folder / "run" / "summary.json").exists():
+        return "finished"
+    steps = [
+        f"{path.parts[-3]} step {path.name}" for path in folder.glob("run/fold_*/checkpoints/*") if path.name.isdigit()
+    ]
+    if steps:
+        return max(steps, key=lambda text: (text.split()[0], int(text.split()[-1])))
+    for name, pattern in (("prepared", "prepared/audiotag_spectrograms/*/1.0.0"), ("clips", "prepared/*/*/1.0.0")):
+        if list(folder.glob(pattern)):
+            return name
+    return "sounds" if list(sounds.glob("demo_*")) else "nothing"
+
+
+def compare(whole: Path, killed: Path) -> list[str]:
+    """What differs between two finished runs."""
+    differences = []
+    for name in ("summary.json", "submission.csv", "metrics.jsonl"):
+        if (whole / "run" / name).read_bytes() != (killed / "run" / name).read_bytes():
+            differences.append(f"{name} differs")
+    for fold in (0, 1):
+        (step, state), (other_step, other_state) = (last_checkpoint(each / "run", fold) for each in (whole, killed))
+        leaves = jax.tree.map(np.array_equal, state, other_state)
+        if step != other_step or not all(jax.tree.leaves(leaves)):
+            differences.append(f"fold {fold} differs, step {step} and {other_step}")
+    return differences
+
+
+def last_checkpoint(workdir: Path, fold: int) -> tuple[int, dict]:
+    """Step and state of a fold's latest checkpoint: parameters, batch statistics and the optimizer's moments."""
+    folder = workdir.absolute() / f"fold_{fold}" / "checkpoints"
+    step = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    with ocp.StandardCheckpointer() as checkpointer:
+        return step, jax.tree.map(np.asarray, checkpointer.restore(folder / str(step) / "state"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Every configuration loads, names what exists, and trains a step."""
+
+import functools
+import importlib
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from audiotag_jax.config_check import build_network, check_config, step_settings
+from audiotag_jax.datasets.prepare import clip_settings, spectral_settings
+from audiotag_jax.datasets.sources import SOURCE_NAMES
+from audiotag_jax.errors import UserError
+from audiotag_jax.optimizer import learning_rates, make_optimizer, make_phases
+from audiotag_jax.spectral.features import spectrograms
+from audiotag_jax.steps import pmapped_steps, replicate
+from audiotag_jax.train_state import create_train_state
+from configs import default
+
+ROOT = Path(__file__).parents[1]
+VARIANTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "default")
+PRESETS = ("fsdkaggle2018", "esc50", "esc10", "folder", "demo")
+NUM_CLASSES = 5
+
+
+def get_config(name: str, *preset: str) -> ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config(*preset)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_loads(name, preset):
+    config = get_config(name, preset)
+    assert (config.name, config.preset) == (name, preset)
+    assert config.dataset.source in SOURCE_NAMES
+    check_config(config)
+    assert json.loads(config.to_json())["spectral"]["channels"] == list(config.spectral.channels)
+
+
+def test_presets_are_the_ones_tested():
+    assert set(PRESETS) == set(default.PRESETS)
+    assert get_config("log_db").preset == "fsdkaggle2018"
+
+
+@pytest.mark.parametrize("name", ["default", *VARIANTS])
+def test_unknown_preset(name):
+    with pytest.raises(ValueError, match=re.escape(f"Unknown preset 'fsd50k'; choose from {', '.join(PRESETS)}.")):
+        get_config(name, "fsd50k")
+
+
+def test_a_variant_changes_its_name_and_channels_alone():
+    """All else must be equal where variants are compared."""
+    for preset in PRESETS:
+        fields = [get_config(name, preset).to_dict() for name in VARIANTS]
+        names = {each.pop("name") for each in fields}
+        channels = {each["spectral"].pop("channels") for each in fields}
+        assert len(names) == len(channels) == len(VARIANTS)
+        assert all(each == fields[0] for each in fields)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_standard_variant_is_its_channel(name):
+    channels = get_config(name).spectral.channels
+    if len(channels) == 1:
+        assert channels == (name,)
+    else:
+        assert name.startswith("mix_")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_network_and_optimizer(preset):
+    """Shapes alone: at full size, for the images the configuration makes, every parameter in a group."""
+    config = get_config("log_db", preset)
+    phases = make_phases(config, steps_per_epoch=10)
+    shape = (config.spectral.num_frames, config.spectral.num_bins, len(config.spectral.channels))
+    model, tx = build_network(config, NUM_CLASSES), make_optimizer(config, phases)
+    state = jax.eval_shape(lambda key: create_train_state(model, tx, shape, key), jax.random.key(0))
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    small = config.model.name == "small"
+    assert 1e5 < count < 2e6 if small else 2.3e7 < count < 2.6e7
+    assert state.params["head"]["linear2"]["kernel"].shape == (512, NUM_CLASSES)
+    assert sum(phase.num_steps for phase in phases) == 10 * (config.train.frozen_epochs + config.train.num_epochs)
+
+
+@functools.cache
+def compiled(channels: int):
+    """Configuration, model, optimizer and steps of a shrunk run: one for all variants of so many channels."""
+    config = get_config("log_db", "folder")
+    config.model.width = 4
+    config.train.num_epochs = 1
+    phases = make_phases(config, steps_per_epoch=4)
+    model, tx = build_network(config, NUM_CLASSES), make_optimizer(config, phases)
+    shape = (32, 32, channels)
+    steps = pmapped_steps(step_settings(config, NUM_CLASSES))
+    return shape, model, tx, learning_rates(config, phases), steps
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_trains_a_step(name):
+    """Its own images of noise, through a shrunk network, the last three clips being padding."""
+    config = get_config(name, "folder")
+    config.spectral.num_frames = config.spectral.num_bins = 32
+    config.dataset.duration_s = 0.3
+    waveforms = np.random.default_rng(0).standard_normal((16, clip_settings(config).length_samples))
+    images = np.asarray(spectrograms(jnp.asarray(waveforms, jnp.float32), spectral_settings(config)))
+    assert images.shape == (16, 32, 32, len(config.spectral.channels))
+    assert 0 <= images.min() < images.max() == 1
+    shape, model, tx, rates, (train_step, eval_step) = compiled(images.shape[-1])
+    state = replicate(create_train_state(model, tx, shape, jax.random.PRNGKey(0)))
+    before = jax.tree.map(np.array, state.params)
+    rows = 16 // jax.local_device_count()
+    batch = {
+        "images": images.astype(np.float16).reshape(-1, rows, *shape),
+        "labels": (np.arange(16) % NUM_CLASSES).reshape(-1, rows),
+        "mask": (np.arange(16) < 13).astype(np.float32).reshape(-1, rows),
+    }
+    state, metrics = train_step(state, batch, jax.random.PRNGKey(1))
+    assert rates["head"](0) > 0
+    assert int(state.step) == 1
+    assert 0.5 < float(metrics["loss"]) < 10
+    moved = jax.tree.map(lambda old, new: bool(np.any(old != np.asarray(new))), before, state.params)
+    assert all(jax.tree.leaves(moved["head"])) and moved["body"]["conv1"]["kernel"]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    logits = np.asarray(eval_step(state, batch))
+    assert logits.shape == (jax.local_device_count(), rows, NUM_CLASSES)
+    assert np.isfinite(logits).all()
+
+
+def test_a_bad_value_names_its_field():
+    config = get_config("log_db", "demo")
+    config.optimizer.beta2 = 1.0
+    with pytest.raises(UserError, match=r"config\.optimizer\.beta2 is 1\.0; it must be at least 0 and below 1"):
+        check_config(config)
