@@ -60,7 +60,7 @@ def check_config(config: ConfigDict) -> None:
                 raise UserError(f"config.{name} is {value}; it must be {wanted}.")
     if config.train.frozen_epochs + config.train.num_epochs < 1:
         raise UserError("config.train.frozen_epochs and config.train.num_epochs are both 0; there is nothing to train.")
-    if not all(isinstance(fold, int) for fold in config.train.folds):
+    if any(type(fold) is not int for fold in config.train.folds):  # True would be an int, too
         raise UserError(f"config.train.folds is {config.train.folds}; give numbers of folds, such as (0,) or (0, 1).")
     rows = -(-config.train.batch_size // jax.local_device_count())
     if config.augment.mixup_alpha and rows % 2:
@@ -68,8 +68,6 @@ def check_config(config: ConfigDict) -> None:
             f"config.train.batch_size {config.train.batch_size} gives a device {rows} clips, an odd number, and "
             "config.augment.mixup_alpha mixes them in pairs."
         )
-    if any(type(fold) is not int for fold in config.train.folds):
-        raise UserError(f"config.train.folds is {tuple(config.train.folds)}; it must hold whole numbers, such as (0,).")
     clip_settings(config)
     spectral_settings(config)
     step_settings(config, num_classes=2)

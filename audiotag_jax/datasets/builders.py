@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -95,6 +95,12 @@ class _Builder(tfds.core.ShardBasedBuilder):
             metadata=tfds.core.MetadataDict(self._metadata),
         )
 
+    def _shard(self, split: str, items: Sequence) -> Iterator[tuple[str, dict]]:
+        """One shard's examples, each emptied when the next is asked for: TFDS keeps all until it has counted."""
+        for key, example in self._examples(split, items):
+            yield key, example
+            example.clear()
+
     def _log_download_bytes(self) -> None:
         pass
 
@@ -118,7 +124,7 @@ class AudiotagClips(_Builder):
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable]]:
         splits = {split: [clip for clip in self._source.clips if clip.split == split] for split in ("train", "test")}
         return {
-            split: [partial(self._examples, split, part) for part in _shards(clips)]
+            split: [partial(self._shard, split, part) for part in _shards(clips)]
             for split, clips in splits.items()
             if clips
         }
@@ -171,8 +177,7 @@ class AudiotagSpectrograms(_Builder):
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable]]:
         sizes = {split: info.num_examples for split, info in self._clips.info.splits.items()}
         return {
-            split: [partial(self._examples, split, part) for part in _shards(range(size))]
-            for split, size in sizes.items()
+            split: [partial(self._shard, split, part) for part in _shards(range(size))] for split, size in sizes.items()
         }
 
     def _examples(self, split: str, indices: range) -> Iterator[tuple[str, dict]]:
