@@ -34,11 +34,13 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     workdir = Path(_WORKDIR.value or f"runs/{config.name}-{config.preset}")
     try:
+        if workdir.exists() and not workdir.is_dir():
+            raise UserError(f"--workdir {workdir} is a file; name a folder.")
         importlib.import_module(MODES[_MODE.value]).run(config, workdir)
     except UserError as error:
         _stop(str(error))
     except KeyboardInterrupt:
-        _stop("Interrupted. The same command continues from the last checkpoint.", status=130, at_once=True)
+        _stop("Interrupted. The same command continues from what is whole.", status=130, at_once=True)
     except Exception as error:
         reason = _disk_trouble(error)
         if not reason:

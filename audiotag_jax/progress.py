@@ -16,10 +16,15 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def progress(items: Iterable[Item], total: int, description: str, unit: str, every_s: float = 10.0) -> Iterator[Item]:
-    """Yields the items, showing how many of `total` are done: a bar on a terminal, a line each `every_s` elsewhere."""
+def progress(
+    items: Iterable[Item], total: int, description: str, unit: str, *, first: int = 0, every_s: float = 10.0
+) -> Iterator[Item]:
+    """Yields the items, showing how many of `total` are done: a bar on a terminal, a line each `every_s` elsewhere.
+
+    `first` of them were done before.
+    """
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=description, unit=f" {unit}", leave=False)
+        yield from tqdm(items, total=total, initial=first, desc=description, unit=f" {unit}", leave=False)
         return
     start = last = time.monotonic()
     for done, item in enumerate(items, start=1):
@@ -27,4 +32,4 @@ def progress(items: Iterable[Item], total: int, description: str, unit: str, eve
         now = time.monotonic()
         if now - last >= every_s:
             last = now
-            say(f"{description}: {done} of {total} {unit}, {done / (now - start):.3g} a second")
+            say(f"{description}: {first + done} of {total} {unit}, {done / (now - start):.3g} a second")

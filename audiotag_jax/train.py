@@ -47,9 +47,11 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
             if position["epoch"] * experiment.steps_per_epoch + position["batch"] != first_step:
                 raise UserError(f"Fold {fold}: the input position {position} is not that of step {first_step}.")
             say(f"fold {fold}: continuing at step {first_step} of {num_steps}")
+        clips, held_out = experiment.training_clips(fold), experiment.validation_clips(fold)
+        say(f"fold {fold}: {num_steps} steps on {len(clips)} clips, {len(held_out)} held out; the first step compiles")
         batches = training_batches(
             experiment.examples,
-            experiment.training_clips(fold),
+            clips,
             batch_size=config.train.batch_size,
             steps_per_epoch=experiment.steps_per_epoch,
             first_step=first_step,
@@ -57,7 +59,7 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
             seed=config.seed,
             fold=fold,
         )
-        batches = progress(batches, num_steps - first_step, f"training fold {fold}", "steps")
+        batches = progress(batches, num_steps, f"training fold {fold}", "steps", first=first_step)
         with MetricsWriter(workdir, fold, first_step) as writer:
             state = _steps(experiment, fold, state, batches, manager, writer)
     say(f"fold {fold}: {num_steps - first_step} steps in {time.monotonic() - start:.0f} s")

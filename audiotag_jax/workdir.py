@@ -37,10 +37,12 @@ def check_unclaimed(workdir: Path, config: ConfigDict) -> None:
         return
     old, new = _flatten(read_record(workdir)["config"]), _flatten(json.loads(config.to_json()))
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    changed = [name for name in names if name not in FREE_FIELDS]
+    changed = [f"{name} (there {old.get(name)}, here {new.get(name)})" for name in names if name not in FREE_FIELDS]
     if changed:
         listed = ", ".join(changed[:5]) + (", …" if len(changed) > 5 else "")
-        raise UserError(f"{workdir} holds another run; different: {listed}.\nChoose another --workdir, or remove it.")
+        raise UserError(
+            f"{workdir} holds another run; different: {listed}.\nRepeat that run's flags, or choose another --workdir."
+        )
 
 
 def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -> None:

@@ -202,7 +202,7 @@ def test_full_disk(monkeypatch, capsys, error, said):
 def test_interrupt(monkeypatch, capsys):
     status, text = stopped(monkeypatch, capsys, KeyboardInterrupt())
     assert status == 130
-    assert text == "error: Interrupted. The same command continues from the last checkpoint.\n"
+    assert text == "error: Interrupted. The same command continues from what is whole.\n"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("a bug")])

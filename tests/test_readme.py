@@ -63,7 +63,7 @@ def clone(tmp_path_factory) -> Path:
 
 
 def test_the_readme_has_its_commands():
-    assert len(COMMANDS) >= 6
+    assert len(COMMANDS) >= 7
     lines = [line for line in README.splitlines() if line.startswith("python3 -m venv ")]
     assert [line.rpartition(" && ")[2] for line in lines] == [
         ".venv/bin/python main.py --config=configs/log_db.py:demo",

@@ -41,6 +41,8 @@ def write_demo(path: str | Path, seed: int = 0) -> Path:
     folder = Path(path) / f"demo_v{VERSION}_seed{seed}"
     if _is_whole(folder, seed):
         return folder
+    if Path(path).is_dir() and any(not entry.name.startswith((".demo", "demo_v")) for entry in Path(path).iterdir()):
+        raise UserError(f"{path} holds other things; the demo's sounds need a folder of their own.")
     try:
         with locked(Path(path) / _STAGING, "writing the demo sounds in", wait=True):
             if _is_whole(folder, seed):  # written while this process came to the lock

@@ -68,7 +68,7 @@ def _clips_of_table(root: Path, table: str) -> tuple[list[Clip], dict[str, int]]
     """The table's clips, folds not yet set, and the fold of every training clip, empty where the table gives none."""
     table_path = root / table if (root / table).is_file() else Path(table)
     if not table_path.is_file():
-        raise UserError(f"There is no table {root / table}.\nName a CSV file in {root}, or give its full path.")
+        raise UserError(f"There is no table {table}, neither in {root} nor here.\nName a CSV file, such as clips.csv.")
     rows = read_table(table_path, ("label",))
     path_column = next((column for column in PATH_COLUMNS if column in rows[0]), None)
     if path_column is None:

@@ -19,7 +19,7 @@ def stratified_folds(
     if num_folds < 2:
         raise UserError(f"num_folds is {num_folds}, a single fold or none; at least 2 folds are needed.")
     if len(ids) < num_folds:
-        raise UserError(f"{len(ids)} training clips cannot be dealt into {num_folds} folds; set num_folds lower.")
+        raise UserError(f"Too few training clips, {len(ids)}, for {num_folds} folds; see config.dataset.num_folds.")
     strata = defaultdict(list)
     for clip_id, label, is_verified in zip(ids, labels, verified, strict=True):
         strata[label, bool(is_verified)].append(clip_id)
