@@ -14,6 +14,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from audiotag_jax.errors import UserError
+from audiotag_jax.memory import keep_freed_memory
 
 # Mode: the module whose `run(config, workdir)` does it, imported on demand.
 MODES = {
@@ -36,6 +37,8 @@ def main(argv: list[str]) -> None:
     try:
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir {workdir} is a file; name a folder.")
+        if _MODE.value == "train":
+            keep_freed_memory()
         importlib.import_module(MODES[_MODE.value]).run(config, workdir)
     except UserError as error:
         _stop(str(error))

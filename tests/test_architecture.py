@@ -12,7 +12,7 @@ PACKAGE = ROOT / "audiotag_jax"
 
 # A module may import those of a lower number only; parts of a package may import each other.
 LAYERS = [
-    {"errors"},
+    {"errors", "memory"},
     {"audio", "spectral", "augment", "losses", "metrics", "models"},  # leaves: third parties only
     {"progress"},
     {"files"},

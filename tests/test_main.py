@@ -102,7 +102,7 @@ def sounds(tmp_path) -> Path:
         ("", r"clips\.csv lacks the columns? .*label"),
         ("path,label\na.wav,x\nb.wav,y\n./a.wav,x\n", r"duplicate clip id a\.wav"),
         ("path,label,split\na.wav,x,train\nb.wav,y,train\nc.wav,z,test\n", r"'c\.wav' has label 'z', .*\(x, y\)"),
-        ("path,label\na.wav,x\n", r"1 training clips cannot be dealt into 2 folds"),
+        ("path,label\na.wav,x\n", r"Too few training clips, 1, for 2 folds"),
         ("path,label,fold\na.wav,x,0\nb.wav,y,one\n", r"clip 'b\.wav' has fold 'one'; a whole number"),
     ],
 )
