@@ -68,7 +68,7 @@ def test_folds_are_pinned():
 def test_too_few_folds_or_clips():
     with pytest.raises(UserError, match="single fold"):
         stratified_folds(["a", "b"], ["x", "y"], [True, True], 1, 0)
-    with pytest.raises(UserError, match="2 training clips"):
+    with pytest.raises(UserError, match="Too few training clips, 2,"):
         stratified_folds(["a", "b"], ["x", "y"], [True, True], 3, 0)
 
 

@@ -308,7 +308,7 @@ def test_other_errors(tmp_path):
     fails("no folder .*nowhere", "folder", tmp_path / "nowhere")
     write(tmp_path / "x" / "a.wav", "")
     write(tmp_path / "y" / "b.wav", "")
-    fails("2 training clips cannot be dealt into 3 folds", "folder", tmp_path, num_folds=3)
+    fails("Too few training clips, 2, for 3 folds", "folder", tmp_path, num_folds=3)
     fails("single fold", "folder", tmp_path, num_folds=1)
     fails("Unknown clip source 'esc'; choose from fsdkaggle2018, esc50, esc10, folder, demo", "esc", tmp_path)
     fails("only 'folder' takes one", "esc50", tmp_path, table="t.csv")
