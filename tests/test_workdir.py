@@ -1,6 +1,7 @@
 """A work directory belongs to one run; its metrics never hold a step twice."""
 
 import json
+import re
 import struct
 import time
 
@@ -74,7 +75,9 @@ def test_many_changes_are_cut_short(tmp_path, config):
     with pytest.raises(UserError) as caught:
         claim(tmp_path, config, CLASSES, "fingerprint")
     message = str(caught.value)
-    assert "model.dropout, model.width, name, optimizer.beta2, seed, …" in message
+    named = re.findall(r"([\w.]+) \(there", message)
+    assert named == ["model.dropout", "model.width", "name", "optimizer.beta2", "seed"]
+    assert ", …." in message
     assert len(message.splitlines()) == 2
 
 
