@@ -151,7 +151,7 @@ def test_evaluate_without_a_run(tmp_path):
 def test_work_directory_below_a_file(tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert re.search(r"Not a directory: .*/file/run", run(DEMO, f"--workdir={tmp_path}/file/run"))
-    assert re.search(r"File exists: .*/file", run(DEMO, f"--workdir={tmp_path}/file"))
+    assert re.search(r"--workdir .*/file is a file", run(DEMO, f"--workdir={tmp_path}/file"))
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")

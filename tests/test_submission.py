@@ -15,7 +15,8 @@ SAMPLE = ("2c.wav", "0a.wav", "3d.wav", "1b.wav")
 
 
 def save(path, logits, ids=IDS):
-    np.savez(path, ids=np.array(ids), logits=np.asarray(logits, np.float32))
+    unlabelled = {"labels": np.full(len(ids), -1), "verified": np.zeros(len(ids), bool)}
+    np.savez(path, ids=np.array(ids), logits=np.asarray(logits, np.float32), **unlabelled)
     return path
 
 
@@ -127,3 +128,10 @@ def test_whole_challenge(tmp_path, shared_data):
     assert len(rows) == 9400
     known = {name.replace(" ", "_") for name in CLASSES}
     assert all(len(set(labels)) == 3 and set(labels) <= known for _, labels in rows)
+
+
+def test_a_damaged_file_raises(tmp_path, kaggle):
+    whole = save(tmp_path / "a.npz", np.zeros((4, 5))).read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="a.npz is damaged"):
+        write_submission(tmp_path / "submission.csv", [tmp_path / "a.npz"], CLASSES, kaggle)
