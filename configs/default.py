@@ -25,12 +25,13 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     dataset.fold_seed = 0  # of these folds
 
     config.spectral = spectral = ConfigDict()
-    spectral.channels = ("log_db",)  # one AXIS_LOUDNESS a channel: linear, log or mel; linear or db
+    spectral.channels = ("log_db",)  # AXIS_LOUDNESS (linear, log, mel; linear, db), hires_q1, _q2, _q4, _q8
     spectral.num_frames = 224
     spectral.num_bins = 224
     spectral.range_db = 80.0  # below the clip's own maximum
     spectral.window_samples = 2048  # Hann window
     spectral.fft_samples = 2048
+    spectral.stride = 8.0  # hires channels look at one point in so many; 1: at all, as published
 
     config.model = model = ConfigDict()
     model.name = "resnext50_32x4d"  # small, resnet18, resnet34, resnet50 or resnext50_32x4d

@@ -11,10 +11,12 @@ import numpy as np
 
 from audiotag_jax.spectral import stft
 from audiotag_jax.spectral.filterbanks import filterbank
-from audiotag_jax.spectral.scales import EDGES_HZ
+from audiotag_jax.spectral.reassignment import high_resolution_spectrograms
+from audiotag_jax.spectral.scales import EDGES_HZ, MAX_FREQUENCY, bins_per_octave, lowest_frequency
 
 # Clips are worked on a few at a time: their frames then stay in a CPU's cache, and memory does not grow with the batch.
 _CLIPS_AT_ONCE = 4
+_ROWS_A_BIN = 10  # of a high-resolution spectrogram
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -32,6 +34,7 @@ class SpectralSettings:
     range_db: float = 80.0  # how far below the clip's own maximum a dB image reaches
     window_samples: int = 2048
     fft_samples: int = 2048
+    stride: float = 8.0  # high resolution looks at one point in so many; 1: at all of them
 
     def __post_init__(self):
         if not isinstance(self.channels, tuple) or not self.channels:
@@ -43,6 +46,8 @@ class SpectralSettings:
         _require_whole("fft_samples", self.fft_samples, self.window_samples)
         if not 0.0 < self.range_db <= 300.0:  # more than 300 dB would not fit in single precision
             raise ValueError(f"range_db must be above 0 and at most 300, not {self.range_db!r}")
+        if not isinstance(self.stride, int | float) or not 1.0 <= self.stride <= 100.0:
+            raise ValueError(f"stride must be from 1 to 100, not {self.stride!r}")
         for channel in self.channels:
             _bank(CHANNELS[channel].axis, self)  # raises where these sizes leave a band empty
 
@@ -120,6 +125,23 @@ def _band_energies(waveforms, power, settings, *, axis):
     return jnp.matmul(power(), bank, precision=jax.lax.Precision.HIGHEST)
 
 
+def _reassigned_energies(waveforms, power, settings, *, q):
+    del power
+    num_frames = settings.num_frames
+    descending = high_resolution_spectrograms(
+        waveforms,
+        q=q,
+        tdeci=stft.hop_samples(waveforms.shape[-1], num_frames),
+        over=_ROWS_A_BIN,
+        noct=bins_per_octave(settings.num_bins),
+        minf=lowest_frequency(settings.num_bins),
+        maxf=MAX_FREQUENCY,
+        stride=settings.stride,
+    )
+    missing = num_frames - descending.shape[1]  # whole frames beyond the end of a clip of few samples
+    return jnp.pad(descending[:, :, ::-1], ((0, 0), (0, missing), (0, 0)))
+
+
 def _relative(energies):
     largest = jnp.max(energies, axis=(-2, -1), keepdims=True)
     return energies / jnp.where(largest > _TINY, largest, 1.0)
@@ -157,3 +179,6 @@ CHANNELS = {
     for axis in EDGES_HZ
     for name, loudness in (("linear", magnitude), ("db", decibels))
 }
+# These hold the energy of each bin, as published; a band of the others measures energy per Hz.
+for _q in (1, 2, 4, 8):
+    CHANNELS[f"hires_q{_q}"] = Channel("log", functools.partial(_reassigned_energies, q=_q), decibels)

@@ -12,6 +12,7 @@ import numpy as np
 MAX_FREQUENCY = 0.5
 BINS_PER_OCTAVE = 26.2
 REFERENCE_BINS = 224
+_REFERENCE_LOWEST = 1.4e-3
 
 # Slaney's mel scale (Auditory Toolbox, 1998): linear up to 1 kHz, then 27 mels for each factor of 6.4.
 _HZ_PER_MEL = 200.0 / 3.0
@@ -23,6 +24,13 @@ _MELS_PER_NEPER = 27.0 / np.log(6.4)
 def bins_per_octave(num_bins: int) -> float:
     """Density of the log axis: 26.2 for 224 bins; any other number of bins spans the same octaves."""
     return BINS_PER_OCTAVE * ((num_bins - 1) / (REFERENCE_BINS - 1))
+
+
+def lowest_frequency(num_bins: int) -> float:
+    """`minf` of a high-resolution grid of `num_bins`, a fraction of the sampling rate: 1.4e-3 for 224 bins."""
+    bins_down = BINS_PER_OCTAVE * np.log2(MAX_FREQUENCY / _REFERENCE_LOWEST)  # 222.16: the last of 224 bins stays empty
+    bins_down += num_bins - REFERENCE_BINS
+    return float(MAX_FREQUENCY * 2.0 ** (-bins_down / bins_per_octave(num_bins)))
 
 
 def linear_edges_hz(num_bins: int, sample_rate_hz: int) -> np.ndarray:

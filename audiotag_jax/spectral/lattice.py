@@ -1,0 +1,219 @@
+"""Where linear reassignment looks at a clip: rows of centre frequencies, points in time, and the sums that reach them.
+
+One row is the clip seen through a Gaussian window around a frequency f0. Its spectrum fills a narrow band, so that its
+values at M evenly spaced times are one inverse FFT of length M over that band; a band wider than M folds onto it, which
+is exact. Where M times sample the band well, short interpolation kernels give `factor` times as many for far less than
+an FFT of their number costs. All of this is planned here in NumPy and double precision, once for a length of clip.
+"""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+# Standard deviations at which a window ends: it is then 1e-8 of its peak in single, 3e-18 in double precision.
+_WINDOW_ENDS_AT = {"float32": 6.0, "float64": 9.0}
+_TAPS = 10  # of an interpolation kernel
+_LEAST_OVERSAMPLING = 1.3  # of the times that it interpolates, over the row's band
+_FACTORS = (4, 8, 16, 32, 64, 128)
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+
+_LEAST_ROWS_A_SIGMA = 15.0  # that wide bands are thinned out to, at most four to one
+_NUM_TURNS = 8  # different delays, with which the rows of a sampled lattice start
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The parameters of the published algorithm: frequencies are fractions of the sampling rate, times are samples.
+
+    Raises ValueError for values that make no histogram.
+    """
+
+    q: float  # a window's standard deviation in time is q / f0
+    tdeci: int  # samples a time bin
+    over: int  # rows a frequency bin
+    noct: float  # frequency bins an octave
+    minf: float
+    maxf: float
+
+    def __post_init__(self):
+        if not 0.25 <= self.q < math.inf:  # below, a row's energy could move to frequencies below zero
+            raise ValueError(f"q must be 0.25 or more, not {self.q!r}")
+        for name in ("tdeci", "over"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number, 1 or more, not {value!r}")
+        if not 0.0 < self.noct < math.inf:
+            raise ValueError(f"noct must be above 0, not {self.noct!r}")
+        if not 0.0 < self.minf < self.maxf <= 0.5:
+            raise ValueError(f"minf and maxf must be 0 < minf < maxf <= 0.5, not {self.minf!r} and {self.maxf!r}")
+
+    @property
+    def lowest_position(self) -> float:
+        """Where `minf` lies on the scale of the bins, which counts down from 1 at `maxf`."""
+        return -self.noct * math.log2(self.minf / self.maxf) + 1.0
+
+    @property
+    def num_bins(self) -> int:
+        return math.ceil(self.lowest_position)
+
+    def num_frames(self, num_samples: int) -> int:
+        return -(-num_samples // self.tdeci)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Consecutive rows that are computed alike."""
+
+    first: int
+    last: int  # one past
+    steps: int  # the length of the inverse FFTs
+    factor: int  # points a step
+    below: int  # how far the widest window reaches from its centre, in bins of the clip's FFT
+    above: int
+    unit_delay: float  # in samples
+
+    @property
+    def band(self) -> int:
+        return self.below + 1 + self.above
+
+    @property
+    def num_points(self) -> int:
+        return self.steps * self.factor
+
+    def kernel(self) -> np.ndarray:
+        return interpolation_kernel(self.factor, (2 * max(self.below, self.above) + 1) / self.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lattice:
+    """All rows over one length of clip; the arrays are [rows], float64 or whole numbers."""
+
+    groups: tuple[Group, ...]
+    bin: np.ndarray  # of the clip's FFT, nearest to the centre frequency f0
+    offset: np.ndarray  # f0 in bins, from `bin`
+    sigma: np.ndarray  # of the window, in bins
+    turn: np.ndarray  # the row's first point comes so many of its group's `unit_delay` after the clip's first sample
+    moment: np.ndarray  # 1 / (2 pi sigma): samples that one unit of the imaginary part moves a point
+    position: np.ndarray  # f0 on the scale of the bins
+    num_turns: int
+    points_a_hit: float  # points of the exact lattice that one of this lattice stands for
+
+
+@functools.lru_cache(maxsize=16)
+def exact_lattice(num_samples: int, grid: Grid, dtype: str, splits: int = 1) -> Lattice:
+    """Every sample of every row; `splits`, a divisor of `num_samples`, deals a row out to so many interleaved ones."""
+    rows = np.repeat(np.arange(grid.num_bins * grid.over), splits)
+    turns = np.tile(np.arange(splits), grid.num_bins * grid.over)
+    points = np.full(len(rows), num_samples // splits)
+    return _lattice(num_samples, grid, dtype, rows, points, turns, splits)
+
+
+@functools.lru_cache(maxsize=16)
+def sampled_lattice(num_samples: int, grid: Grid, dtype: str, stride: float) -> Lattice:
+    """About one point in `stride` of the exact lattice.
+
+    Neighbouring rows start at other moments, about a golden section apart: the points then fill the plane of times and
+    frequencies evenly, whatever the shape of the cell that they are counted in.
+    """
+    num_rows = grid.num_bins * grid.over
+    num_points = _smooth_multiple(num_samples / stride)
+    rows_a_sigma = grid.over * grid.noct / (2.0 * np.pi * grid.q * math.log(2.0))
+    merged = max(m for m in (1, 2, 4) if m == 1 or rows_a_sigma / m >= _LEAST_ROWS_A_SIGMA)
+    # Wide bands are the dear ones: fewer of them, with as many more points each.
+    reaches = _WINDOW_ENDS_AT[dtype] * _frequencies(grid, np.arange(num_rows)) / (2.0 * np.pi * grid.q) * num_samples
+    num_narrow = int(np.searchsorted(2.0 * reaches, num_points))
+    wide = np.arange(num_narrow, num_rows - merged + 1, merged) + 0.5 * (merged - 1)
+    rows = np.concatenate([np.arange(num_narrow), wide])
+    points = np.concatenate([np.full(num_narrow, num_points), np.full(len(wide), num_points * merged)])
+    turns = np.floor(np.arange(len(rows)) * _GOLDEN % 1.0 * _NUM_TURNS).astype(np.int64)
+    return _lattice(num_samples, grid, dtype, rows, points, turns, _NUM_TURNS)
+
+
+def _lattice(num_samples, grid, dtype, rows, points, turns, num_turns):
+    frequencies = _frequencies(grid, rows)
+    sigmas = frequencies / (2.0 * np.pi * grid.q)
+    bins = np.round(frequencies * num_samples).astype(np.int64)
+    reaches = np.floor(_WINDOW_ENDS_AT[dtype] * sigmas * num_samples).astype(np.int64) + 1
+    below = np.minimum(reaches, bins + num_samples // 2)  # signed frequencies end at half the sampling rate
+    above = np.maximum(0, np.minimum(reaches, (num_samples - 1) // 2 - bins))
+    factors = _factors(points, 2 * np.maximum(below, above) + 1, interpolate=dtype == "float32")
+    edges = [0, *(np.flatnonzero((np.diff(points) != 0) | (np.diff(factors) != 0)) + 1), len(rows)]
+    groups = [
+        Group(
+            first=int(a),
+            last=int(b),
+            steps=int(points[a] // factors[a]),
+            factor=int(factors[a]),
+            below=int(below[a:b].max()),
+            above=int(above[a:b].max()),
+            unit_delay=num_samples / int(points[a]) / num_turns,
+        )
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    return Lattice(
+        groups=tuple(groups),
+        bin=bins,
+        offset=frequencies * num_samples - bins,
+        sigma=sigmas * num_samples,
+        turn=turns,
+        moment=1.0 / (2.0 * np.pi * sigmas),
+        position=-grid.noct * np.log2(frequencies / grid.maxf) + 1.0,
+        num_turns=num_turns,
+        points_a_hit=num_samples * grid.num_bins * grid.over / points.sum(),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def interpolation_kernel(factor: int, band: float) -> np.ndarray:
+    """[taps, factor] weights of the samples from `taps / 2 - 1` before to `taps / 2` after, for points between two.
+
+    Column i belongs to the point i / `factor` after a sample. They are least-squares fits over the `band`, a share of
+    the sampling rate around zero, in which frequencies matter as the Gaussian window weighs them.
+    """
+    frequencies = np.linspace(-0.5, 0.5, 401)
+    weight = np.exp(-0.5 * np.square(2.0 * frequencies * _WINDOW_ENDS_AT["float32"])) + 1e-9
+    taps = np.arange(_TAPS) - (_TAPS // 2 - 1)
+    kernel = np.empty((_TAPS, factor))
+    for i in range(factor):
+        phases = 2.0 * np.pi * band * frequencies[:, None] * (taps - i / factor)
+        system = np.concatenate([np.cos(phases) * weight[:, None], np.sin(phases) * weight[:, None]])
+        kernel[:, i] = np.linalg.lstsq(system, np.concatenate([weight, 0.0 * weight]), rcond=None)[0]
+    return kernel
+
+
+def _frequencies(grid, rows):
+    return grid.minf * 2.0 ** (rows / (grid.over * grid.noct))
+
+
+def _factors(points, bands, *, interpolate):
+    """[rows] the most points a step that leave enough steps to sample each row's band."""
+    usable = {int(n): _divisors(int(n)) if interpolate else [] for n in np.unique(points)}
+    return np.array(
+        [
+            max([1, *(f for f in usable[int(n)] if n // f >= _LEAST_OVERSAMPLING * k)])
+            for n, k in zip(points, bands, strict=True)
+        ]
+    )
+
+
+def _divisors(number):
+    """The largest divisors of `number` up to each of `_FACTORS`; fewer than three points a step do not pay."""
+    largest = (max(d for d in range(1, factor + 1) if number % d == 0) for factor in _FACTORS)
+    return sorted({d for d in largest if d > 2})
+
+
+def _smooth_multiple(at_least):
+    """The least 256 * 2^a * 3^b * 5^c not below `at_least`: quick for FFTs, and every factor divides it."""
+    number = max(1, math.ceil(at_least / 256))
+    while not _is_smooth(number):
+        number += 1
+    return 256 * number
+
+
+def _is_smooth(number):
+    for prime in (2, 3, 5):
+        while number % prime == 0:
+            number //= prime
+    return number == 1

@@ -1,0 +1,255 @@
+"""Linear reassignment: sparse spectrograms, in which a window's energy moves to the time and frequency it came from.
+
+T. J. Gardner and M. O. Magnasco, "Sparse time-frequency representations", PNAS 103(16), 6094-6099, 2006. For Gaussian
+windows of constant q around log-spaced frequencies f0, the spectrum weighed by the window and by its first moment gives
+m = eta / xi at every sample, a complex number that says how far the energy |xi|^2 lies from the window's centre: its
+imaginary part in time, its real part in frequency. Energies are summed where they belong, in cells of a histogram.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from audiotag_jax.spectral import lattice as lattices
+from audiotag_jax.spectral.lattice import Grid
+
+DEFAULT_MEMORY_MIB = 2048
+_LARGEST_MOMENT = 0.5  # energy that would move further, in units of the window's own width, is left out
+_SPARE_CELLS = 1024  # take what is left out; many of them, because two additions to one cell must wait for each other
+_POINTS_AT_ONCE = 2**24
+_POINTS_AT_ONCE_ON_CPU = 90_000  # stay in a core's cache
+_CLIP_VALUES = 12  # numbers held or in flight for each sample of a clip
+_POINT_VALUES = 20  # the same for each point worked on at once
+
+
+def high_resolution_spectrogram(x, q, tdeci, over, noct, minf, maxf, *, stride=1, memory_mib=DEFAULT_MEMORY_MIB):
+    """The reassigned spectrogram [T, F] of `x` [N] or [N, channels], energies >= 0; F descends from `maxf` to `minf`.
+
+    Args:
+      x: real and finite samples; several channels share one histogram. float64 stays so where JAX has it enabled,
+        anything else becomes float32.
+      q: duration of the windows: their standard deviation is `q` / f0 samples in time.
+      tdeci: samples a time bin; T = ceil(N / tdeci).
+      over: centre frequencies a frequency bin.
+      noct: frequency bins an octave; F = ceil(1 - noct * log2(minf / maxf)).
+      minf: lowest frequency, a fraction of the sampling rate.
+      maxf: highest frequency, the same, at most 0.5.
+      stride: 1 looks at every sample through every window, as published. More looks at about one point in `stride`,
+        evenly spread: so much faster, with errors that `benchmarks/reassignment.py` prints.
+      memory_mib: bound on the memory that is worked in, in MiB.
+
+    Raises:
+      ValueError: for parameters without meaning, and where `memory_mib` is too little, with what would do.
+
+    The time bin counts from 0 where the authors' counts from 1; silence gives zeros.
+    """
+    x = _real(x)
+    if x.ndim not in (1, 2) or 0 in x.shape:
+        raise ValueError(f"x must be [samples] or [samples, channels], one or more of each, not {x.shape}")
+    channels = x[None] if x.ndim == 1 else x.T
+    return _spectrograms(channels[None], Grid(q, tdeci, over, noct, minf, maxf), stride, memory_mib)[0]
+
+
+def high_resolution_spectrograms(
+    waveforms, q, tdeci, over, noct, minf, maxf, *, stride=1, memory_mib=DEFAULT_MEMORY_MIB
+):
+    """Those of several one-channel clips: `waveforms` [B, N] to [B, T, F]; see `high_resolution_spectrogram`."""
+    waveforms = _real(waveforms)
+    if waveforms.ndim != 2 or 0 in waveforms.shape:
+        raise ValueError(f"waveforms must be [clips, samples], one or more of each, not {waveforms.shape}")
+    return _spectrograms(waveforms[:, None], Grid(q, tdeci, over, noct, minf, maxf), stride, memory_mib)
+
+
+def _real(x):
+    x = jnp.asarray(x)
+    if jnp.iscomplexobj(x):
+        raise ValueError("only real samples can be reassigned, not complex ones")
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
+def _spectrograms(channels, grid, stride, memory_mib):
+    """[B, channels, N] to [B, T, F]."""
+    if not 1 <= stride < math.inf:
+        raise ValueError(f"stride must be 1 or more, not {stride!r}")
+    splits, points_at_once = _fit(channels.shape[-1], channels.dtype.itemsize, stride, memory_mib)
+    return _compiled(channels, grid, float(stride), splits, points_at_once)
+
+
+@functools.partial(jax.jit, static_argnames=("grid", "stride", "splits", "points_at_once"))
+def _compiled(channels, grid, stride, splits, points_at_once):
+    num_samples, dtype = channels.shape[-1], channels.dtype.name
+    if stride > 1:
+        lattice = lattices.sampled_lattice(num_samples, grid, dtype, stride)
+    else:
+        lattice = lattices.exact_lattice(num_samples, grid, dtype, splits)
+    one = functools.partial(_spectrogram, grid=grid, lattice=lattice, points_at_once=points_at_once)
+    return jax.lax.map(one, channels)
+
+
+def _fit(num_samples, itemsize, stride, memory_mib):
+    """How many interleaved rows to deal a row out to, and how many points to work on at once, in `memory_mib`."""
+    available = memory_mib * 2**20 / itemsize - _CLIP_VALUES * num_samples
+    at_once = _POINTS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else _POINTS_AT_ONCE
+    splits = 1
+    while stride == 1 and _POINT_VALUES * (num_samples // splits) > available and splits < 64:
+        splits = next(d for d in range(splits + 1, num_samples + 1) if num_samples % d == 0)
+    needed = _POINT_VALUES * (num_samples / stride if stride > 1 else num_samples // splits)
+    if needed > available:
+        least = math.ceil((needed + _CLIP_VALUES * num_samples) * itemsize / 2**20)
+        raise ValueError(f"{num_samples} samples need memory_mib of {least} or more, not {memory_mib!r}")
+    return splits, int(min(at_once, available // _POINT_VALUES))
+
+
+def _spectrogram(channels, grid, lattice, points_at_once):
+    """[channels, N] to [T, F]."""
+    num_samples = channels.shape[-1]
+    num_frames = grid.num_frames(num_samples)
+    size = num_frames * grid.num_bins
+    # Energies are squares: a quiet clip would soon run out of single precision's range.
+    peak = jnp.max(jnp.abs(channels))
+    channels = channels / jnp.where(peak > 0.0, peak, 1.0)
+    sums = (jnp.zeros(size + _SPARE_CELLS, channels.dtype), jnp.zeros(size + _SPARE_CELLS, jnp.int32))
+    for waveform in channels:
+        sums = _add_channel(sums, waveform, grid, lattice, points_at_once)
+    energies, hits = (total[:size] for total in sums)
+    enough = hits >= jnp.sqrt(jnp.max(hits).astype(channels.dtype) / lattice.points_a_hit)
+    image = jnp.where(enough, energies, 0.0) * (jnp.square(peak) * lattice.points_a_hit)
+    return image.reshape(grid.num_bins, num_frames).T
+
+
+def _add_channel(sums, waveform, grid, lattice, points_at_once):
+    """The histogram's energies and hits, with those of one channel [N] added."""
+    num_samples = waveform.shape[-1]
+    below = max(group.below for group in lattice.groups)
+    above = max(group.above for group in lattice.groups)
+    spectrum = jnp.fft.fftshift(jnp.fft.fft(waveform)) / num_samples
+    spectrum = jnp.pad(spectrum, (below, above))  # zeros beyond the signed frequencies
+    bins = jnp.arange(len(spectrum)) - (num_samples // 2 + below)
+    by_points = {group.num_points: group for group in lattice.groups}
+    times = {n: _times(num_samples, n, grid, waveform.dtype) for n in by_points}
+    turned = {n: _turned(spectrum, bins, g.unit_delay / num_samples, lattice.num_turns) for n, g in by_points.items()}
+    for group in lattice.groups:
+        frames = [array.reshape(group.steps, group.factor).T for array in times[group.num_points]]
+        index = _chunks(np.arange(group.first, group.last), group.num_points, points_at_once)
+        rows = _rows(lattice, index, group.unit_delay / grid.tdeci, grid, waveform.dtype)
+        rows["start"] = (lattice.bin[index] + (num_samples // 2 + below - group.below)).astype(np.int32)
+        windowed = functools.partial(_windowed, spectra=turned[group.num_points], group=group)
+        sums = _scan(sums, rows, windowed, frames, grid, num_samples)
+    return sums
+
+
+def _chunks(numbers, num_points, points_at_once):
+    """Row numbers [chunks, rows at once], as many as fit; -1 fills up the last chunk."""
+    at_once = max(1, points_at_once // num_points)
+    at_once = min(at_once + at_once % 2, len(numbers))  # an even number shares out over two cores
+    num_chunks = -(-len(numbers) // at_once)
+    filled = np.full(num_chunks * at_once, -1)
+    filled[: len(numbers)] = numbers
+    return filled.reshape(num_chunks, at_once)
+
+
+def _turned(spectrum, bins, turns_a_bin, num_turns):
+    """[turns, bins] spectra of the clip heard so much earlier, one delay after the other."""
+    angles = bins.astype(spectrum.real.dtype) * (2.0 * math.pi * turns_a_bin)
+    turn = jax.lax.complex(jnp.cos(angles), jnp.sin(angles))
+    spectra = [spectrum]
+    for _ in range(num_turns - 1):
+        spectra.append(spectra[-1] * turn)
+    return jnp.stack(spectra)
+
+
+def _times(num_samples, num_points, grid, dtype):
+    """For a row's points [L], counted from 1 as the authors do: whole time bins from 0, and the rest in time bins."""
+    index = jnp.arange(num_points, dtype=jnp.int32)
+    whole, part = divmod(num_samples, num_points)
+    extra = index.astype(dtype) * (part / num_points)
+    extra_whole = jnp.floor(extra)
+    sample = 1 + index * whole + extra_whole.astype(jnp.int32)
+    frame = sample // grid.tdeci
+    return frame, ((sample - frame * grid.tdeci).astype(dtype) + (extra - extra_whole)) / grid.tdeci
+
+
+def _rows(lattice, index, unit_delay, grid, dtype):
+    """What the rows numbered in `index` need, of its shape each; rows numbered below 0 are not `live`."""
+    nearest = np.round(lattice.position)
+    columns = {
+        "offset": lattice.offset,
+        "per_sigma": 1.0 / lattice.sigma,
+        "delay": lattice.turn * unit_delay,
+        "moment": lattice.moment / grid.tdeci,
+        "position": lattice.position - nearest,
+    }
+    whole = {"bin": nearest, "turn": lattice.turn}
+    rows = {name: column[index].astype(dtype) for name, column in columns.items()}
+    return rows | {name: column[index].astype(np.int32) for name, column in whole.items()} | {"live": index >= 0}
+
+
+def _scan(sums, rows, values, times, grid, num_samples):
+    def add(sums, rows):
+        return _deposit(sums, rows, values(rows), times, grid, num_samples), None
+
+    return jax.lax.scan(add, sums, rows)[0]
+
+
+def _deposit(sums, rows, values, times, grid, num_samples):
+    """The histogram's sums with every point of some rows added where its energy belongs."""
+    (xi_real, eta_real), (xi_imag, eta_imag) = values
+    rows = {name: rows[name][:, None, None] for name in ("live", "bin", "position", "delay", "moment")}
+    num_frames = grid.num_frames(num_samples)
+    size = num_frames * grid.num_bins
+    frame, part = times
+
+    energy = jnp.square(xi_real) + jnp.square(xi_imag)
+    tiny = float(jnp.finfo(energy.dtype).tiny) * 2.0**24
+    per_energy = 1.0 / jnp.where(energy > tiny, energy, 1.0)
+    real = (eta_real * xi_real + eta_imag * xi_imag) * per_energy
+    imag = (eta_imag * xi_real - eta_real * xi_imag) * per_energy
+    kept = rows["live"] & (energy > tiny) & (real * real + imag * imag < _LARGEST_MOMENT**2)
+    real = jnp.clip(real, -_LARGEST_MOMENT, _LARGEST_MOMENT)
+    imag = jnp.clip(imag, -_LARGEST_MOMENT, _LARGEST_MOMENT)
+
+    # Frequencies and times in bins, from a whole one near by: single precision then holds small numbers only.
+    bins = rows["position"] - grid.noct / math.log(2.0) * jnp.log1p(real * (-1.0 / (2.0 * math.pi * grid.q)))
+    frames = part + rows["delay"] + imag * rows["moment"]
+    bin0, frame0 = rows["bin"].astype(bins.dtype), frame.astype(bins.dtype)
+    kept &= (bins > 1.0 - bin0) & (bins < grid.lowest_position - bin0)
+    kept &= (frames >= 1.0 / grid.tdeci - frame0) & (frames < num_samples / grid.tdeci - frame0)
+    bins = jnp.floor(bins + 0.5).astype(jnp.int32) + (rows["bin"] - 1)
+    frames = jnp.floor(frames).astype(jnp.int32) + frame
+    spare = size + jnp.arange(frame.size, dtype=jnp.int32).reshape(frame.shape) % _SPARE_CELLS
+    cell = jnp.where(kept, bins * num_frames + frames, spare)
+
+    energies, hits = sums
+    energies = energies.at[cell.reshape(-1)].add(energy.reshape(-1), mode="promise_in_bounds")
+    hits = hits.at[cell.reshape(-1)].add(1, mode="promise_in_bounds")
+    return energies, hits
+
+
+def _windowed(rows, spectra, group):
+    """Real and imaginary parts [2, R, factor, steps] of xi and eta, but for a phase that both have in common."""
+    bins = jnp.arange(-group.below, group.above + 1)
+    moment = (bins - rows["offset"][:, None]) * rows["per_sigma"][:, None]
+    window = jnp.exp(-0.5 * jnp.square(moment))
+    cut = jax.vmap(lambda turn, start: jax.lax.dynamic_slice(spectra, (turn, start), (1, group.band))[0])
+    zeroth = window * cut(rows["turn"], rows["start"])
+    bands = jnp.stack([zeroth, -moment * zeroth])
+    if group.band <= group.steps:
+        # Frequencies around zero, where the interpolation is at its best.
+        gap = jnp.zeros((*bands.shape[:-1], group.steps - group.band), bands.dtype)
+        bands = jnp.concatenate([bands[..., group.below :], gap, bands[..., : group.below]], axis=-1)
+    else:
+        folds = -(-group.band // group.steps)
+        bands = jnp.pad(bands, ((0, 0), (0, 0), (0, folds * group.steps - group.band)))
+        bands = jnp.sum(bands.reshape(*bands.shape[:-1], folds, group.steps), axis=-2)
+    values = jnp.fft.ifft(bands, norm="forward")
+    if group.factor == 1:
+        return values.real[:, :, None], values.imag[:, :, None]
+    kernel = jnp.asarray(group.kernel(), values.real.dtype)
+    before = kernel.shape[0] // 2 - 1
+    values = jnp.concatenate([values[..., values.shape[-1] - before :], values, values[..., : before + 1]], axis=-1)
+    shifted = jnp.stack([values[..., i : i + group.steps] for i in range(kernel.shape[0])], axis=-2)
+    between = functools.partial(jnp.einsum, "tf,crts->crfs", kernel, precision=jax.lax.Precision.HIGHEST)
+    return between(shifted.real), between(shifted.imag)

@@ -1,0 +1,10 @@
+"""One channel: high resolution (linear reassignment, q = 1) on a log axis, decibels."""
+
+from configs import default
+
+
+def get_config(preset: str = "fsdkaggle2018"):
+    config = default.get_config(preset)
+    config.name = "hires_q1"
+    config.spectral.channels = ("hires_q1",)
+    return config
