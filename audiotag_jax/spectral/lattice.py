@@ -20,7 +20,6 @@ _FACTORS = (4, 8, 16, 32, 64, 128)
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 _LEAST_ROWS_A_SIGMA = 15.0  # that wide bands are thinned out to, at most four to one
-_NUM_TURNS = 8  # different delays, with which the rows of a sampled lattice start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Grid:
             raise ValueError(f"q must be 0.25 or more, not {self.q!r}")
         for name in ("tdeci", "over"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number, 1 or more, not {value!r}")
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value!r}")
         if not 0.0 < self.noct < math.inf:
             raise ValueError(f"noct must be above 0, not {self.noct!r}")
         if not 0.0 < self.minf < self.maxf <= 0.5:
@@ -102,20 +101,19 @@ class Lattice:
 
 
 @functools.lru_cache(maxsize=16)
-def exact_lattice(num_samples: int, grid: Grid, dtype: str, splits: int = 1) -> Lattice:
-    """Every sample of every row; `splits`, a divisor of `num_samples`, deals a row out to so many interleaved ones."""
-    rows = np.repeat(np.arange(grid.num_bins * grid.over), splits)
-    turns = np.tile(np.arange(splits), grid.num_bins * grid.over)
-    points = np.full(len(rows), num_samples // splits)
-    return _lattice(num_samples, grid, dtype, rows, points, turns, splits)
+def exact_lattice(num_samples: int, grid: Grid, dtype: str, turns: int = 1) -> Lattice:
+    """Every sample of every row; `turns`, a divisor of `num_samples`, deals each row out to so many interleaved ones."""
+    rows = np.repeat(np.arange(grid.num_bins * grid.over), turns)
+    turn = np.tile(np.arange(turns), grid.num_bins * grid.over)
+    return _lattice(num_samples, grid, dtype, rows, np.full(len(rows), num_samples // turns), turn, turns)
 
 
 @functools.lru_cache(maxsize=16)
-def sampled_lattice(num_samples: int, grid: Grid, dtype: str, stride: float) -> Lattice:
+def sampled_lattice(num_samples: int, grid: Grid, dtype: str, stride: float, turns: int = 8) -> Lattice:
     """About one point in `stride` of the exact lattice.
 
     Neighbouring rows start at other moments, about a golden section apart: the points then fill the plane of times and
-    frequencies evenly, whatever the shape of the cell that they are counted in.
+    frequencies evenly, whatever the shape of the cell that they are counted in. There are `turns` different delays.
     """
     num_rows = grid.num_bins * grid.over
     num_points = _smooth_multiple(num_samples / stride)
@@ -127,11 +125,11 @@ def sampled_lattice(num_samples: int, grid: Grid, dtype: str, stride: float) -> 
     wide = np.arange(num_narrow, num_rows - merged + 1, merged) + 0.5 * (merged - 1)
     rows = np.concatenate([np.arange(num_narrow), wide])
     points = np.concatenate([np.full(num_narrow, num_points), np.full(len(wide), num_points * merged)])
-    turns = np.floor(np.arange(len(rows)) * _GOLDEN % 1.0 * _NUM_TURNS).astype(np.int64)
-    return _lattice(num_samples, grid, dtype, rows, points, turns, _NUM_TURNS)
+    turn = np.floor(np.arange(len(rows)) * _GOLDEN % 1.0 * turns).astype(np.int64)
+    return _lattice(num_samples, grid, dtype, rows, points, turn, turns)
 
 
-def _lattice(num_samples, grid, dtype, rows, points, turns, num_turns):
+def _lattice(num_samples, grid, dtype, rows, points, turn, num_turns):
     frequencies = _frequencies(grid, rows)
     sigmas = frequencies / (2.0 * np.pi * grid.q)
     bins = np.round(frequencies * num_samples).astype(np.int64)
@@ -157,7 +155,7 @@ def _lattice(num_samples, grid, dtype, rows, points, turns, num_turns):
         bin=bins,
         offset=frequencies * num_samples - bins,
         sigma=sigmas * num_samples,
-        turn=turns,
+        turn=turn,
         moment=1.0 / (2.0 * np.pi * sigmas),
         position=-grid.noct * np.log2(frequencies / grid.maxf) + 1.0,
         num_turns=num_turns,
@@ -192,7 +190,7 @@ def _factors(points, bands, *, interpolate):
     usable = {int(n): _divisors(int(n)) if interpolate else [] for n in np.unique(points)}
     return np.array(
         [
-            max([1, *(f for f in usable[int(n)] if n // f >= _LEAST_OVERSAMPLING * k)])
+            max([1, *(f for f in usable[int(n)] if n // f >= max(_TAPS, _LEAST_OVERSAMPLING * k))])
             for n, k in zip(points, bands, strict=True)
         ]
     )

@@ -22,7 +22,8 @@ _SPARE_CELLS = 1024  # take what is left out; many of them, because two addition
 _POINTS_AT_ONCE = 2**24
 _POINTS_AT_ONCE_ON_CPU = 90_000  # stay in a core's cache
 _CLIP_VALUES = 12  # numbers held or in flight for each sample of a clip
-_POINT_VALUES = 20  # the same for each point worked on at once
+_TURN_VALUES = 8  # the same for each of its delayed spectra but the first
+_POINT_VALUES = 36  # the same for each point worked on at once
 
 
 def high_resolution_spectrogram(x, q, tdeci, over, noct, minf, maxf, *, stride=1, memory_mib=DEFAULT_MEMORY_MIB):
@@ -50,7 +51,7 @@ def high_resolution_spectrogram(x, q, tdeci, over, noct, minf, maxf, *, stride=1
     if x.ndim not in (1, 2) or 0 in x.shape:
         raise ValueError(f"x must be [samples] or [samples, channels], one or more of each, not {x.shape}")
     channels = x[None] if x.ndim == 1 else x.T
-    return _spectrograms(channels[None], Grid(q, tdeci, over, noct, minf, maxf), stride, memory_mib)[0]
+    return _spectrograms(channels[None], _grid(q, tdeci, over, noct, minf, maxf), stride, memory_mib)[0]
 
 
 def high_resolution_spectrograms(
@@ -60,7 +61,14 @@ def high_resolution_spectrograms(
     waveforms = _real(waveforms)
     if waveforms.ndim != 2 or 0 in waveforms.shape:
         raise ValueError(f"waveforms must be [clips, samples], one or more of each, not {waveforms.shape}")
-    return _spectrograms(waveforms[:, None], Grid(q, tdeci, over, noct, minf, maxf), stride, memory_mib)
+    return _spectrograms(waveforms[:, None], _grid(q, tdeci, over, noct, minf, maxf), stride, memory_mib)
+
+
+def _grid(q, tdeci, over, noct, minf, maxf):
+    for name, value in (("tdeci", tdeci), ("over", over)):
+        if value != int(value):
+            raise ValueError(f"{name} must be a whole number, not {value!r}")
+    return Grid(float(q), int(tdeci), int(over), float(noct), float(minf), float(maxf))
 
 
 def _real(x):
@@ -74,33 +82,38 @@ def _spectrograms(channels, grid, stride, memory_mib):
     """[B, channels, N] to [B, T, F]."""
     if not 1 <= stride < math.inf:
         raise ValueError(f"stride must be 1 or more, not {stride!r}")
-    splits, points_at_once = _fit(channels.shape[-1], channels.dtype.itemsize, stride, memory_mib)
-    return _compiled(channels, grid, float(stride), splits, points_at_once)
+    turns, points_at_once = _fit(channels.shape[-1], channels.dtype.itemsize, stride, memory_mib)
+    return _compiled(channels, grid, float(stride), turns, points_at_once)
 
 
-@functools.partial(jax.jit, static_argnames=("grid", "stride", "splits", "points_at_once"))
-def _compiled(channels, grid, stride, splits, points_at_once):
-    num_samples, dtype = channels.shape[-1], channels.dtype.name
-    if stride > 1:
-        lattice = lattices.sampled_lattice(num_samples, grid, dtype, stride)
-    else:
-        lattice = lattices.exact_lattice(num_samples, grid, dtype, splits)
+@functools.partial(jax.jit, static_argnames=("grid", "stride", "turns", "points_at_once"))
+def _compiled(channels, grid, stride, turns, points_at_once):
+    lattice = _lattice(channels.shape[-1], grid, channels.dtype.name, stride, turns)
     one = functools.partial(_spectrogram, grid=grid, lattice=lattice, points_at_once=points_at_once)
     return jax.lax.map(one, channels)
 
 
+def _lattice(num_samples, grid, dtype, stride, turns):
+    if stride > 1:
+        return lattices.sampled_lattice(num_samples, grid, dtype, stride, turns)
+    return lattices.exact_lattice(num_samples, grid, dtype, turns)
+
+
 def _fit(num_samples, itemsize, stride, memory_mib):
-    """How many interleaved rows to deal a row out to, and how many points to work on at once, in `memory_mib`."""
-    available = memory_mib * 2**20 / itemsize - _CLIP_VALUES * num_samples
-    at_once = _POINTS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else _POINTS_AT_ONCE
-    splits = 1
-    while stride == 1 and _POINT_VALUES * (num_samples // splits) > available and splits < 64:
-        splits = next(d for d in range(splits + 1, num_samples + 1) if num_samples % d == 0)
-    needed = _POINT_VALUES * (num_samples / stride if stride > 1 else num_samples // splits)
-    if needed > available:
-        least = math.ceil((needed + _CLIP_VALUES * num_samples) * itemsize / 2**20)
+    """The lattice's `turns`, and how many of its points to work on at once, that keep within `memory_mib`."""
+    if stride > 1:  # the more different delays the better
+        points = {turns: 4.0 * num_samples / stride for turns in (8, 4, 2, 1)}
+    else:  # the fewer parts of a row the better
+        points = {turns: num_samples / turns for turns in range(1, 9) if num_samples % turns == 0}
+    available = memory_mib * 2**20 / itemsize
+    held = {turns: (_CLIP_VALUES + _TURN_VALUES * (turns - 1)) * num_samples for turns in points}
+    needed = {turns: held[turns] + _POINT_VALUES * points[turns] for turns in points}
+    turns = next((turns for turns in needed if needed[turns] <= available), None)
+    if turns is None:
+        least = math.ceil(min(needed.values()) * itemsize / 2**20)
         raise ValueError(f"{num_samples} samples need memory_mib of {least} or more, not {memory_mib!r}")
-    return splits, int(min(at_once, available // _POINT_VALUES))
+    wanted = _POINTS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else _POINTS_AT_ONCE
+    return turns, int(min(max(wanted, 2 * points[turns]), (available - held[turns]) / _POINT_VALUES))
 
 
 def _spectrogram(channels, grid, lattice, points_at_once):
@@ -143,8 +156,8 @@ def _add_channel(sums, waveform, grid, lattice, points_at_once):
 
 def _chunks(numbers, num_points, points_at_once):
     """Row numbers [chunks, rows at once], as many as fit; -1 fills up the last chunk."""
-    at_once = max(1, points_at_once // num_points)
-    at_once = min(at_once + at_once % 2, len(numbers))  # an even number shares out over two cores
+    at_once = min(max(1, points_at_once // num_points), len(numbers))
+    at_once -= at_once % 2 if at_once > 1 else 0  # an even number shares out over two cores
     num_chunks = -(-len(numbers) // at_once)
     filled = np.full(num_chunks * at_once, -1)
     filled[: len(numbers)] = numbers

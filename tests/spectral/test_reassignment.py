@@ -1,0 +1,247 @@
+"""Against the authors' own run, and against a slow transcription of the definition in double precision."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.io
+
+from audiotag_jax.spectral import reassignment
+from audiotag_jax.spectral.lattice import Grid, interpolation_kernel
+from audiotag_jax.spectral.reassignment import high_resolution_spectrogram, high_resolution_spectrograms
+
+GRID = {"q": 2.0, "tdeci": 45, "over": 4, "noct": 12.0, "minf": 0.0207, "maxf": 0.4507}  # on no bin of an FFT
+
+
+def oracle(x, q, tdeci, over, noct, minf, maxf):
+    """One window and one sample after the other, as the publication defines it: [T, F] energies."""
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    num_samples = len(x)
+    num_frames = int(np.ceil(num_samples / tdeci))
+    num_bins = int(np.ceil(-noct * np.log2(minf / maxf) + 1))
+    energies, hits = np.zeros((num_frames, num_bins)), np.zeros((num_frames, num_bins))
+    f = np.fft.fftfreq(num_samples)
+    t = np.arange(1, num_samples + 1)
+    for channel in x.T:
+        spectrum = np.fft.fft(channel)
+        for k in range(num_bins * over):
+            f0 = minf * 2 ** (k / over / noct)
+            sigma = f0 / (2 * np.pi * q)
+            window = np.exp(-((f - f0) ** 2) / (2 * sigma**2))
+            xi = np.fft.ifft(window * spectrum)
+            eta = np.fft.ifft(-(f - f0) / sigma * window * spectrum)
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                m = eta / xi
+            new_t, new_f = t + m.imag / (2 * np.pi * sigma), f0 - m.real * sigma
+            kept = (np.abs(m) < 0.5) & (new_f > minf) & (new_f < maxf) & (new_t >= 1) & (new_t < num_samples)
+            row = np.floor(new_t[kept] / tdeci + 0.5 + 0.5).astype(int) - 1
+            column = np.floor(-noct * np.log2(new_f[kept] / maxf) + 1 + 0.5).astype(int) - 1
+            np.add.at(energies, (row, column), np.abs(xi[kept]) ** 2)
+            np.add.at(hits, (row, column), 1)
+    return np.where(hits < np.sqrt(hits.max()), 0.0, energies)
+
+
+def noise(num_samples, channels=()):
+    return np.random.default_rng(num_samples).standard_normal((num_samples, *channels))
+
+
+def chirp(num_samples):
+    t = np.arange(num_samples)
+    return np.sin(2 * np.pi * (0.02 + 0.15 * t / num_samples) * t)
+
+
+def clicks(num_samples):
+    x = np.zeros(num_samples)
+    x[[num_samples // 5, num_samples // 3 + 1, num_samples // 2 + 7]] = 1.0, -0.5, 0.25
+    return x
+
+
+def difference(ours, reference):
+    return np.linalg.norm(ours - reference) / np.linalg.norm(reference)
+
+
+def above_rounding(image):
+    """Without cells that hold the rounding errors of FFTs only, as far from clicks and chirps."""
+    return np.where(image > 1e-25 * image.max(), image, 0.0)
+
+
+SIGNALS = {
+    "noise": noise(1260),
+    "prime length": noise(1009),
+    "two channels": noise(701, (2,)),
+    "chirp": chirp(1260),
+    "clicks": clicks(1260),
+    "chirp in half a clip": np.concatenate([np.zeros(600), chirp(660)]),
+    "very quiet": 1e-12 * noise(1260),
+}
+
+
+@pytest.mark.parametrize("q", [1.0, 8.0])
+@pytest.mark.parametrize("name", SIGNALS)
+def test_double_precision_is_the_definition(name, q):
+    x, grid = SIGNALS[name], GRID | {"q": q}
+    reference = oracle(x, **grid)
+    with jax.enable_x64(True):
+        ours = np.asarray(high_resolution_spectrogram(x, **grid))
+    assert ours.dtype == np.float64
+    assert ours.shape == reference.shape
+    reference, ours = above_rounding(reference), above_rounding(ours)
+    assert difference(ours, reference) < 1e-10
+    np.testing.assert_array_equal(ours > 0.0, reference > 0.0)
+
+
+@pytest.mark.parametrize("q", [1.0, 8.0])
+@pytest.mark.parametrize("name", ["noise", "prime length", "two channels", "chirp", "very quiet"])
+def test_single_precision(name, q):
+    """Most lengths have divisors, so that this also meets interpolated rows."""
+    ours = np.asarray(high_resolution_spectrogram(SIGNALS[name], **GRID | {"q": q}))
+    assert ours.dtype == np.float32
+    assert difference(ours, oracle(SIGNALS[name], **GRID | {"q": q})) < 1e-3
+
+
+def test_authors_matlab(shared_data):
+    """Twice: double precision to the last digits and with the same cells, single precision close to it."""
+    run = scipy.io.loadmat(shared_data / "reassignment" / "matlab_reference.mat")
+    reference = run["result"].toarray()
+    grid = {name: run[name].item() for name in ("q", "tdeci", "over", "noct", "minf", "maxf")}
+    single = np.asarray(high_resolution_spectrogram(run["x"].astype(np.float32), **grid))
+    assert difference(single, reference) < 1e-3
+    with jax.enable_x64(True):
+        double = np.asarray(high_resolution_spectrogram(run["x"], **grid))
+    assert difference(double, reference) < 1e-10
+    np.testing.assert_array_equal(double > 0.0, reference > 0.0)
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize(
+    "x", [np.zeros(500), np.ones(1), np.zeros(1), -np.ones(3)], ids=lambda x: f"{len(x)} times {x[0]}"
+)
+def test_nothing_to_see_gives_zeros(x, stride):
+    with jax.debug_nans(True):
+        image = np.asarray(high_resolution_spectrogram(x, **GRID, stride=stride))
+    assert image.shape == (-(-len(x) // 45), 55)
+    np.testing.assert_array_equal(image, 0.0)
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_a_constant_has_no_energy_beyond_rounding(stride):
+    with jax.debug_nans(True):
+        image = np.asarray(high_resolution_spectrogram(np.ones(1000), **GRID, stride=stride))
+    assert np.sum(image) < 1e-12 * 1000.0
+
+
+@pytest.mark.parametrize("stride", [1, 3.7])
+@pytest.mark.parametrize("name", ["noise", "prime length", "clicks", "chirp in half a clip", "very quiet"])
+def test_never_nan(name, stride):
+    with jax.debug_nans(True):
+        image = np.asarray(high_resolution_spectrogram(SIGNALS[name], **GRID, stride=stride))
+    assert np.all(image >= 0.0)
+    assert np.any(image > 0.0)
+
+
+def test_batch_is_each_clip():
+    waveforms = np.stack([noise(1260), chirp(1260), clicks(1260), np.zeros(1260)]).astype(np.float32)
+    for stride in (1, 4):
+        batch = np.asarray(high_resolution_spectrograms(waveforms, **GRID, stride=stride))
+        alone = [high_resolution_spectrogram(waveform, **GRID, stride=stride) for waveform in waveforms]
+        # Other fusions round otherwise, and a point on the border of two cells then changes sides.
+        assert difference(batch, np.stack(alone)) < 1e-3
+
+
+def test_rows_dealt_out_are_the_same_rows():
+    """What little memory makes of the exact form."""
+    x = jnp.asarray(noise(1260)[None, None], jnp.float32)
+    whole = reassignment._compiled(x, Grid(**GRID), 1.0, 1, 90_000)
+    dealt = reassignment._compiled(x, Grid(**GRID), 1.0, 5, 700)
+    assert difference(np.asarray(dealt), np.asarray(whole)) < 1e-4
+
+
+@pytest.mark.parametrize("stride", [1, 8])
+@pytest.mark.parametrize("memory_mib", [2048, 4096])
+def test_ten_minutes_keep_within_the_bound(stride, memory_mib):
+    num_samples = 600 * 22050
+    grid = Grid(2.0, -(-num_samples // 224), 10, 26.2, 1.4e-3, 0.5)
+    turns, points = reassignment._fit(num_samples, 4, stride, memory_mib)
+    clip = jax.ShapeDtypeStruct((1, 1, num_samples), jnp.float32)
+    compiled = reassignment._compiled.lower(clip, grid, float(stride), turns, points).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < memory_mib * 2**20
+
+
+def test_too_little_memory_says_how_much_would_do():
+    with pytest.raises(ValueError, match=r"50000 samples need memory_mib of (\d+) or more, not 1$") as caught:
+        high_resolution_spectrogram(np.zeros(50_000), **GRID, memory_mib=1)
+    enough = int(str(caught.value).split("memory_mib of ")[1].split()[0])
+    high_resolution_spectrogram(np.zeros(50_000), **GRID, memory_mib=enough)
+
+
+def decibels(image):
+    return 10.0 * np.log10(np.maximum(image / image.max(), 1e-8))
+
+
+@pytest.mark.parametrize("q", [1, 2, 4, 8])
+@pytest.mark.parametrize("stride", [3, 8])
+def test_sampled_is_near_exact(q, stride):
+    """Of noise, the hardest, at the usual grid; a tenth of all that is summed at most may land elsewhere."""
+    x = noise(22050) * np.linspace(0.01, 1.0, 22050) + 5.0 * chirp(22050)
+    form = functools.partial(high_resolution_spectrogram, x, q=q, tdeci=197, over=10, noct=26.2, minf=1.4e-3, maxf=0.5)
+    exact, sampled = np.asarray(form()), np.asarray(form(stride=stride))
+    assert difference(sampled, exact) < 0.05
+    assert np.corrcoef(decibels(sampled).ravel(), decibels(exact).ravel())[0, 1] > 0.97
+    np.testing.assert_allclose(sampled.sum(), exact.sum(), rtol=0.01)
+
+
+def test_a_tone_and_a_click_return_to_their_cells():
+    """Closed form: a tone's energy is at its own frequency in every frame, a click's at its own time."""
+    tone = np.cos(2 * np.pi * 0.1 * np.arange(2000))
+    image = np.asarray(high_resolution_spectrogram(tone, **GRID))
+    at = round(-12.0 * np.log2(0.1 / 0.4507) + 1) - 1
+    assert image[5:-5, at].sum() > 0.999 * image[5:-5].sum()
+    click = np.zeros(2000)
+    click[1001] = 1.0
+    image = np.asarray(high_resolution_spectrogram(click, **GRID))
+    assert image[1002 // 45].sum() > 0.999 * image.sum()
+
+
+def test_loudness_scales_energy():
+    quiet, loud = (np.asarray(high_resolution_spectrogram(a * noise(800), **GRID)) for a in (1.0, 1024.0))
+    np.testing.assert_allclose(loud, quiet * 2.0**20, rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [4, 7, 64])
+def test_interpolation_within_a_window(factor):
+    """A tone where the window has weight: the points between are where the tone is, to the noise of single precision."""
+    kernel = interpolation_kernel(factor, 1 / 1.3)
+    for share in (0.0, 0.1, -0.2):
+        frequency = share / 1.3
+        samples = np.exp(2j * np.pi * frequency * np.arange(-4, 6))
+        expected = np.exp(2j * np.pi * frequency * np.arange(factor) / factor)
+        weight = np.exp(-0.5 * (2 * share * 6) ** 2)
+        np.testing.assert_allclose(samples @ kernel, expected, atol=3e-6 / weight)
+
+
+BAD = [
+    ({"q": 0.1}, "q must be 0.25 or more"),
+    ({"tdeci": 0}, "tdeci must be 1 or more, not 0"),
+    ({"tdeci": 1.5}, "tdeci must be a whole number, not 1.5"),
+    ({"over": 0}, "over must be 1 or more"),
+    ({"noct": 0.0}, "noct must be above 0"),
+    ({"minf": 0.0}, "0 < minf < maxf <= 0.5"),
+    ({"maxf": 0.6}, "0 < minf < maxf <= 0.5"),
+    ({"stride": 0.5}, "stride must be 1 or more"),
+    ({"x": np.zeros((2, 3, 4))}, r"x must be \[samples\]"),
+    ({"x": np.zeros(0)}, r"x must be \[samples\]"),
+    ({"x": np.zeros(5, complex)}, "real samples"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_bad_arguments(changes, message):
+    with pytest.raises(ValueError, match=message):
+        high_resolution_spectrogram(**{"x": np.zeros(10)} | GRID | changes)
+
+
+def test_bad_batch():
+    with pytest.raises(ValueError, match=r"waveforms must be \[clips, samples\]"):
+        high_resolution_spectrograms(np.zeros(10), **GRID)
