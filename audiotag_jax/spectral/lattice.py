@@ -17,6 +17,9 @@ _WINDOW_ENDS_AT = {"float32": 6.0, "float64": 9.0}
 _TAPS = 10  # of an interpolation kernel
 _LEAST_OVERSAMPLING = 1.3  # of the times that it interpolates, over the row's band
 _FACTORS = (4, 8, 16, 32, 64, 128)
+_CLIP_VALUES = 12  # numbers held or in flight for each sample of a clip
+_TURN_VALUES = 8  # the same for each of its delayed spectra but the first
+_POINT_VALUES = 36  # the same for each point worked on at once
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 _LEAST_ROWS_A_SIGMA = 15.0  # that wide bands are thinned out to, at most four to one
@@ -100,9 +103,28 @@ class Lattice:
     points_a_hit: float  # points of the exact lattice that one of this lattice stands for
 
 
+def fit(num_samples: int, stride: float, num_values: float, wanted_points: int) -> tuple[int, int]:
+    """A lattice's `turns`, and how many of its points to work on at once, that keep within `num_values` numbers.
+
+    Raises ValueError if nothing does.
+    """
+    if stride > 1:  # the more different delays the better
+        points = dict.fromkeys((8, 4, 2, 1), 4.0 * num_samples / stride)
+    else:  # the fewer parts of a row the better
+        points = {turns: num_samples / turns for turns in range(1, 9) if num_samples % turns == 0}
+    held = {turns: (_CLIP_VALUES + _TURN_VALUES * (turns - 1)) * num_samples for turns in points}
+    needed = {turns: held[turns] + _POINT_VALUES * points[turns] for turns in points}
+    turns = next((turns for turns in needed if needed[turns] <= num_values), None)
+    if turns is None:
+        times = min(needed.values()) / num_values
+        raise ValueError(f"{num_samples} samples need {times:.2g} times the memory that memory_mib allows")
+    most = (num_values - held[turns]) / _POINT_VALUES
+    return turns, int(min(max(wanted_points, 2 * points[turns]), most))
+
+
 @functools.lru_cache(maxsize=16)
 def exact_lattice(num_samples: int, grid: Grid, dtype: str, turns: int = 1) -> Lattice:
-    """Every sample of every row; `turns`, a divisor of `num_samples`, deals each row out to so many interleaved ones."""
+    """Every sample of every row; `turns`, a divisor of `num_samples`, deals a row out to so many interleaved ones."""
     rows = np.repeat(np.arange(grid.num_bins * grid.over), turns)
     turn = np.tile(np.arange(turns), grid.num_bins * grid.over)
     return _lattice(num_samples, grid, dtype, rows, np.full(len(rows), num_samples // turns), turn, turns)

@@ -21,9 +21,6 @@ _LARGEST_MOMENT = 0.5  # energy that would move further, in units of the window'
 _SPARE_CELLS = 1024  # take what is left out; many of them, because two additions to one cell must wait for each other
 _POINTS_AT_ONCE = 2**24
 _POINTS_AT_ONCE_ON_CPU = 90_000  # stay in a core's cache
-_CLIP_VALUES = 12  # numbers held or in flight for each sample of a clip
-_TURN_VALUES = 8  # the same for each of its delayed spectra but the first
-_POINT_VALUES = 36  # the same for each point worked on at once
 
 
 def high_resolution_spectrogram(x, q, tdeci, over, noct, minf, maxf, *, stride=1, memory_mib=DEFAULT_MEMORY_MIB):
@@ -82,38 +79,18 @@ def _spectrograms(channels, grid, stride, memory_mib):
     """[B, channels, N] to [B, T, F]."""
     if not 1 <= stride < math.inf:
         raise ValueError(f"stride must be 1 or more, not {stride!r}")
-    turns, points_at_once = _fit(channels.shape[-1], channels.dtype.itemsize, stride, memory_mib)
+    wanted = _POINTS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else _POINTS_AT_ONCE
+    num_values = memory_mib * 2**20 / channels.dtype.itemsize
+    turns, points_at_once = lattices.fit(channels.shape[-1], stride, num_values, wanted)
     return _compiled(channels, grid, float(stride), turns, points_at_once)
 
 
 @functools.partial(jax.jit, static_argnames=("grid", "stride", "turns", "points_at_once"))
 def _compiled(channels, grid, stride, turns, points_at_once):
-    lattice = _lattice(channels.shape[-1], grid, channels.dtype.name, stride, turns)
+    make = lattices.exact_lattice if stride == 1 else functools.partial(lattices.sampled_lattice, stride=stride)
+    lattice = make(channels.shape[-1], grid, channels.dtype.name, turns=turns)
     one = functools.partial(_spectrogram, grid=grid, lattice=lattice, points_at_once=points_at_once)
     return jax.lax.map(one, channels)
-
-
-def _lattice(num_samples, grid, dtype, stride, turns):
-    if stride > 1:
-        return lattices.sampled_lattice(num_samples, grid, dtype, stride, turns)
-    return lattices.exact_lattice(num_samples, grid, dtype, turns)
-
-
-def _fit(num_samples, itemsize, stride, memory_mib):
-    """The lattice's `turns`, and how many of its points to work on at once, that keep within `memory_mib`."""
-    if stride > 1:  # the more different delays the better
-        points = {turns: 4.0 * num_samples / stride for turns in (8, 4, 2, 1)}
-    else:  # the fewer parts of a row the better
-        points = {turns: num_samples / turns for turns in range(1, 9) if num_samples % turns == 0}
-    available = memory_mib * 2**20 / itemsize
-    held = {turns: (_CLIP_VALUES + _TURN_VALUES * (turns - 1)) * num_samples for turns in points}
-    needed = {turns: held[turns] + _POINT_VALUES * points[turns] for turns in points}
-    turns = next((turns for turns in needed if needed[turns] <= available), None)
-    if turns is None:
-        least = math.ceil(min(needed.values()) * itemsize / 2**20)
-        raise ValueError(f"{num_samples} samples need memory_mib of {least} or more, not {memory_mib!r}")
-    wanted = _POINTS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else _POINTS_AT_ONCE
-    return turns, int(min(max(wanted, 2 * points[turns]), (available - held[turns]) / _POINT_VALUES))
 
 
 def _spectrogram(channels, grid, lattice, points_at_once):

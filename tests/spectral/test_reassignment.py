@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 
 from audiotag_jax.spectral import reassignment
-from audiotag_jax.spectral.lattice import Grid, interpolation_kernel
+from audiotag_jax.spectral.lattice import Grid, fit, interpolation_kernel
 from audiotag_jax.spectral.reassignment import high_resolution_spectrogram, high_resolution_spectrograms
 
 GRID = {"q": 2.0, "tdeci": 45, "over": 4, "noct": 12.0, "minf": 0.0207, "maxf": 0.4507}  # on no bin of an FFT
@@ -159,32 +159,28 @@ def test_rows_dealt_out_are_the_same_rows():
 
 
 @pytest.mark.parametrize("stride", [1, 8])
-@pytest.mark.parametrize("memory_mib", [2048, 4096])
-def test_ten_minutes_keep_within_the_bound(stride, memory_mib):
+def test_ten_minutes_keep_within_the_bound(stride, memory_mib=2048):
     num_samples = 600 * 22050
     grid = Grid(2.0, -(-num_samples // 224), 10, 26.2, 1.4e-3, 0.5)
-    turns, points = reassignment._fit(num_samples, 4, stride, memory_mib)
+    turns, points = fit(num_samples, stride, memory_mib * 2**20 / 4, 90_000)
     clip = jax.ShapeDtypeStruct((1, 1, num_samples), jnp.float32)
     compiled = reassignment._compiled.lower(clip, grid, float(stride), turns, points).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < memory_mib * 2**20
 
 
-def test_too_little_memory_says_how_much_would_do():
-    with pytest.raises(ValueError, match=r"50000 samples need memory_mib of (\d+) or more, not 1$") as caught:
+def test_too_little_memory():
+    with pytest.raises(ValueError, match=r"50000 samples need [\d.]+ times the memory that memory_mib allows"):
         high_resolution_spectrogram(np.zeros(50_000), **GRID, memory_mib=1)
-    enough = int(str(caught.value).split("memory_mib of ")[1].split()[0])
-    high_resolution_spectrogram(np.zeros(50_000), **GRID, memory_mib=enough)
 
 
 def decibels(image):
     return 10.0 * np.log10(np.maximum(image / image.max(), 1e-8))
 
 
-@pytest.mark.parametrize("q", [1, 2, 4, 8])
-@pytest.mark.parametrize("stride", [3, 8])
+@pytest.mark.parametrize(("q", "stride"), [(1, 3), (1, 8), (2, 8), (8, 8)])
 def test_sampled_is_near_exact(q, stride):
     """Of noise, the hardest, at the usual grid; a tenth of all that is summed at most may land elsewhere."""
-    x = noise(22050) * np.linspace(0.01, 1.0, 22050) + 5.0 * chirp(22050)
+    x = noise(11025) * np.linspace(0.01, 1.0, 11025) + 5.0 * chirp(11025)
     form = functools.partial(high_resolution_spectrogram, x, q=q, tdeci=197, over=10, noct=26.2, minf=1.4e-3, maxf=0.5)
     exact, sampled = np.asarray(form()), np.asarray(form(stride=stride))
     assert difference(sampled, exact) < 0.05
@@ -211,7 +207,7 @@ def test_loudness_scales_energy():
 
 @pytest.mark.parametrize("factor", [4, 7, 64])
 def test_interpolation_within_a_window(factor):
-    """A tone where the window has weight: the points between are where the tone is, to the noise of single precision."""
+    """A tone within the window's weight: the points between are the tone's, to the noise of single precision."""
     kernel = interpolation_kernel(factor, 1 / 1.3)
     for share in (0.0, 0.1, -0.2):
         frequency = share / 1.3
