@@ -1,0 +1,292 @@
+"""Linear reassignment and the other spectrograms: speed against plain NumPy, PyTorch and librosa, and fidelity.
+
+    python benchmarks/reassignment.py --path=../shared/data/esc10 --clips=10
+
+Prints three Markdown tables, from real recordings: time per clip of the high-resolution spectrograms, errors of their
+sampled form against the exact one, and time of the other spectrograms. All times are wall-clock, after a warm-up, from
+samples in NumPy's memory to results on the device; PyTorch is optional. Run it on an idle machine.
+"""
+
+import argparse
+import functools
+import math
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import jax
+import librosa
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from audiotag_jax.audio import load_audio  # noqa: E402
+from audiotag_jax.datasets.esc import open_esc  # noqa: E402
+from audiotag_jax.errors import UserError  # noqa: E402
+from audiotag_jax.spectral import features, stft  # noqa: E402
+from audiotag_jax.spectral.filterbanks import filterbank  # noqa: E402
+from audiotag_jax.spectral.reassignment import high_resolution_spectrogram, high_resolution_spectrograms  # noqa: E402
+
+# PyTorch's threads otherwise spin while they wait, and take 30 times as long as soon as another process needs a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+try:
+    import torch
+except ImportError:
+    torch = None
+
+RATE_HZ = 22050
+QS = (1, 2, 4, 8)
+TIMED_Q = 2  # of the NumPy loop and PyTorch, whose work is the same for every q
+GRID = {"tdeci": 197, "over": 10, "noct": 26.2, "minf": 1.4e-3, "maxf": 0.5}  # of a clip of 2 s
+SETTINGS = features.SpectralSettings(channels=("hires_q2",), sample_rate_hz=RATE_HZ)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--path", required=True, help="folder of ESC-10 or ESC-50")
+    parser.add_argument("--clips", type=int, default=10, help="for the errors of the sampled form")
+    parser.add_argument("--stride", type=float, default=SETTINGS.stride, help="of the sampled form")
+    parser.add_argument("--repeats", type=int, default=5, help="timings, of which the median counts")
+    parser.add_argument("--skip-slow", action="store_true", help="leave out the NumPy loop and PyTorch")
+    options = parser.parse_args()
+    if options.clips < 1 or options.repeats < 1 or options.stride <= 1.0:
+        parser.error("--clips and --repeats must be 1 or more, --stride more than 1")
+    try:
+        recordings = load_spread(options.path, max(64, options.clips))
+    except UserError as error:
+        sys.exit(str(error))
+    starts = np.stack([cut(recording, 2 * RATE_HZ) for recording in recordings])
+    loud = starts[starts.any(axis=1)]
+    print(machine(), flush=True)
+    print_speed(loud[:8], options)
+    print_fidelity(recordings[: options.clips], options.stride)
+    print_standard(starts[:64], options.repeats)
+
+
+def machine() -> str:
+    device = jax.devices()[0]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = f"Python {platform.python_version()}, JAX {jax.__version__}, NumPy {np.__version__}"
+    versions += f", librosa {librosa.__version__}" + (f", PyTorch {torch.__version__}" if torch else "")
+    load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
+    return f"Device: {device.platform} ({device.device_kind}). {versions}. {cores} CPU cores{load}."
+
+
+def load_spread(path: str, count: int) -> list[np.ndarray]:
+    """Samples [N] of `count` recordings, or of all if fewer: categories in turn, each with its folds in turn."""
+    clips = open_esc("esc10", path).clips
+    labels = sorted({clip.label for clip in clips})
+    folds = sorted({clip.fold for clip in clips})
+    left = {(label, fold): [] for label in labels for fold in folds}
+    for clip in reversed(clips):
+        left[clip.label, clip.fold].append(clip)
+    chosen, turn = [], 0
+    while len(chosen) < min(count, len(clips)):
+        group = left[labels[turn % len(labels)], folds[(turn + turn // len(labels)) % len(folds)]]
+        chosen += [group.pop()] if group else []
+        turn += 1
+    return [load_audio(clip.path, RATE_HZ)[0] for clip in chosen]
+
+
+def cut(samples: np.ndarray, length: int) -> np.ndarray:
+    """The first `length` samples, zeros after the last."""
+    return np.pad(samples[:length], (0, max(0, length - len(samples))))
+
+
+def numpy_loop(x, q, tdeci, over, noct, minf, maxf):
+    """[T, F], F descending, of `x` [N], in double precision: the published algorithm, a centre frequency at a time."""
+    num_samples = len(x)
+    num_frames = math.ceil(num_samples / tdeci)
+    num_bins = math.ceil(-noct * math.log2(minf / maxf) + 1)
+    spectrum, frequencies = np.fft.fft(np.asarray(x, np.float64)), np.fft.fftfreq(num_samples)
+    samples = np.arange(1, num_samples + 1)
+    energies, hits = np.zeros(num_frames * num_bins), np.zeros(num_frames * num_bins, np.int64)
+    for k in range(num_bins * over):
+        f0 = minf * 2.0 ** (k / over / noct)
+        sigma = f0 / (2.0 * np.pi * q)
+        offsets = (frequencies - f0) / sigma
+        windowed = np.exp(-0.5 * offsets**2) * spectrum
+        xi, eta = np.fft.ifft(windowed), np.fft.ifft(-offsets * windowed)
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN, which is not kept
+            m = eta / xi
+        t = samples + m.imag / (2.0 * np.pi * sigma)
+        f = f0 - m.real * sigma
+        kept = (np.abs(m) < 0.5) & (f > minf) & (f < maxf) & (t >= 1) & (t < num_samples)
+        # Halves are rounded up, and cells counted from 0.
+        frames = np.floor(t[kept] / tdeci + 0.5 + 0.5).astype(np.int64) - 1
+        bins = np.floor(-noct * np.log2(f[kept] / maxf) + 1 + 0.5).astype(np.int64) - 1
+        cells = frames * num_bins + bins
+        energies += np.bincount(cells, np.abs(xi[kept]) ** 2, minlength=len(energies))
+        hits += np.bincount(cells, minlength=len(hits))
+    energies[hits < np.sqrt(hits.max())] = 0.0
+    return energies.reshape(num_frames, num_bins)
+
+
+def torch_rows(x, q, tdeci, over, noct, minf, maxf, *, device, rows_at_once):
+    """The same by PyTorch, in single precision, many centre frequencies at a time."""
+    torch.set_flush_denormal(True)  # the windows' tails are denormal numbers, which are slow
+    num_samples = len(x)
+    num_frames = math.ceil(num_samples / tdeci)
+    num_bins = math.ceil(-noct * math.log2(minf / maxf) + 1)
+    spectrum = torch.fft.fft(torch.from_numpy(x).to(device))
+    frequencies = torch.fft.fftfreq(num_samples, device=device)
+    samples = torch.arange(1, num_samples + 1, device=device, dtype=torch.float32)
+    energies, hits = (torch.zeros(num_frames * num_bins, device=device) for _ in range(2))  # hits stay below 2^24
+    rows = torch.arange(num_bins * over, device=device, dtype=torch.float64)
+    for f0 in (minf * 2.0 ** (rows / (over * noct))).float()[:, None].split(rows_at_once):
+        sigma = f0 / (2.0 * math.pi * q)
+        offsets = (frequencies - f0) / sigma
+        windowed = torch.exp(-0.5 * offsets.square()) * spectrum
+        xi, eta = torch.fft.ifft(windowed), torch.fft.ifft(-offsets * windowed)
+        m = eta / xi
+        t = samples + m.imag / (2.0 * math.pi * sigma)
+        f = f0 - m.real * sigma
+        kept = (m.abs() < 0.5) & (f > minf) & (f < maxf) & (t >= 1) & (t < num_samples)
+        frames = torch.floor(t[kept] / tdeci + 0.5 + 0.5).long() - 1
+        bins = torch.floor(-noct * torch.log2(f[kept] / maxf) + 1 + 0.5).long() - 1
+        cells = frames * num_bins + bins
+        energies.index_add_(0, cells, xi[kept].abs().square())
+        hits += torch.bincount(cells, minlength=len(hits))
+    energies[hits < hits.max().sqrt()] = 0.0
+    return energies.reshape(num_frames, num_bins)
+
+
+def median_seconds(function, repeats: int) -> float:
+    """Of several calls; one more, not timed, comes before."""
+    _wait(function())
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        _wait(function())
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def _wait(result):
+    if torch and isinstance(result, torch.Tensor) and result.is_cuda:
+        torch.cuda.synchronize()
+    jax.block_until_ready(result)
+
+
+def print_speed(clips: np.ndarray, options) -> None:
+    """Times of clips [B, N]: the first one alone, and all in a batch."""
+    references = {} if options.skip_slow else time_references(clips[0], options.repeats)
+    print(f"\nHigh resolution, milliseconds a clip of 2 s at {RATE_HZ} Hz, 224 x 224 cells.")
+    print(f"The NumPy loop and PyTorch were timed for q = {TIMED_Q} only: their work is the same for every q.\n")
+    heads = ["", "q", "ms a clip", *(f"times faster than {name}" for name in references)]
+    print(row(heads), row(["---"] * len(heads)), sep="\n")
+    for name, seconds in references.items():
+        print(row([name, TIMED_Q, f"{seconds * 1e3:.1f}", *ratios(references, seconds)]), flush=True)
+    for form, stride in (("exact", 1), (f"sampled, stride {options.stride:g}", options.stride)):
+        for num_clips in (1, len(clips)):
+            for q in QS:
+                of_one = functools.partial(high_resolution_spectrogram, clips[0], q, **GRID, stride=stride)
+                of_all = functools.partial(high_resolution_spectrograms, clips, q, **GRID, stride=stride)
+                seconds = median_seconds(of_one if num_clips == 1 else of_all, options.repeats) / num_clips
+                name = f"ours, {form}, " + ("one clip" if num_clips == 1 else f"batch of {num_clips}")
+                print(row([name, q, f"{seconds * 1e3:.1f}", *ratios(references, seconds)]), flush=True)
+
+
+def time_references(x: np.ndarray, repeats: int) -> dict[str, float]:
+    """Seconds by name; also prints how far the exact form is from the loop, and why a reference is missing."""
+    start = time.perf_counter()
+    published = numpy_loop(x, TIMED_Q, **GRID)
+    references = {"NumPy loop": time.perf_counter() - start}
+    exact = np.asarray(high_resolution_spectrogram(x, TIMED_Q, **GRID))
+    print(
+        f"\nAgainst the NumPy loop in double precision, q = {TIMED_Q}, the first clip: {differences(exact, published)}"
+    )
+    if torch is None:
+        print("PyTorch is not installed: no times of it.")
+        return references
+    for device, rows_at_once in (("cpu", 8), ("cuda", 256)):
+        if device == "cuda" and not torch.cuda.is_available():
+            continue
+        function = functools.partial(torch_rows, x, TIMED_Q, **GRID, device=device, rows_at_once=rows_at_once)
+        references[f"PyTorch {device}"] = median_seconds(function, repeats if device == "cuda" else min(repeats, 3))
+        print(
+            f"PyTorch {device} against the NumPy loop: {differences(function().cpu().numpy(), published)}", flush=True
+        )
+    return references
+
+
+def ratios(references: dict[str, float], seconds: float) -> list[str]:
+    return [f"{reference / seconds:.1f}" for reference in references.values()]
+
+
+def row(cells) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def differences(energies, reference) -> str:
+    error, correlation = compare(energies, reference)
+    return f"relative error {error:.1e}, correlation of the dB images {correlation:.6f}."
+
+
+def compare(energies, reference) -> tuple[float, float]:
+    """Error of `energies` [T, F] over the norm of the `reference`, and the correlation of their dB images."""
+    error = np.linalg.norm(energies - reference) / np.linalg.norm(reference)
+    images = [np.ravel(features.decibels(np.asarray(each, np.float32), SETTINGS)) for each in (energies, reference)]
+    return float(error), float(np.corrcoef(images)[0, 1])
+
+
+def print_fidelity(recordings: list[np.ndarray], stride: float) -> None:
+    """Of the sampled form against the exact one, both in single precision."""
+    print(f"\nSampled form, stride {stride:g}, against the exact one, {len(recordings)} recordings.")
+    print("Errors are norms of the difference of the energies over the norm of the exact ones; the correlations are")
+    print("those of the dB images, each reaching 80 dB below its own maximum. Clips of zeros alone are left out.\n")
+    heads = ["clip", "q", "clips", "silent", "median error", "worst error", "median correlation", "lowest correlation"]
+    print(row(heads), row(["---"] * len(heads)), sep="\n")
+    for duration_s in (2, 5):
+        clips = [cut(recording, duration_s * RATE_HZ) for recording in recordings]
+        loud = [clip for clip in clips if clip.any()]
+        if not loud:
+            print(row([f"{duration_s} s", "", 0, len(clips), "", "", "", ""]))
+            continue
+        for q in QS:
+            grid = GRID | {"tdeci": stft.hop_samples(duration_s * RATE_HZ, SETTINGS.num_frames)}
+            forms = [functools.partial(high_resolution_spectrogram, q=q, **grid, stride=s) for s in (stride, 1)]
+            results = [compare(*(np.asarray(form(clip)) for form in forms)) for clip in loud]
+            errors, correlations = np.array(results).T
+            cells = [f"{np.median(errors):.4f}", f"{errors.max():.4f}"]
+            cells += [f"{np.median(correlations):.4f}", f"{correlations.min():.4f}"]
+            print(row([f"{duration_s} s", q, len(loud), len(clips) - len(loud), *cells]), flush=True)
+
+
+def print_standard(clips: np.ndarray, repeats: int) -> None:
+    """The other spectrograms of clips [B, N] against loops over librosa's functions, on the CPU."""
+    print(f"\nOther spectrograms, milliseconds a clip of 2 s in a batch of {len(clips)}, 224 x 224 cells.\n")
+    heads = ["channel", "ours", "librosa.stft and our filterbank", "ratio", "librosa melspectrogram", "ratio"]
+    print(row(heads), row(["---"] * len(heads)), sep="\n")
+    for channel in ("linear_db", "log_db", "mel_db"):
+        settings = features.SpectralSettings(channels=(channel,), sample_rate_hz=RATE_HZ)
+        per_clip_ms = 1e3 / len(clips)
+        ours = median_seconds(functools.partial(features.spectrograms, clips, settings), repeats) * per_clip_ms
+        loop = median_seconds(functools.partial(librosa_loop, clips, channel), repeats) * per_clip_ms
+        cells = [f"`{channel}`", f"{ours:.2f}", f"{loop:.2f}", f"{loop / ours:.1f}"]
+        if channel == "mel_db":
+            mel = median_seconds(functools.partial(librosa_mel_loop, clips), repeats) * per_clip_ms
+            cells += [f"{mel:.2f}", f"{mel / ours:.1f}"]
+        print(row(cells + [""] * (len(heads) - len(cells))), flush=True)
+
+
+def librosa_loop(clips: np.ndarray, channel: str) -> list[np.ndarray]:
+    axis = features.CHANNELS[channel].axis
+    bank = filterbank(axis, num_bins=224, sample_rate_hz=RATE_HZ, fft_samples=2048).T.astype(np.float32)
+    images = []
+    for clip in clips:
+        power = np.abs(librosa.stft(clip, n_fft=2048, hop_length=GRID["tdeci"], window="hann")) ** 2
+        images.append(librosa.power_to_db(bank @ power, ref=np.max, top_db=80.0))
+    return images
+
+
+def librosa_mel_loop(clips: np.ndarray) -> list[np.ndarray]:
+    options = {"sr": RATE_HZ, "n_fft": 2048, "hop_length": GRID["tdeci"], "n_mels": 224}
+    return [librosa.power_to_db(librosa.feature.melspectrogram(y=c, **options), ref=np.max, top_db=80.0) for c in clips]
+
+
+if __name__ == "__main__":
+    main()
