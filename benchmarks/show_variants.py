@@ -51,11 +51,11 @@ def main() -> None:
         sys.exit(f"{options.recording}: {error}")
     samples = samples[: max(1, round(options.duration * rate_hz))]
     figure = draw(samples, rate_hz, configs)
-    title = f"{options.recording.name}, {len(samples) / rate_hz:g} s, {rate_hz} Hz"
-    title += f" ({note})" if note else ""
+    heading = f"{options.recording.name}, {len(samples) / rate_hz:g} s, {rate_hz} Hz"
+    heading += f" ({note})" if note else ""
     range_db = f"{configs[0].spectral.range_db:g} dB below its maximum"
     legend = f"Every image from 0, black, to its own maximum; db and hires from {range_db}"
-    figure.suptitle(f"{title}\n{legend}", fontsize=13)
+    figure.suptitle(f"{heading}\n{legend}", fontsize=13)
     figure.savefig(options.out, dpi=DOTS_PER_INCH)
     print(f"{len(configs)} variants in {options.out}")
 

@@ -1,4 +1,4 @@
-"""Trains every standard variant under one budget and prints the README's table from their summaries.
+"""Trains every variant under one budget and prints the README's table from their summaries.
 
     python benchmarks/variants_table.py --preset=esc10 --path=../shared/data/esc10 --runs=runs/esc10
 
@@ -12,7 +12,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-VARIANTS = ("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db")
+VARIANTS = (
+    *("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db"),
+    *("hires_q1", "hires_q2", "hires_q4", "hires_q8"),
+    *("mix_linear_mel_log", "mix_q1_q4_q8", "mix_q1_q8_log"),
+)
 
 
 def main() -> None:

@@ -3,9 +3,10 @@ import librosa
 import numpy as np
 import pytest
 
-from audiotag_jax.spectral import features
+from audiotag_jax.spectral import features, scales
 from audiotag_jax.spectral.features import SpectralSettings, frequencies_hz, spectrograms, times_s
 from audiotag_jax.spectral.filterbanks import filterbank
+from audiotag_jax.spectral.reassignment import high_resolution_spectrogram
 
 STANDARD = ("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db")
 ALL = SpectralSettings(STANDARD)
@@ -192,3 +193,54 @@ def test_waveforms_of_another_shape_raise(shape):
 def test_settings_are_hashable_by_value():
     assert hash(SpectralSettings(STANDARD)) == hash(ALL) and SpectralSettings(STANDARD) == ALL
     assert set(features.CHANNELS) >= set(STANDARD)
+
+
+HIRES = ("hires_q1", "hires_q2", "hires_q4", "hires_q8")
+SMALL = {"num_frames": 64, "num_bins": 64}
+
+
+def test_a_high_resolution_image_is_the_published_histogram_in_decibels():
+    """At stride 1: energies through librosa's own decibels, over 80 dB as for the other variants."""
+    clip = loud_and_faint()[:11025]
+    settings = SpectralSettings(("hires_q2",), **SMALL, stride=1)
+    image = np.asarray(spectrograms(clip[None], settings))[0, :, :, 0]
+    noct = scales.bins_per_octave(64)
+    grid = {"tdeci": 173, "over": 10, "noct": noct, "minf": scales.lowest_frequency(64), "maxf": 0.5}
+    energies = np.asarray(high_resolution_spectrogram(clip / np.abs(clip).max(), q=2, **grid))
+    expected = 1.0 + librosa.power_to_db(energies[:, ::-1], ref=np.max, top_db=80.0) / 80.0
+    assert image.min() == 0.0 and image.max() == 1.0
+    # Other fusions round otherwise, and a point on the border of two cells then changes sides.
+    assert np.mean(np.abs(image - expected) > 1e-3) < 0.02
+
+
+@pytest.mark.parametrize("channel", HIRES)
+def test_high_resolution_finds_tones_where_the_axis_says(channel):
+    hz = np.array([300.0, 1000.0, 5000.0])
+    settings = SpectralSettings((channel,), **SMALL)
+    images = np.asarray(spectrograms(sines(hz, 11025), settings))[..., 0]
+    nearest = np.abs(np.log2(frequencies_hz(channel, settings) / hz[:, None])).argmin(axis=1)
+    np.testing.assert_array_equal(images[:, 20:40].sum(axis=1).argmax(axis=-1), nearest)
+
+
+def test_a_mix_stacks_its_channels():
+    channels = ("hires_q1", "hires_q8", "log_db")
+    waveforms = noise(2, 5000)
+    mixed = np.asarray(spectrograms(waveforms, SpectralSettings(channels, **SMALL)))
+    for i, channel in enumerate(channels):
+        alone = np.asarray(spectrograms(waveforms, SpectralSettings((channel,), **SMALL)))[..., 0]
+        assert np.mean(np.abs(mixed[..., i] - alone) > 1e-3) < 0.02
+
+
+@pytest.mark.parametrize("num_samples", [1, 65, 100, 1001])
+def test_high_resolution_of_few_samples_and_of_silence(num_samples):
+    settings = SpectralSettings(("hires_q4",), **SMALL)
+    images = np.asarray(spectrograms(np.stack([noise(num_samples), np.zeros(num_samples)]), settings))
+    assert images.shape == (2, 64, 64, 1)
+    assert np.all((images >= 0.0) & (images <= 1.0))
+    np.testing.assert_array_equal(images[1], 0.0)
+
+
+@pytest.mark.parametrize("stride", [0.5, 101, "8"])
+def test_strides_that_cannot_work_raise(stride):
+    with pytest.raises(ValueError, match="stride must be from 1 to 100"):
+        SpectralSettings(("hires_q1",), stride=stride)

@@ -40,3 +40,11 @@ def test_mels_match_librosa_on_both_sides_of_the_break():
     hz = np.array([0.0, 1.0, 440.0, 999.9, 1000.0, 1000.1, 8000.0])
     np.testing.assert_allclose(scales.hz_to_mel(hz), librosa.hz_to_mel(hz, htk=False), rtol=1e-12)
     np.testing.assert_allclose(scales.mel_to_hz(scales.hz_to_mel(hz)), hz, rtol=1e-12)
+
+
+@pytest.mark.parametrize("num_bins", [2, 64, 223, 224, 225, 448, 1000])
+def test_a_high_resolution_grid_has_as_many_bins(num_bins):
+    minf = scales.lowest_frequency(num_bins)
+    assert np.ceil(-scales.bins_per_octave(num_bins) * np.log2(minf / 0.5) + 1) == num_bins
+    if num_bins == 224:
+        assert minf == pytest.approx(1.4e-3, rel=1e-12)
