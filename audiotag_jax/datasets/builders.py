@@ -18,7 +18,8 @@ from audiotag_jax.progress import progress
 from audiotag_jax.spectral.features import SpectralSettings, spectrograms
 
 SHARD_CLIPS = 2048  # at most, in one file
-SPECTROGRAM_BATCH = 32  # clips in one jitted call
+SPECTROGRAM_BATCH = 16  # clips in one jitted call
+SPECTROGRAM_THREADS = 2  # calls at once: one's work that cannot be shared out over cores goes beside the other's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,23 +184,21 @@ class AudiotagSpectrograms(_Builder):
     def _examples(self, split: str, indices: range) -> Iterator[tuple[str, dict]]:
         source = self._clips.as_data_source(split)
         chunks = (indices[i : i + SPECTROGRAM_BATCH] for i in range(0, len(indices), SPECTROGRAM_BATCH))
-        clips = (clip for chunk in _one_ahead(chunks, partial(self._compute, source)) for clip in chunk)
+        computed = ordered_map(partial(self._compute, source), chunks, SPECTROGRAM_THREADS)
+        clips = (clip for chunk in computed for clip in chunk)
         yield from progress(clips, len(indices), f"computing {split} spectrograms", "clips")
 
-    def _compute(self, source, indices: range) -> Callable[[], Iterator[tuple[str, dict]]]:
-        """Starts one batch on the device; the result waits for it."""
+    def _compute(self, source, indices: range) -> list[tuple[str, dict]]:
         records = source.__getitems__(list(indices))
         waveforms = np.zeros((SPECTROGRAM_BATCH, *records[0]["waveform"].shape), np.float32)
         waveforms[: len(records)] = [record["waveform"] for record in records]
-        images = spectrograms(waveforms, self._settings)
-
-        def finish():
-            for record, image in zip(records, np.asarray(images).astype(np.float16), strict=False):
-                kept = {name: record[name] for name in ("label", "fold", "verified")}
-                clip_id = record["id"].decode()
-                yield clip_id, {"id": clip_id, "image": image, **kept}
-
-        return finish
+        images = np.asarray(spectrograms(waveforms, self._settings)).astype(np.float16)
+        examples = []
+        for record, image in zip(records, images, strict=False):
+            kept = {name: record[name] for name in ("label", "fold", "verified")}
+            clip_id = record["id"].decode()
+            examples.append((clip_id, {"id": clip_id, "image": image, **kept}))
+        return examples
 
 
 def ordered_map(function: Callable, items: Iterable, num_threads: int) -> Iterator:
@@ -216,18 +215,6 @@ def ordered_map(function: Callable, items: Iterable, num_threads: int) -> Iterat
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _one_ahead(items: Iterable, start: Callable[[Any], Callable]) -> Iterator:
-    """The results of `start(item)()`, each waited for only after the next one has been started."""
-    waiting = None
-    for item in items:
-        started = start(item)
-        if waiting is not None:
-            yield waiting()
-        waiting = started
-    if waiting is not None:
-        yield waiting()
 
 
 def _shards(items):

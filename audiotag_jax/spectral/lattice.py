@@ -14,7 +14,8 @@ import numpy as np
 
 # Standard deviations at which a window ends: it is then 1e-8 of its peak in single, 3e-18 in double precision.
 _WINDOW_ENDS_AT = {"float32": 6.0, "float64": 9.0}
-_TAPS = 10  # of an interpolation kernel
+_SAMPLED_WINDOW_ENDS_AT = 5.0  # 4e-6 of the peak, less than what sampling leaves out
+_TAPS = 8  # of an interpolation kernel
 _LEAST_OVERSAMPLING = 1.3  # of the times that it interpolates, over the row's band
 _FACTORS = (4, 8, 16, 32, 64, 128)
 _CLIP_VALUES = 12  # numbers held or in flight for each sample of a clip
@@ -127,7 +128,8 @@ def exact_lattice(num_samples: int, grid: Grid, dtype: str, turns: int = 1) -> L
     """Every sample of every row; `turns`, a divisor of `num_samples`, deals a row out to so many interleaved ones."""
     rows = np.repeat(np.arange(grid.num_bins * grid.over), turns)
     turn = np.tile(np.arange(turns), grid.num_bins * grid.over)
-    return _lattice(num_samples, grid, dtype, rows, np.full(len(rows), num_samples // turns), turn, turns)
+    points = np.full(len(rows), num_samples // turns)
+    return _lattice(num_samples, grid, dtype, rows, points, turn, turns, _WINDOW_ENDS_AT[dtype])
 
 
 @functools.lru_cache(maxsize=16)
@@ -142,20 +144,20 @@ def sampled_lattice(num_samples: int, grid: Grid, dtype: str, stride: float, tur
     rows_a_sigma = grid.over * grid.noct / (2.0 * np.pi * grid.q * math.log(2.0))
     merged = max(m for m in (1, 2, 4) if m == 1 or rows_a_sigma / m >= _LEAST_ROWS_A_SIGMA)
     # Wide bands are the dear ones: fewer of them, with as many more points each.
-    reaches = _WINDOW_ENDS_AT[dtype] * _frequencies(grid, np.arange(num_rows)) / (2.0 * np.pi * grid.q) * num_samples
-    num_narrow = int(np.searchsorted(2.0 * reaches, num_points))
+    sigmas = _frequencies(grid, np.arange(num_rows)) / (2.0 * np.pi * grid.q) * num_samples
+    num_narrow = int(np.searchsorted(2.0 * _SAMPLED_WINDOW_ENDS_AT * sigmas, num_points))
     wide = np.arange(num_narrow, num_rows - merged + 1, merged) + 0.5 * (merged - 1)
     rows = np.concatenate([np.arange(num_narrow), wide])
     points = np.concatenate([np.full(num_narrow, num_points), np.full(len(wide), num_points * merged)])
     turn = np.floor(np.arange(len(rows)) * _GOLDEN % 1.0 * turns).astype(np.int64)
-    return _lattice(num_samples, grid, dtype, rows, points, turn, turns)
+    return _lattice(num_samples, grid, dtype, rows, points, turn, turns, _SAMPLED_WINDOW_ENDS_AT)
 
 
-def _lattice(num_samples, grid, dtype, rows, points, turn, num_turns):
+def _lattice(num_samples, grid, dtype, rows, points, turn, num_turns, ends_at):
     frequencies = _frequencies(grid, rows)
     sigmas = frequencies / (2.0 * np.pi * grid.q)
     bins = np.round(frequencies * num_samples).astype(np.int64)
-    reaches = np.floor(_WINDOW_ENDS_AT[dtype] * sigmas * num_samples).astype(np.int64) + 1
+    reaches = np.floor(ends_at * sigmas * num_samples).astype(np.int64) + 1
     below = np.minimum(reaches, bins + num_samples // 2)  # signed frequencies end at half the sampling rate
     above = np.maximum(0, np.minimum(reaches, (num_samples - 1) // 2 - bins))
     factors = _factors(points, 2 * np.maximum(below, above) + 1, interpolate=dtype == "float32")
@@ -193,7 +195,7 @@ def interpolation_kernel(factor: int, band: float) -> np.ndarray:
     the sampling rate around zero, in which frequencies matter as the Gaussian window weighs them.
     """
     frequencies = np.linspace(-0.5, 0.5, 401)
-    weight = np.exp(-0.5 * np.square(2.0 * frequencies * _WINDOW_ENDS_AT["float32"])) + 1e-9
+    weight = np.exp(-0.5 * np.square(2.0 * frequencies * _SAMPLED_WINDOW_ENDS_AT)) + 1e-9
     taps = np.arange(_TAPS) - (_TAPS // 2 - 1)
     kernel = np.empty((_TAPS, factor))
     for i in range(factor):

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from audiotag_jax.spectral import lattice as lattices
+from audiotag_jax.spectral.histogram import SPARE_CELLS, deposit
 from audiotag_jax.spectral.lattice import Grid
 
 DEFAULT_MEMORY_MIB = 2048
-_LARGEST_MOMENT = 0.5  # energy that would move further, in units of the window's own width, is left out
-_SPARE_CELLS = 1024  # take what is left out; many of them, because two additions to one cell must wait for each other
 _POINTS_AT_ONCE = 2**24
 _POINTS_AT_ONCE_ON_CPU = 90_000  # stay in a core's cache
 
@@ -101,7 +100,7 @@ def _spectrogram(channels, grid, lattice, points_at_once):
     # Energies are squares: a quiet clip would soon run out of single precision's range.
     peak = jnp.max(jnp.abs(channels))
     channels = channels / jnp.where(peak > 0.0, peak, 1.0)
-    sums = (jnp.zeros(size + _SPARE_CELLS, channels.dtype), jnp.zeros(size + _SPARE_CELLS, jnp.int32))
+    sums = (jnp.zeros(size + SPARE_CELLS, channels.dtype), jnp.zeros(size + SPARE_CELLS, jnp.int32))
     for waveform in channels:
         sums = _add_channel(sums, waveform, grid, lattice, points_at_once)
     energies, hits = (total[:size] for total in sums)
@@ -179,43 +178,9 @@ def _rows(lattice, index, unit_delay, grid, dtype):
 
 def _scan(sums, rows, values, times, grid, num_samples):
     def add(sums, rows):
-        return _deposit(sums, rows, values(rows), times, grid, num_samples), None
+        return deposit(sums, rows, values(rows), times, grid, num_samples), None
 
     return jax.lax.scan(add, sums, rows)[0]
-
-
-def _deposit(sums, rows, values, times, grid, num_samples):
-    """The histogram's sums with every point of some rows added where its energy belongs."""
-    (xi_real, eta_real), (xi_imag, eta_imag) = values
-    rows = {name: rows[name][:, None, None] for name in ("live", "bin", "position", "delay", "moment")}
-    num_frames = grid.num_frames(num_samples)
-    size = num_frames * grid.num_bins
-    frame, part = times
-
-    energy = jnp.square(xi_real) + jnp.square(xi_imag)
-    tiny = float(jnp.finfo(energy.dtype).tiny) * 2.0**24
-    per_energy = 1.0 / jnp.where(energy > tiny, energy, 1.0)
-    real = (eta_real * xi_real + eta_imag * xi_imag) * per_energy
-    imag = (eta_imag * xi_real - eta_real * xi_imag) * per_energy
-    kept = rows["live"] & (energy > tiny) & (real * real + imag * imag < _LARGEST_MOMENT**2)
-    real = jnp.clip(real, -_LARGEST_MOMENT, _LARGEST_MOMENT)
-    imag = jnp.clip(imag, -_LARGEST_MOMENT, _LARGEST_MOMENT)
-
-    # Frequencies and times in bins, from a whole one near by: single precision then holds small numbers only.
-    bins = rows["position"] - grid.noct / math.log(2.0) * jnp.log1p(real * (-1.0 / (2.0 * math.pi * grid.q)))
-    frames = part + rows["delay"] + imag * rows["moment"]
-    bin0, frame0 = rows["bin"].astype(bins.dtype), frame.astype(bins.dtype)
-    kept &= (bins > 1.0 - bin0) & (bins < grid.lowest_position - bin0)
-    kept &= (frames >= 1.0 / grid.tdeci - frame0) & (frames < num_samples / grid.tdeci - frame0)
-    bins = jnp.floor(bins + 0.5).astype(jnp.int32) + (rows["bin"] - 1)
-    frames = jnp.floor(frames).astype(jnp.int32) + frame
-    spare = size + jnp.arange(frame.size, dtype=jnp.int32).reshape(frame.shape) % _SPARE_CELLS
-    cell = jnp.where(kept, bins * num_frames + frames, spare)
-
-    energies, hits = sums
-    energies = energies.at[cell.reshape(-1)].add(energy.reshape(-1), mode="promise_in_bounds")
-    hits = hits.at[cell.reshape(-1)].add(1, mode="promise_in_bounds")
-    return energies, hits
 
 
 def _windowed(rows, spectra, group):
