@@ -1,0 +1,234 @@
+"""Weights trained elsewhere: torchvision's or timm's state dicts into the body of our networks.
+
+Both name the layers of ResNet and ResNeXt alike; `resnet.py` says how our trees follow those names. What runs code
+when read, as a pickled model does, is refused.
+"""
+
+import re
+import sys
+import tempfile
+import urllib.parse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+import pooch
+import requests
+import safetensors
+
+IMAGENET = "imagenet"
+IMAGENET_URL = "https://download.pytorch.org/models/resnext50_32x4d-7cdf4587.pth"  # IMAGENET1K_V1 of torchvision
+SAFE_TORCH = (2, 6)  # older ones can be made to run code in spite of weights_only (CVE-2025-32434)
+STEM, RGB = "conv1.weight", 3  # the first kernel and its input channels in weights for RGB images
+
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?", "I8": "i1", "U8": "u1",
+    "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8", "U64": "<u8",
+}  # fmt: skip
+_LAST_WORDS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be fetched, read, or fitted to the network."""
+
+
+def load_pretrained(source: str | Path, params: dict, batch_stats: dict) -> tuple[dict, dict]:
+    """`params` and `batch_stats` with the body's weights from `source`: "imagenet", or a path for `read_state_dict`.
+
+    Raises WeightsError as `download_imagenet`, `read_state_dict` and `import_weights` do.
+    """
+    if source == IMAGENET:
+        _import_torch(IMAGENET_URL)  # complains before 100 MB are fetched, not after
+        source = download_imagenet()
+    return import_weights(read_state_dict(source), params, batch_stats, name=str(source))
+
+
+def download_imagenet(cache_dir: str | Path | None = None, url: str = IMAGENET_URL) -> Path:
+    """Path of torchvision's ResNeXt-50 32x4d for ImageNet in `cache_dir` (None: the user's); fetched where absent.
+
+    The last word of the file's name in `url` is how its SHA-256 begins; no file that differs takes that name. Raises
+    WeightsError if the server cannot be reached, the hash is wrong, or the folder cannot be written.
+    """
+    cache_dir = pooch.os_cache("audiotag_jax") if cache_dir is None else Path(cache_dir)
+    name = Path(urllib.parse.urlparse(url).path).name
+    digits = re.search(r"-([0-9a-f]{8,64})\.", name)
+    if digits is None:
+        raise WeightsError(f"{url} cannot be checked: its file name does not end in a hash, as NAME-7cdf4587.pth does.")
+    target = cache_dir / name
+    by_hand = "Fetch it by hand and set config.model.pretrained to its path."
+    try:
+        if target.is_file():
+            if _has_hash(target, digits[1]):
+                return target
+            target.unlink()
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".download-") as folder:
+            part = Path(folder) / name
+            pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**20)(url, str(part), None)
+            if not _has_hash(part, digits[1]):
+                raise WeightsError(f"{url} did not arrive whole: its SHA-256 does not begin {digits[1]}. {by_hand}")
+            part.replace(target)
+    except requests.RequestException as error:  # before OSError, whose subclass it is
+        raise WeightsError(f"{url} could not be fetched ({_reason(error)}). {by_hand}") from error
+    except OSError as error:
+        raise WeightsError(f"Cannot write {target}: {error.strerror or error}.") from error
+    return target
+
+
+def _has_hash(path: Path, digits: str) -> bool:
+    return pooch.file_hash(str(path), alg="sha256").startswith(digits)
+
+
+def _reason(error: requests.RequestException) -> str:
+    status = getattr(error.response, "status_code", None)
+    return type(error).__name__ if status is None else f"HTTP status {status}"
+
+
+def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """Arrays by name from a `.safetensors` file, or from `.pth` or `.pt`, for which PyTorch must be installed.
+
+    Floating point comes out as float32, whatever the file has; integers as they are. From a checkpoint that holds
+    more, `state_dict` is taken; a prefix `module.` that all names share is dropped. Nothing but tensors is unpickled.
+    Raises WeightsError on any other ending and on what cannot be read.
+    """
+    path = Path(path).expanduser()
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise WeightsError(f"Unknown ending of the weights {path}; choose from {', '.join(_READERS)}.")
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise WeightsError(f"Cannot read the weights {path}: {error.strerror or error}.") from error
+    arrays = reader(path)
+    prefix = "module."
+    if all(name.startswith(prefix) for name in arrays):
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    return arrays
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:  # not through safetensors.numpy: NumPy has no bfloat16
+        tensors = safetensors.deserialize(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path} is not a whole safetensors file ({error}).") from error
+    return {name: _from_bytes(path, name, tensor) for name, tensor in tensors}
+
+
+def _from_bytes(path: Path, name: str, tensor: dict[str, Any]) -> np.ndarray:
+    dtype, data = tensor["dtype"], tensor["data"]
+    if dtype == "BF16":  # the upper half of a float32
+        array = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    elif dtype in _DTYPES:
+        array = np.frombuffer(data, _DTYPES[dtype])
+    else:
+        raise WeightsError(f"{path} holds {name} as {dtype}; convert it to F32, F16 or BF16.")
+    array = array.reshape(tensor["shape"])
+    return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    torch = _import_torch(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds where the file is damaged
+        raise WeightsError(
+            f"{path} is damaged, or holds more than tensors, which could run code when read and is not. "
+            "Save the model's state_dict() anew, as .pth or .safetensors."
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds no state dict but a {type(content).__name__}.")
+    others = [str(name) for name, value in content.items() if not (isinstance(name, str) and torch.is_tensor(value))]
+    if others:
+        raise WeightsError(f"{path} holds no state dict ({_few(others)}: not tensors); save the state_dict() alone.")
+    return {name: _from_torch(torch, tensor) for name, tensor in content.items()}
+
+
+def _from_torch(torch: ModuleType, tensor: Any) -> np.ndarray:
+    tensor = tensor.detach()
+    return (tensor.to(torch.float32) if tensor.is_floating_point() else tensor).numpy()
+
+
+def _import_torch(path: str | Path) -> ModuleType:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library that it is linked to is missing
+        raise WeightsError(
+            f"Reading {path} takes PyTorch: `pip install torch`, or give the weights as .safetensors "
+            "(those of ImageNet are timm/resnext50_32x4d.tv_in1k on Hugging Face)."
+        ) from error
+    if tuple(int(number) for number in torch.__version__.split(".")[:2]) < SAFE_TORCH:
+        raise WeightsError(f"Reading {path} safely takes PyTorch {SAFE_TORCH[0]}.{SAFE_TORCH[1]} or newer.")
+    return torch
+
+
+_READERS: dict[str, Callable] = {".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
+
+
+def import_weights(
+    state_dict: Mapping[str, np.ndarray], params: dict, batch_stats: dict, name: str = "The state dict"
+) -> tuple[dict, dict]:
+    """`params` and `batch_stats` (`body` and `head` each) with every leaf of the body replaced from `state_dict`.
+
+    Kernels are turned from OIHW to HWIO; leaves come out as float32 arrays of NumPy. Where the network sees one
+    channel and the weights three, the stem's kernels are summed: it responds to an image as it did to three copies.
+    No other number of channels is made to fit. `fc.*` and `num_batches_tracked` are ignored, the head stays as it is.
+    Raises WeightsError, listing them, if names are missing or too many, shapes differ or values are not finite; `name`
+    is what the message calls the weights.
+    """
+    body = (params["body"], batch_stats["body"])
+    leaves, structure = jax.tree_util.tree_flatten_with_path(body)
+    shapes = {_torch_name(path): tuple(leaf.shape) for path, leaf in leaves}
+    found = {key: value for key, value in state_dict.items() if not _is_ignored(key)}
+    values = {key: _to_layout(key, found[key], shape) for key, shape in shapes.items() if key in found}
+    if problems := _problems(shapes, found, values):
+        raise WeightsError(f"{name} does not fit the network: of {len(shapes)} names, {problems}.")
+    new_params, new_batch_stats = jax.tree_util.tree_unflatten(structure, [values[key] for key in shapes])
+    return {**params, "body": new_params}, {**batch_stats, "body": new_batch_stats}
+
+
+def _problems(shapes: dict[str, tuple], found: Mapping[str, np.ndarray], values: dict[str, np.ndarray]) -> str:
+    """What keeps the weights `found`, in our layout `values`, from filling leaves of `shapes`; "" if nothing does."""
+    others = [key for key, value in values.items() if value.shape != shapes[key]]
+    lists = {
+        "missing": [key for key in shapes if key not in found],
+        "too many": [key for key in found if key not in shapes],
+        "of another shape": [f"{key} {np.shape(found[key])} for {_torch_shape(shapes[key])}" for key in others],
+        "not finite": [key for key, value in values.items() if not np.isfinite(value).all()],
+    }
+    text = "; ".join(f"{len(keys)} {problem}: {_few(keys)}" for problem, keys in lists.items() if keys)
+    if STEM in others and values[STEM].shape[2:3] == (RGB,):
+        text += "; weights for RGB fit one channel or three"
+    return text
+
+
+def _torch_name(path: tuple) -> str:
+    """The name in torchvision's state dict of a leaf at `path`, whose first entry tells params from batch_stats."""
+    *names, last = (entry.key for entry in path[1:])
+    return ".".join([*names, _LAST_WORDS.get(last, last)])
+
+
+def _is_ignored(key: str) -> bool:
+    return key.startswith("fc.") or key.endswith("num_batches_tracked")
+
+
+def _to_layout(key: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    value = np.asarray(value, np.float32)
+    if value.ndim == 4:
+        value = value.transpose(2, 3, 1, 0)
+        if key == STEM and (value.shape[2], shape[2]) == (RGB, 1):
+            value = value.sum(axis=2, keepdims=True)
+    return np.ascontiguousarray(value)
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
