@@ -63,7 +63,7 @@ def download_imagenet(cache_dir: str | Path | None = None, url: str = IMAGENET_U
         if target.is_file():
             if _has_hash(target, digits[1]):
                 return target
-            target.unlink()
+            target.unlink(missing_ok=True)
         cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".download-") as folder:
             part = Path(folder) / name
