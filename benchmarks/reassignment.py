@@ -77,18 +77,15 @@ def machine() -> str:
 
 
 def load_spread(path: str, count: int) -> list[np.ndarray]:
-    """Samples [N] of `count` recordings, or of all if fewer: categories in turn, each with its folds in turn."""
-    clips = open_esc("esc10", path).clips
-    labels = sorted({clip.label for clip in clips})
-    folds = sorted({clip.fold for clip in clips})
-    left = {(label, fold): [] for label in labels for fold in folds}
-    for clip in reversed(clips):
-        left[clip.label, clip.fold].append(clip)
-    chosen, turn = [], 0
-    while len(chosen) < min(count, len(clips)):
-        group = left[labels[turn % len(labels)], folds[(turn + turn // len(labels)) % len(folds)]]
-        chosen += [group.pop()] if group else []
-        turn += 1
+    """Samples [N] of `count` recordings, or of all if fewer: categories in turn, each at other places of its list."""
+    left = {}
+    for clip in open_esc("esc10", path).clips:
+        left.setdefault(clip.label, []).append(clip)
+    chosen = []
+    while len(chosen) < count and any(left.values()):
+        for place, label in enumerate(sorted(left)):
+            if left[label] and len(chosen) < count:
+                chosen.append(left[label].pop(7 * (len(chosen) + place) % len(left[label])))
     return [load_audio(clip.path, RATE_HZ)[0] for clip in chosen]
 
 

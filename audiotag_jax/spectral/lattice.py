@@ -21,6 +21,7 @@ _FACTORS = (4, 8, 16, 32, 64, 128)
 _CLIP_VALUES = 12  # numbers held or in flight for each sample of a clip
 _TURN_VALUES = 8  # the same for each of its delayed spectra but the first
 _POINT_VALUES = 36  # the same for each point worked on at once
+_CELL_VALUES = 8  # the same for each cell of the histogram
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 _LEAST_ROWS_A_SIGMA = 15.0  # that wide bands are thinned out to, at most four to one
@@ -41,8 +42,8 @@ class Grid:
     maxf: float
 
     def __post_init__(self):
-        if not 0.25 <= self.q < math.inf:  # below, a row's energy could move to frequencies below zero
-            raise ValueError(f"q must be 0.25 or more, not {self.q!r}")
+        if not 0.08 <= self.q < math.inf:  # below 1 / (4 pi), a row's energy could move to frequencies below zero
+            raise ValueError(f"q must be 0.08 or more, not {self.q!r}")
         for name in ("tdeci", "over"):
             value = getattr(self, name)
             if value < 1:
@@ -104,16 +105,19 @@ class Lattice:
     points_a_hit: float  # points of the exact lattice that one of this lattice stands for
 
 
-def fit(num_samples: int, stride: float, num_values: float, wanted_points: int) -> tuple[int, int]:
+def fit(num_samples: int, num_cells: int, stride: float, num_values: float, wanted_points: int) -> tuple[int, int]:
     """A lattice's `turns`, and how many of its points to work on at once, that keep within `num_values` numbers.
 
-    Raises ValueError if nothing does.
+    Raises ValueError if nothing does, or if the histogram's `num_cells` cannot be numbered.
     """
+    if num_cells >= 2**31 - 2**16:
+        raise ValueError(f"a histogram of {num_cells} cells is too large; raise tdeci")
     if stride > 1:  # the more different delays the better
         points = dict.fromkeys((8, 4, 2, 1), 4.0 * num_samples / stride)
     else:  # the fewer parts of a row the better
         points = {turns: num_samples / turns for turns in range(1, 9) if num_samples % turns == 0}
-    held = {turns: (_CLIP_VALUES + _TURN_VALUES * (turns - 1)) * num_samples for turns in points}
+    clip = _CLIP_VALUES * num_samples + _CELL_VALUES * num_cells
+    held = {turns: clip + _TURN_VALUES * (turns - 1) * num_samples for turns in points}
     needed = {turns: held[turns] + _POINT_VALUES * points[turns] for turns in points}
     turns = next((turns for turns in needed if needed[turns] <= num_values), None)
     if turns is None:
@@ -192,7 +196,8 @@ def interpolation_kernel(factor: int, band: float) -> np.ndarray:
     """[taps, factor] weights of the samples from `taps / 2 - 1` before to `taps / 2` after, for points between two.
 
     Column i belongs to the point i / `factor` after a sample. They are least-squares fits over the `band`, a share of
-    the sampling rate around zero, in which frequencies matter as the Gaussian window weighs them.
+    the sampling rate around zero; frequencies matter as a Gaussian window weighs them that ends, with the band, at
+    five standard deviations.
     """
     frequencies = np.linspace(-0.5, 0.5, 401)
     weight = np.exp(-0.5 * np.square(2.0 * frequencies * _SAMPLED_WINDOW_ENDS_AT)) + 1e-9

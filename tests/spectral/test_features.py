@@ -210,7 +210,9 @@ def test_a_high_resolution_image_is_the_published_histogram_in_decibels():
     expected = 1.0 + librosa.power_to_db(energies[:, ::-1], ref=np.max, top_db=80.0) / 80.0
     assert image.min() == 0.0 and image.max() == 1.0
     # Other fusions round otherwise, and a point on the border of two cells then changes sides.
-    assert np.mean(np.abs(image - expected) > 1e-3) < 0.02
+    seen = (image > 0.0) | (expected > 0.0)
+    assert seen.mean() > 0.02
+    assert np.mean(np.abs(image - expected)[seen] > 1e-3) < 0.005
 
 
 @pytest.mark.parametrize("channel", HIRES)
@@ -228,7 +230,7 @@ def test_a_mix_stacks_its_channels():
     mixed = np.asarray(spectrograms(waveforms, SpectralSettings(channels, **SMALL)))
     for i, channel in enumerate(channels):
         alone = np.asarray(spectrograms(waveforms, SpectralSettings((channel,), **SMALL)))[..., 0]
-        assert np.mean(np.abs(mixed[..., i] - alone) > 1e-3) < 0.02
+        assert np.mean(np.abs(mixed[..., i] - alone) > 1e-3) < 1e-3
 
 
 @pytest.mark.parametrize("num_samples", [1, 65, 100, 1001])

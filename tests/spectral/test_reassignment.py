@@ -37,6 +37,7 @@ def oracle(x, q, tdeci, over, noct, minf, maxf):
             new_t, new_f = t + m.imag / (2 * np.pi * sigma), f0 - m.real * sigma
             kept = (np.abs(m) < 0.5) & (new_f > minf) & (new_f < maxf) & (new_t >= 1) & (new_t < num_samples)
             row = np.floor(new_t[kept] / tdeci + 0.5 + 0.5).astype(int) - 1
+            row = np.minimum(row, num_frames - 1)  # a moment before the end of a clip of whole frames
             column = np.floor(-noct * np.log2(new_f[kept] / maxf) + 1 + 0.5).astype(int) - 1
             np.add.at(energies, (row, column), np.abs(xi[kept]) ** 2)
             np.add.at(hits, (row, column), 1)
@@ -88,8 +89,27 @@ def test_double_precision_is_the_definition(name, q):
     assert ours.dtype == np.float64
     assert ours.shape == reference.shape
     reference, ours = above_rounding(reference), above_rounding(ours)
-    assert difference(ours, reference) < 1e-10
+    assert difference(ours, reference) < 1e-12
     np.testing.assert_array_equal(ours > 0.0, reference > 0.0)
+
+
+UP_TO_HALF = [GRID | {"q": q, "over": 10, "noct": 26.2, "maxf": 0.5} for q in (1, 2, 4, 8)]
+UP_TO_HALF += [{"q": 2.0, "tdeci": 45, "over": 10, "noct": 2.0, "minf": 0.3, "maxf": 0.5}]
+UP_TO_HALF += [{"q": 0.1, "tdeci": 45, "over": 3, "noct": 3.0, "minf": 0.45, "maxf": 0.5}]
+
+
+@pytest.mark.parametrize("num_samples", [2205, 1891])
+@pytest.mark.parametrize("grid", UP_TO_HALF, ids=lambda grid: f"{grid['q']} {grid['noct']}")
+def test_rows_that_reach_beyond_half_the_sampling_rate(grid, num_samples):
+    """As in the images: the first rows lie above `maxf`."""
+    x = noise(num_samples)
+    reference = oracle(x, **grid)
+    with jax.enable_x64(True):
+        ours = np.asarray(high_resolution_spectrogram(x, **grid))
+    assert difference(ours, reference) < 1e-12
+    np.testing.assert_array_equal(ours > 0.0, reference > 0.0)
+    single = np.asarray(high_resolution_spectrogram(x, **grid))
+    assert difference(single, reference) < 1e-3
 
 
 @pytest.mark.parametrize("q", [1.0, 8.0])
@@ -98,7 +118,7 @@ def test_single_precision(name, q):
     """Most lengths have divisors, so that this also meets interpolated rows."""
     ours = np.asarray(high_resolution_spectrogram(SIGNALS[name], **GRID | {"q": q}))
     assert ours.dtype == np.float32
-    assert difference(ours, oracle(SIGNALS[name], **GRID | {"q": q})) < 1e-3
+    assert difference(ours, oracle(SIGNALS[name], **GRID | {"q": q})) < 2e-4
 
 
 def test_authors_matlab(shared_data):
@@ -107,7 +127,7 @@ def test_authors_matlab(shared_data):
     reference = run["result"].toarray()
     grid = {name: run[name].item() for name in ("q", "tdeci", "over", "noct", "minf", "maxf")}
     single = np.asarray(high_resolution_spectrogram(run["x"].astype(np.float32), **grid))
-    assert difference(single, reference) < 1e-3
+    assert difference(single, reference) < 1e-4
     with jax.enable_x64(True):
         double = np.asarray(high_resolution_spectrogram(run["x"], **grid))
     assert difference(double, reference) < 1e-10
@@ -147,25 +167,37 @@ def test_batch_is_each_clip():
         batch = np.asarray(high_resolution_spectrograms(waveforms, **GRID, stride=stride))
         alone = [high_resolution_spectrogram(waveform, **GRID, stride=stride) for waveform in waveforms]
         # Other fusions round otherwise, and a point on the border of two cells then changes sides.
-        assert difference(batch, np.stack(alone)) < 1e-3
+        assert [difference(a, np.asarray(b)) < 1e-3 for a, b in zip(batch[:3], alone[:3], strict=True)] == [True] * 3
+        np.testing.assert_array_equal(batch[3], 0.0)
 
 
 def test_rows_dealt_out_are_the_same_rows():
     """What little memory makes of the exact form."""
-    x = jnp.asarray(noise(1260)[None, None], jnp.float32)
-    whole = reassignment._compiled(x, Grid(**GRID), 1.0, 1, 90_000)
-    dealt = reassignment._compiled(x, Grid(**GRID), 1.0, 5, 700)
-    assert difference(np.asarray(dealt), np.asarray(whole)) < 1e-4
+    with jax.enable_x64(True):
+        x = jnp.asarray(noise(1260)[None, None])
+        whole = reassignment._compiled(x, Grid(**GRID), 1.0, 1, 90_000)
+        dealt = reassignment._compiled(x, Grid(**GRID), 1.0, 5, 700)
+    assert difference(np.asarray(dealt), np.asarray(whole)) < 1e-12
 
 
-@pytest.mark.parametrize("stride", [1, 8])
-def test_ten_minutes_keep_within_the_bound(stride, memory_mib=2048):
-    num_samples = 600 * 22050
-    grid = Grid(2.0, -(-num_samples // 224), 10, 26.2, 1.4e-3, 0.5)
-    turns, points = fit(num_samples, stride, memory_mib * 2**20 / 4, 90_000)
+@pytest.mark.parametrize(
+    ("num_samples", "num_frames", "stride"),
+    [(600 * 22050, 224, 1), (600 * 22050 - 11, 224, 1), (600 * 22050, 224, 8), (441_000, 441_000, 1)],
+)
+def test_memory_keeps_within_the_bound(num_samples, num_frames, stride):
+    """Ten minutes, of a number of samples with divisors and of one without; many more cells than samples."""
+    memory_mib = reassignment.DEFAULT_MEMORY_MIB
+    grid = Grid(2.0, -(-num_samples // num_frames), 10, 26.2, 1.4e-3, 0.5)
+    num_cells = grid.num_frames(num_samples) * grid.num_bins
+    turns, points = fit(num_samples, num_cells, stride, memory_mib * 2**20 / 4, 90_000)
     clip = jax.ShapeDtypeStruct((1, 1, num_samples), jnp.float32)
     compiled = reassignment._compiled.lower(clip, grid, float(stride), turns, points).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < memory_mib * 2**20
+
+
+def test_too_many_cells():
+    with pytest.raises(ValueError, match=r"a histogram of \d+ cells is too large; raise tdeci"):
+        high_resolution_spectrogram(np.zeros(600 * 22050, np.float32), **GRID | {"tdeci": 1, "noct": 100.0})
 
 
 def test_too_little_memory():
@@ -177,14 +209,24 @@ def decibels(image):
     return 10.0 * np.log10(np.maximum(image / image.max(), 1e-8))
 
 
-@pytest.mark.parametrize(("q", "stride"), [(1, 3), (1, 8), (2, 8), (8, 8)])
-def test_sampled_is_near_exact(q, stride):
-    """Of noise, the hardest, at the usual grid; a tenth of all that is summed at most may land elsewhere."""
-    x = noise(11025) * np.linspace(0.01, 1.0, 11025) + 5.0 * chirp(11025)
+@pytest.mark.parametrize(
+    ("x", "q", "stride", "error"),
+    [
+        (noise(11025), 1, 3, 0.04),
+        (noise(11025), 1, 8, 0.055),
+        (noise(11025), 2, 8, 0.04),
+        (noise(11025), 4, 8, 0.03),
+        (noise(11025), 8, 8, 0.03),
+        (chirp(11025), 2, 8, 0.02),
+    ],
+    ids=str,
+)
+def test_sampled_is_near_exact(x, q, stride, error):
+    """At the usual grid, of noise, which fills every cell thinly, and of a chirp."""
     form = functools.partial(high_resolution_spectrogram, x, q=q, tdeci=197, over=10, noct=26.2, minf=1.4e-3, maxf=0.5)
     exact, sampled = np.asarray(form()), np.asarray(form(stride=stride))
-    assert difference(sampled, exact) < 0.05
-    assert np.corrcoef(decibels(sampled).ravel(), decibels(exact).ravel())[0, 1] > 0.97
+    assert difference(sampled, exact) < error
+    assert np.corrcoef(decibels(sampled).ravel(), decibels(exact).ravel())[0, 1] > 0.985
     np.testing.assert_allclose(sampled.sum(), exact.sum(), rtol=0.01)
 
 
@@ -200,6 +242,12 @@ def test_a_tone_and_a_click_return_to_their_cells():
     assert image[1002 // 45].sum() > 0.999 * image.sum()
 
 
+def test_too_loud_for_single_precision_is_no_nan():
+    image = np.asarray(high_resolution_spectrogram(1e20 * noise(800), **GRID))
+    assert np.all(image >= 0.0)
+    assert np.any(image == 0.0)
+
+
 def test_loudness_scales_energy():
     quiet, loud = (np.asarray(high_resolution_spectrogram(a * noise(800), **GRID)) for a in (1.0, 1024.0))
     np.testing.assert_allclose(loud, quiet * 2.0**20, rtol=1e-6)
@@ -207,18 +255,18 @@ def test_loudness_scales_energy():
 
 @pytest.mark.parametrize("factor", [4, 7, 64])
 def test_interpolation_within_a_window(factor):
-    """A tone within the window's weight: the points between are the tone's, to the noise of single precision."""
+    """A tone within the band: the points between are the tone's, but for what its weight in a window makes small."""
     kernel = interpolation_kernel(factor, 1 / 1.3)
-    for share in (0.0, 0.1, -0.2):
+    for share in (0.0, 0.1, -0.2, 0.3, -0.4):
         frequency = share / 1.3
-        samples = np.exp(2j * np.pi * frequency * np.arange(-4, 6))
+        samples = np.exp(2j * np.pi * frequency * np.arange(-3, 5))
         expected = np.exp(2j * np.pi * frequency * np.arange(factor) / factor)
-        weight = np.exp(-0.5 * (2 * share * 6) ** 2)
-        np.testing.assert_allclose(samples @ kernel, expected, atol=3e-6 / weight)
+        weight = np.exp(-0.5 * (2 * share * 5) ** 2)
+        np.testing.assert_allclose(samples @ kernel, expected, atol=2.5e-5 / weight)
 
 
 BAD = [
-    ({"q": 0.1}, "q must be 0.25 or more"),
+    ({"q": 0.07}, "q must be 0.08 or more"),
     ({"tdeci": 0}, "tdeci must be 1 or more, not 0"),
     ({"tdeci": 1.5}, "tdeci must be a whole number, not 1.5"),
     ({"over": 0}, "over must be 1 or more"),
