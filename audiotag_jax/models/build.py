@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from audiotag_jax.models.head import TaggingHead
 from audiotag_jax.models.resnet import BODIES, ResNetBody
 from audiotag_jax.models.small import SmallBody
+from audiotag_jax.models.waveform import WaveformBody
 
-MODELS = ("small", *BODIES)
+_BY_WIDTH = {"small": SmallBody, "waveform": WaveformBody}
+MODELS = (*_BY_WIDTH, *BODIES)
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -21,18 +23,24 @@ class Tagger(nn.Module):
     def __call__(
         self, images: jax.Array, train: bool, mask: jax.Array | None = None, positions: jax.Array | None = None
     ) -> jax.Array:
-        """Logits `[B, K]` of images `[B, T, F, C]`; `mask` and `positions` `[B]` as in `TaggingHead`."""
+        """Logits `[B, K]` of images `[B, T, F, C]`, or of waveforms `[B, N, 1, 1]` where the body takes those.
+
+        `mask` and `positions` `[B]` as in `TaggingHead`.
+        """
         return self.head(self.body(images, train, mask), train, mask, positions)
 
 
 def build_model(
     name: str, num_classes: int, *, width: int, dropout: float, dtype: str = "float32", axis_name: str | None = None
 ) -> Tagger:
-    """The network `name`; `width` is the small one's. Raises ValueError, listing the choices, on unknown names."""
+    """The network `name`; only small and waveform heed `width`.
+
+    Raises ValueError, listing the choices, on an unknown name or dtype.
+    """
     if name not in MODELS:
         raise ValueError(f"Unknown model.name {name!r}; choose from {', '.join(MODELS)}.")
     if dtype not in DTYPES:
         raise ValueError(f"Unknown model.dtype {dtype!r}; choose from {', '.join(DTYPES)}.")
     shared = {"axis_name": axis_name, "dtype": DTYPES[dtype]}
-    body = SmallBody(width, **shared) if name == "small" else ResNetBody(**BODIES[name], **shared)
+    body = _BY_WIDTH[name](width, **shared) if name in _BY_WIDTH else ResNetBody(**BODIES[name], **shared)
     return Tagger(body, TaggingHead(num_classes, dropout, axis_name=axis_name))
