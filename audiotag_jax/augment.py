@@ -5,11 +5,19 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+# A key of its own beside the four of the split below: a fifth part of the split might change the others.
+_GAIN_STREAM = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentSettings:
-    """Largest changes, as shares of an axis; zero is off. The fields are those of the config's `augment` section."""
+    """Largest changes, as shares of an axis or in dB; zero is off.
+
+    The fields are those of the config's `augment` section, and two that say what a gain does to an image: which of its
+    channels are in dB (empty: all of them), and how many dB the range 0 to 1 of such a channel spans.
+    """
 
     max_time_shift: float = 0.0
     time_masks: int = 0
@@ -17,6 +25,9 @@ class AugmentSettings:
     frequency_masks: int = 0
     max_frequency_mask: float = 0.1
     mixup_alpha: float = 0.0
+    max_gain_db: float = 0.0
+    db_channels: tuple[bool, ...] = ()
+    range_db: float = 80.0
 
     def __post_init__(self):
         for name in ("max_time_shift", "max_time_mask", "max_frequency_mask"):
@@ -25,27 +36,52 @@ class AugmentSettings:
         for name in ("time_masks", "frequency_masks", "mixup_alpha"):
             if getattr(self, name) < 0:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; it cannot be negative.")
+        if not 0 <= self.max_gain_db <= 300:  # far more would overflow, and 0 times infinity is NaN
+            raise ValueError(f"augment.max_gain_db is {self.max_gain_db}; it must be 0 to 300.")
+        if not self.range_db > 0:
+            raise ValueError(f"spectral.range_db is {self.range_db}; it must be above 0.")
 
 
 def augment(
     keys: jax.Array, images: jax.Array, targets: jax.Array, mask: jax.Array, settings: AugmentSettings
 ) -> tuple[jax.Array, jax.Array]:
-    """Shifted, masked and mixed images `[B, T, F, C]` and their targets `[B, K]`.
+    """Louder or softer, shifted, masked and mixed images `[B, T, F, C]` and their targets `[B, K]`.
 
+    Waveforms are images `[B, N, 1, 1]` of one bin, which no frequency mask covers: it would cover all there is.
     `keys` `[B]` holds one random key an example, `mask` `[B]` is 1 in real rows; padding is never mixed in.
     """
     shift_keys, time_keys, frequency_keys, mix_keys = jnp.moveaxis(
         jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
     )
+    if settings.max_gain_db:
+        gain_keys = jax.vmap(lambda key: jax.random.fold_in(key, _GAIN_STREAM))(keys)
+        images = jax.vmap(lambda key, image: random_gain(key, image, settings))(gain_keys, images)
     if settings.max_time_shift:
         images = jax.vmap(lambda key, image: time_shift(key, image, settings.max_time_shift))(shift_keys, images)
     if settings.time_masks:
         images = _mask_axis(time_keys, images, 0, settings.time_masks, settings.max_time_mask)
-    if settings.frequency_masks:
+    if settings.frequency_masks and images.shape[2] > 1:
         images = _mask_axis(frequency_keys, images, 1, settings.frequency_masks, settings.max_frequency_mask)
     if settings.mixup_alpha:
         images, targets = mixup(mix_keys, images, targets, mask, settings.mixup_alpha)
     return images, targets
+
+
+def random_gain(key: jax.Array, image: jax.Array, settings: AugmentSettings) -> jax.Array:
+    """Image `[T, F, C]` as a gain of up to `max_gain_db` either way shows in it, cut off where its range ends.
+
+    A dB channel, in [0, 1], moves by gain / range_db, but for its zeros: they are at or below the floor, one cannot
+    know how far, and stay there, so silence and masks do too. A channel of magnitudes in [0, 1], or a waveform in
+    [-1, 1], is multiplied. Raises ValueError unless `db_channels` is empty or has one entry a channel.
+    """
+    num_channels = image.shape[-1]
+    if len(settings.db_channels) not in (0, num_channels):
+        raise ValueError(f"db_channels has {len(settings.db_channels)} entries for images of {num_channels} channels.")
+    in_db = np.array(settings.db_channels or (True,) * num_channels)
+    gain_db = jax.random.uniform(key, (), minval=-settings.max_gain_db, maxval=settings.max_gain_db)
+    moved = jnp.where(image == 0, 0, jnp.clip(image + gain_db / settings.range_db, 0, 1))
+    scaled = jnp.clip(image * 10 ** (gain_db / 20), -1, 1)
+    return jnp.where(in_db, moved, scaled).astype(image.dtype)
 
 
 def time_shift(key: jax.Array, image: jax.Array, max_shift: float) -> jax.Array:

@@ -9,6 +9,7 @@ from audiotag_jax.augment import AugmentSettings
 from audiotag_jax.datasets.prepare import clip_settings, spectral_settings
 from audiotag_jax.errors import UserError
 from audiotag_jax.models.build import Tagger, build_model
+from audiotag_jax.spectral.features import CHANNELS, decibels
 from audiotag_jax.steps import AXIS, StepSettings
 
 AT_LEAST_ONE = (
@@ -77,10 +78,17 @@ def check_config(config: ConfigDict) -> None:
 def step_settings(config: ConfigDict, num_classes: int) -> StepSettings:
     """The static settings of the steps; raises UserError on a bad value."""
     try:
-        augment = AugmentSettings(**config.augment)
+        augment = AugmentSettings(**config.augment, db_channels=_db_channels(config), range_db=config.spectral.range_db)
     except ValueError as error:
         raise UserError(f"config.{error}") from error
     return StepSettings(num_classes, config.optimizer.label_smoothing, augment)
+
+
+def _db_channels(config: ConfigDict) -> tuple[bool, ...]:
+    """For each channel of what the network sees, whether it is in dB."""
+    if config.model.name == "waveform":
+        return (False,)
+    return tuple(CHANNELS[name].loudness is decibels for name in spectral_settings(config).channels)
 
 
 def build_network(config: ConfigDict, num_classes: int) -> Tagger:

@@ -34,8 +34,8 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     spectral.stride = 8.0  # hires channels look at one point in so many; 1: at all, as published
 
     config.model = model = ConfigDict()
-    model.name = "resnext50_32x4d"  # small, resnet18, resnet34, resnet50 or resnext50_32x4d
-    model.width = 24  # channels of the first stage of "small"
+    model.name = "resnext50_32x4d"  # small, waveform, resnet18, resnet34, resnet50 or resnext50_32x4d
+    model.width = 24  # channels of the first stage of "small", half those of "waveform"
     model.dropout = 0.33  # before the last layer of the head; half of it before the hidden one
     model.dtype = "float32"  # of the activations: float32 or bfloat16
 
@@ -69,6 +69,7 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     augment.frequency_masks = 0  # SpecAugment: number of masks along frequency
     augment.max_frequency_mask = 0.1  # largest mask, as a share of the bins
     augment.mixup_alpha = 0.0  # of the Beta distribution of the mixing weight; 0: no mixup
+    augment.max_gain_db = 0.0  # largest change of a clip's level, up or down; 0: none
 
     PRESETS[preset](config)
     return config

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiotag_jax.augment import AugmentSettings, augment, mask_stripe, mixup, time_shift
+from audiotag_jax.augment import AugmentSettings, augment, mask_stripe, mixup, random_gain, time_shift
 
 ROWS, FRAMES, BINS, CLASSES = 16, 40, 20, 5
 EVERYTHING = AugmentSettings(
@@ -17,6 +17,8 @@ EVERYTHING = AugmentSettings(
     frequency_masks=1,
     max_frequency_mask=0.25,
     mixup_alpha=0.4,
+    max_gain_db=6.0,
+    db_channels=(True, False),
 )
 
 
@@ -116,6 +118,109 @@ def test_several_masks_differ():
     assert covered[1] > 1.5 * covered[0]
 
 
+# Level.
+
+
+def gained(image, settings, count=1):
+    """`count` draws of a gain on one image."""
+    return np.asarray(jax.vmap(lambda key: random_gain(key, jnp.asarray(image), settings))(make_keys(count)))
+
+
+def test_gain_is_uniform_in_db_and_one_for_all_cells_and_channels():
+    """A magnitude of 0.5 leaves room for 6.02 dB up."""
+    settings = AugmentSettings(max_gain_db=6.0, db_channels=(True, False), range_db=60.0)
+    after = gained(np.full((2, 3, 2), 0.5, np.float32), settings, 4000)
+    assert np.all(after == after[:, :1, :1])
+    gains_db = 20 * np.log10(after[:, 0, 0, 1] / 0.5)
+    np.testing.assert_allclose(60 * (after[:, 0, 0, 0] - 0.5), gains_db, atol=1e-4)
+    assert gains_db.min() == pytest.approx(-6, abs=0.02)
+    assert gains_db.max() == pytest.approx(6, abs=0.02)
+    np.testing.assert_allclose(np.quantile(gains_db, [0.25, 0.5, 0.75]), [-3, 0, 3], atol=0.3)
+
+
+def test_a_gained_image_is_the_image_of_the_gained_sound():
+    """Levels of the multiplied sound over the maximum of the old one, cut to the range; but zeros stay."""
+    amplitudes = np.geomspace(1e-5, 1, 300)
+
+    def image(amplitudes):
+        in_db = np.clip(1 + 20 * np.log10(amplitudes) / 80, 0, 1)
+        return np.stack([in_db, np.clip(amplitudes, 0, 1)], axis=-1)[:, None].astype(np.float32)
+
+    before = image(amplitudes)
+    after = gained(before, AugmentSettings(max_gain_db=20.0, db_channels=(True, False), range_db=80.0), 20)
+    quiet = before[:, 0, 0] == 0
+    assert 10 < quiet.sum() < 100
+    factors = after[:, 0, 0, 1] / amplitudes[0]
+    assert factors.min() < 0.3
+    assert factors.max() > 3
+    for each, factor in zip(after, factors, strict=True):
+        expected = image(amplitudes * factor)
+        np.testing.assert_allclose(each[~quiet], expected[~quiet], atol=2e-6)
+        np.testing.assert_allclose(each[quiet, 0, 1], expected[quiet, 0, 1], rtol=1e-5)
+        assert np.all(each[quiet, 0, 0] == 0)
+
+
+def test_all_channels_are_in_db_unless_told_otherwise():
+    image = np.random.default_rng(0).uniform(0, 1, (4, 5, 3)).astype(np.float32)
+    told = AugmentSettings(max_gain_db=9.0, db_channels=(True,) * 3)
+    np.testing.assert_array_equal(gained(image, AugmentSettings(max_gain_db=9.0), 5), gained(image, told, 5))
+
+
+def test_gained_waveform_keeps_its_sign_and_is_cut_at_full_scale():
+    waveform = np.array([-1, -0.7, -0.1, 0, 0.1, 0.7, 1], np.float32)[:, None, None]
+    after = gained(waveform, AugmentSettings(max_gain_db=12.0, db_channels=(False,)), 200)
+    factors = after[:, 4:5] / 0.1
+    assert factors.max() > 2
+    np.testing.assert_allclose(after, np.clip(factors * waveform, -1, 1), rtol=1e-5)
+
+
+def test_gain_neither_lifts_silence_and_masks_nor_changes_other_draws(batch):
+    images, targets, mask = batch
+    others = {"max_time_shift": 0.5, "time_masks": 2, "frequency_masks": 1}
+    plain, _ = compiled(AugmentSettings(**others))(make_keys(ROWS), images, targets, mask)
+    louder, _ = compiled(AugmentSettings(**others, max_gain_db=10.0))(make_keys(ROWS), images, targets, mask)
+    plain, louder = np.asarray(plain), np.asarray(louder)
+    np.testing.assert_array_equal(louder == 0, plain == 0)
+    inside = (plain > 0) & (louder < 1)
+    moved = [np.ptp((louder - plain)[row][inside[row]]) for row in range(ROWS - 3)]
+    assert max(moved) < 1e-6  # the same images, each a constant higher or lower
+    targets = np.asarray(targets)
+    mixed = [compiled(AugmentSettings(mixup_alpha=0.4, max_gain_db=g)) for g in (0.0, 10.0)]
+    a, b = (each(make_keys(ROWS), images, targets, mask)[1] for each in mixed)
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_gain_needs_to_know_every_channel(batch, count):
+    images, targets, mask = batch
+    settings = AugmentSettings(max_gain_db=1.0, db_channels=(True,) * count)
+    with pytest.raises(ValueError, match=f"db_channels has {count} entries for images of 2 channels"):
+        augment(make_keys(ROWS), images, targets, mask, settings)
+
+
+# Waveforms: many samples, one bin.
+
+
+def test_waveforms_are_shifted_masked_and_mixed_in_time():
+    waveforms = np.random.default_rng(0).uniform(0.1, 1, (4, 5003, 1, 1)).astype(np.float32)
+    targets, mask = np.eye(4, dtype=np.float32), np.ones(4)
+    shifted, _ = compiled(AugmentSettings(max_time_shift=0.5))(make_keys(4), waveforms, targets, mask)
+    for before, after in zip(waveforms[..., 0, 0], np.asarray(shifted)[..., 0, 0], strict=True):
+        shift = np.flatnonzero(after == before[0])
+        assert len(shift) == 1
+        np.testing.assert_array_equal(after, np.roll(before, shift[0]))
+    masked, _ = compiled(AugmentSettings(time_masks=1))(make_keys(4), waveforms, targets, mask)
+    assert 0 < (np.asarray(masked) == 0).sum(1).max() <= 500
+
+
+@pytest.mark.parametrize("max_mask", [0.1, 1.0])
+def test_frequency_mask_never_erases_a_waveform(max_mask):
+    waveforms, targets = np.ones((32, 100, 1, 1), np.float32), np.eye(32, dtype=np.float32)
+    settings = AugmentSettings(frequency_masks=3, max_frequency_mask=max_mask)
+    after, _ = compiled(settings)(make_keys(32), waveforms, targets, np.ones(32))
+    np.testing.assert_array_equal(after, waveforms)
+
+
 # Mixup.
 
 
@@ -206,6 +311,10 @@ def test_rows_and_keys_draw_differently(batch):
         ({"max_frequency_mask": float("nan")}, r"augment.max_frequency_mask"),
         ({"time_masks": -1}, r"augment.time_masks is -1; it cannot be negative"),
         ({"mixup_alpha": -0.3}, r"augment.mixup_alpha"),
+        ({"max_gain_db": -1.0}, r"augment.max_gain_db is -1.0; it must be 0 to 300"),
+        ({"max_gain_db": float("nan")}, r"augment.max_gain_db"),
+        ({"max_gain_db": float("inf")}, r"augment.max_gain_db"),
+        ({"range_db": 0.0}, r"spectral.range_db is 0.0; it must be above 0"),
     ],
 )
 def test_bad_settings_raise(fields, message):

@@ -136,3 +136,17 @@ def test_a_bad_value_names_its_field():
     config.optimizer.beta2 = 1.0
     with pytest.raises(UserError, match=r"config\.optimizer\.beta2 is 1\.0; it must be at least 0 and below 1"):
         check_config(config)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_gain_knows_which_channels_are_in_db(name):
+    config = get_config(name)
+    config.augment.max_gain_db, config.spectral.range_db = 6.0, 60.0
+    settings = step_settings(config, NUM_CLASSES).augment
+    assert settings.db_channels == tuple(not channel.endswith("_linear") for channel in config.spectral.channels)
+    assert (settings.max_gain_db, settings.range_db) == (6.0, 60.0)
+    config.model.name = "waveform"
+    assert step_settings(config, NUM_CLASSES).augment.db_channels == (False,)
+    config.augment.max_gain_db = -6.0
+    with pytest.raises(UserError, match=r"config\.augment\.max_gain_db is -6\.0; it must be 0 to 300"):
+        check_config(config)
