@@ -294,12 +294,13 @@ def test_draws_are_the_same_on_any_number_of_devices(batch, devices):
         np.testing.assert_allclose(np.concatenate([each[i] for each in split]), whole[i], rtol=1e-6)
 
 
-def test_rows_and_keys_draw_differently(batch):
+@pytest.mark.parametrize("settings", [AugmentSettings(max_time_shift=0.5), AugmentSettings(max_gain_db=6.0)])
+def test_rows_and_keys_draw_differently(batch, settings):
     images, targets, mask = batch
     same = np.broadcast_to(images[:1], images.shape)
-    after, _ = compiled(AugmentSettings(max_time_shift=0.5))(make_keys(ROWS), same, targets, mask)
+    after, _ = compiled(settings)(make_keys(ROWS), same, targets, mask)
     assert len({image.tobytes() for image in np.asarray(after)}) > ROWS / 2
-    again, _ = compiled(AugmentSettings(max_time_shift=0.5))(make_keys(ROWS, seed=1), same, targets, mask)
+    again, _ = compiled(settings)(make_keys(ROWS, seed=1), same, targets, mask)
     assert np.any(np.asarray(after) != np.asarray(again))
 
 

@@ -1,8 +1,7 @@
 """A one-dimensional residual network on raw waveforms: the baseline beside the networks on spectrograms.
 
-Long strided filters first, as in M5 (Dai et al., 2017, arXiv:1610.00087), then everything a quarter as long at each
-stage, as in SampleCNN (Lee et al., 2017, arXiv:1703.01789). Layers work on `[B, T, C]`: on CPU, XLA runs a
-convolution over one axis two to three times as fast as the same one over an axis and another of size 1.
+After M5 (Dai et al., 2017, arXiv:1610.00087): long strided filters first, then a quarter as many frames at each stage.
+Layers work on `[B, T, C]` and not on `[B, T, 1, C]`, which XLA convolves far more slowly on CPU.
 """
 
 import flax.linen as nn
