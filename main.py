@@ -21,6 +21,7 @@ MODES = {
     "train": "audiotag_jax.train",
     "prepare": "audiotag_jax.prepare",
     "evaluate": "audiotag_jax.evaluate",
+    "inspect": "audiotag_jax.inspect_checkpoint",
 }
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/VARIANT.py[:PRESET]")

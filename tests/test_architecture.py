@@ -16,13 +16,13 @@ LAYERS = [
     {"errors", "memory"},
     {"audio", "spectral", "augment", "losses", "metrics", "models"},  # leaves: third parties only
     {"progress"},
-    {"files"},
+    {"files", "array_table"},
     {"datasets", "optimizer", "workdir"},
     {"train_state", "input_pipeline", "submission"},
     {"steps", "checkpoint"},
     {"config_check"},
     {"experiment"},
-    {"evaluate", "prepare"},
+    {"evaluate", "prepare", "inspect_checkpoint"},
     {"train"},
 ]
 LEAVES = LAYERS[1]

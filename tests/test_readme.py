@@ -1,15 +1,20 @@
 """Every command of the README runs, shrunk, on small data laid out as the README says."""
 
 import csv
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+
+from audiotag_jax import checkpoint
+from audiotag_jax.steps import replicate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -77,5 +82,23 @@ def test_command_runs(clone, command):
         [sys.executable, *shlex.split(command)[1:], *SHRINK], cwd=clone, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    if "--mode=prepare" not in command:
-        assert "held out" in done.stdout
+    mode = re.search(r"--mode=(\w+)", command)
+    assert {"prepare": "spectrograms:", "inspect": ": parameters\n"}.get(mode and mode[1], "held out") in done.stdout
+
+
+def test_plain_orbax_opens_a_checkpoint_on_fewer_devices_than_wrote_it(tmp_path):
+    """The README's own lines, on one device; these tests have eight."""
+    kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
+    state = {"params": {"body": {"conv1": {"kernel": kernel}}}, "step": np.int32(7)}
+    saved = SimpleNamespace(step=7, arrays=lambda: replicate(state))
+    assert len(saved.arrays()["step"].devices()) == 8
+    with checkpoint.open_checkpoints(tmp_path / "runs/log_db-demo/fold_0") as manager:
+        checkpoint.save(manager, saved, {})
+    [block] = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "orbax" in block]
+    lines = block.strip().splitlines()
+    lines[-1] = f"print(jax.device_count(), *{lines[-1]}, *state['params']['body']['conv1']['kernel'].flat, sep=' ')"
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "2", "3", "0.0", "1.0", "2.0", "3.0", "4.0", "5.0"]
