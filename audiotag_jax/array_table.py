@@ -74,8 +74,9 @@ def format_verdict(title: str, rows_by_item: dict[str, Sequence[ArrayRow]]) -> l
     bad = [(f"{item}/{row.name}", row.num_bad) for item, rows in rows_by_item.items() for row in rows if row.num_bad]
     verdict = "all finite"
     if bad:
-        names = ", ".join(name for name, _ in bad[:MAX_NAMES]) + (", ..." if len(bad) > MAX_NAMES else "")
-        verdict = f"NaN or Inf: {sum(count for _, count in bad):,} values in {len(bad)} arrays <-- {names}"
+        more = f" and {len(bad) - MAX_NAMES} more arrays" if len(bad) > MAX_NAMES else ""
+        names = ", ".join(name for name, _ in bad[:MAX_NAMES])
+        verdict = f"<-- NaN or Inf: {sum(count for _, count in bad):,}, in {names}{more}"
     text = f"{title}: {', '.join(parts)}; {verdict}"
     return textwrap.wrap(text, NUM_COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 

@@ -102,11 +102,15 @@ def _check_readable(state: Path) -> None:
 
     Orbax reads all at once and, when one fails, leaves the others to complain on standard error for themselves.
     """
-    if (state / "manifest.ocdbt").exists():
-        files = {"driver": "file", "path": f"{state}/"}
-        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": files}).result()
-        for key in store.list().result():
-            store.read(key).result()
+    if not any(state.glob("*ocdbt*")):
+        return  # in another of orbax's formats
+    files = {"driver": "file", "path": f"{state}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": files}).result()
+    keys = store.list().result()
+    if not keys:
+        raise ValueError(f"{state / 'manifest.ocdbt'} is missing.")
+    for key in keys:
+        store.read(key).result()
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

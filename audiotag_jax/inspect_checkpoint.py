@@ -160,7 +160,7 @@ def read_metrics(path: Path) -> list[dict]:
 def nearest_metrics(records: Sequence[dict], step: int) -> dict[str, dict]:
     """Of each split the record with the highest step that is at most `step`; the later one of two."""
     past = sorted((record for record in records if record["step"] <= step), key=lambda record: record["step"])
-    return {record["split"]: record for record in past}
+    return dict(sorted({record["split"]: record for record in past}.items()))
 
 
 def format_metrics(record: dict) -> list[str]:

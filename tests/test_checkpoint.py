@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,8 @@ from audiotag_jax.optimizer import make_optimizer, make_phases
 from audiotag_jax.steps import replicate
 from audiotag_jax.train_state import create_train_state
 from configs import default
+
+ROOT = Path(__file__).parents[1]
 
 
 def make_state(step, seed, name="small", width=4, frozen_epochs=1):
@@ -212,3 +216,129 @@ def test_outsider_reads_it_with_plain_orbax(tmp_path, saved, states):
     assert result.stdout.split() == ["1", "30", "batch_stats", "opt_state", "params", "step"]
     kernel = np.load(tmp_path / "kernel.npy")
     np.testing.assert_array_equal(kernel, np.asarray(states[-1].params["head"]["linear1"]["kernel"]))
+
+
+# Without a template.
+
+
+@pytest.fixture
+def outside(saved, tmp_path):
+    """Runs a script that has imported checkpoint and been given a folder, in a process with one device."""
+
+    def run(script: str, *arguments) -> subprocess.CompletedProcess:
+        head = "import sys, jax, numpy as np, pathlib; from audiotag_jax import checkpoint\n"
+        command = [sys.executable, "-c", head + script, *map(str, arguments)]
+        environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+def test_arrays_are_read_without_template_on_one_device(outside, tmp_path, saved, states):
+    """Of a checkpoint that eight devices wrote: every array, bit for bit."""
+    script = (
+        "step, state, position = checkpoint.read_arrays(pathlib.Path(sys.argv[1]))\n"
+        "leaves = jax.tree.leaves(state)\n"
+        "assert {type(leaf) for leaf in leaves} == {np.ndarray}\n"
+        "np.savez(sys.argv[2], *leaves)\n"
+        "print(jax.device_count(), step, position, sorted(state))"
+    )
+    done = outside(script, saved / "checkpoints", tmp_path / "leaves.npz")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1 30 {'epoch': 30, 'batch': 0} ['batch_stats', 'opt_state', 'params', 'step']\n"
+    with np.load(tmp_path / "leaves.npz") as file:
+        leaves = [file[f"arr_{n}"] for n in range(len(file.files))]
+    _, state, _ = checkpoint.read_arrays(saved / "checkpoints")
+    read = jax.tree.unflatten(jax.tree.structure(state), leaves)
+    for name in ("params", "batch_stats", "step"):
+        assert_same(bits(read[name]), bits(getattr(states[-1], name)))
+    everything = [jax.tree.leaves(bits(tree)) for tree in (read, states[-1].arrays())]
+    assert sorted(leaf.tobytes() for leaf in everything[0]) == sorted(leaf.tobytes() for leaf in everything[1])
+
+
+def bits(tree):
+    return jax.tree.map(lambda leaf: np.array(leaf).view(np.int32), tree)
+
+
+def test_arrays_that_were_spread_over_devices_are_read_whole(outside, tmp_path):
+    """Each of eight devices holds an eighth; half precision and an empty part of the tree stay as they are."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("device",))
+    values = jax.device_put(np.arange(16.0).reshape(8, 2), jax.NamedSharding(mesh, jax.P("device")))
+    arrays = {"params": {"x": values, "half": jnp.full(3, 1.5, jnp.bfloat16), "none": {}}}
+    with checkpoint.open_checkpoints(tmp_path) as manager:
+        checkpoint.save(manager, SimpleNamespace(step=4, arrays=lambda: arrays), {"batch": 2})
+    script = (
+        "step, state, position = checkpoint.read_arrays(pathlib.Path(sys.argv[1]))\n"
+        "print(step, position, state['params']['x'].ravel().astype(int), state['params']['half'].dtype)"
+    )
+    done = outside(script, tmp_path / "checkpoints")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "4 {'batch': 2} [ 0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15] bfloat16\n"
+
+
+def test_arrays_of_an_earlier_step(saved, states):
+    step, state, position = checkpoint.read_arrays(saved / "checkpoints", 20)
+    assert (step, int(state["step"]), position["epoch"]) == (20, 20, 20)
+    assert_same(bits(state["params"]), bits(states[1].params))
+
+
+def test_steps_and_items_kept(copied):
+    _, root = copied
+    (root / "40.orbax-checkpoint-tmp").mkdir()
+    (root / "note.txt").write_text("")
+    (root / "30/metrics").mkdir()
+    assert checkpoint.kept_steps(root) == [20, 30]
+    assert checkpoint.kept_steps(root / "nowhere") == []
+    assert checkpoint.read_items(root, 30) == {
+        "metrics": None,
+        "position": {"epoch": 30, "batch": 0},
+        "state": None,
+    }
+
+
+def test_missing_steps_raise(tmp_path, saved):
+    with pytest.raises(UserError, match=r"no checkpoint of step 25; choose from 20, 30"):
+        checkpoint.read_arrays(saved / "checkpoints", 25)
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=r"holds no checkpoint\."):
+            checkpoint.read_arrays(folder)
+
+
+def test_reading_writes_nothing(copied):
+    _, root = copied
+    before = {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")]}
+    checkpoint.read_arrays(root)
+    assert {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")]} == before
+
+
+@pytest.mark.parametrize("name", ["state", "state/_METADATA", "state/d", "state/manifest.ocdbt"])
+def test_arrays_of_a_checkpoint_that_lacks_a_part_raise(copied, name):
+    _, root = copied
+    path = root / "30" / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError, match=r"checkpoints/30 is damaged, or was removed just now: .") as caught:
+        checkpoint.read_arrays(root)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_truncated_position_raises(copied):
+    _, root = copied
+    (root / "30/position/metadata").write_text('{"epoch": 3')
+    with pytest.raises(UserError, match=r"checkpoints/30 is damaged"):
+        checkpoint.read_arrays(root)
+
+
+def test_truncated_arrays_are_one_error_and_no_noise(outside, copied):
+    """Reads that run at once must not complain of each other on standard error."""
+    _, root = copied
+    largest = max((root / "30").rglob("d/*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:1000])
+    script = (
+        "from audiotag_jax.errors import UserError\n"
+        "try: checkpoint.read_arrays(pathlib.Path(sys.argv[1]))\n"
+        "except UserError as error: print(error)"
+    )
+    done = outside(script, root)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+    assert "checkpoints/30 is damaged" in done.stdout
