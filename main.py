@@ -7,13 +7,14 @@ import logging as python_logging
 import os
 import re
 import runpy
+import signal
 import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from audiotag_jax.errors import UserError
+from audiotag_jax.errors import Stopped, UserError
 from audiotag_jax.memory import keep_freed_memory
 
 # Mode: the module whose `run(config, workdir)` does it, imported on demand.
@@ -27,6 +28,9 @@ MODES = {
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/VARIANT.py[:PRESET]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; by default runs/VARIANT-PRESET")
 _MODE = flags.DEFINE_enum("mode", "train", list(MODES), "what to do")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes, or cluster")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many train together", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
@@ -40,9 +44,12 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--workdir {workdir} is a file; name a folder.")
         if _MODE.value == "train":
             keep_freed_memory()
+        _set_up_jax(config)
         importlib.import_module(MODES[_MODE.value]).run(config, workdir)
     except UserError as error:
         _stop(str(error))
+    except Stopped as stopped:
+        _stop(f"{stopped} The same command continues.", status=128 + signal.SIGTERM, at_once=True)
     except KeyboardInterrupt:
         _stop("Interrupted. The same command continues from what is whole.", status=130, at_once=True)
     except Exception as error:
@@ -50,6 +57,14 @@ def main(argv: list[str]) -> None:
         if not reason:
             raise
         _stop(f"{reason}\nMend that and run the same command: it continues from what is whole.", at_once=True)
+
+
+def _set_up_jax(config: ConfigDict) -> None:
+    from audiotag_jax import compilation, processes  # JAX is loaded for a run alone, not for a word of help
+
+    processes.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if config.train.compilation_cache:
+        compilation.keep_compiled(Path(config.dataset.prepared_dir) / "compiled")
 
 
 def _disk_trouble(error: Exception) -> str:

@@ -12,8 +12,10 @@ import tensorstore
 from audiotag_jax.errors import UserError
 from audiotag_jax.train_state import TrainState
 
+Manager = ocp.CheckpointManager
 
-def open_checkpoints(fold_dir: Path, max_to_keep: int = 2) -> ocp.CheckpointManager:
+
+def open_checkpoints(fold_dir: Path, max_to_keep: int = 2) -> Manager:
     """The manager of `fold_dir/checkpoints/STEP/`. A checkpoint cut off half-way is removed, never taken for whole."""
     options = ocp.CheckpointManagerOptions(
         max_to_keep=max_to_keep, cleanup_tmp_directories=True, enable_async_checkpointing=False, create=True
@@ -23,24 +25,27 @@ def open_checkpoints(fold_dir: Path, max_to_keep: int = 2) -> ocp.CheckpointMana
     )
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, position: dict) -> None:
-    """Writes the state under its step. `position` is JSON: where the input stands."""
-    arguments = ocp.args.Composite(state=ocp.args.StandardSave(state.arrays()), position=ocp.args.JsonSave(position))
+def save(manager: Manager, state: TrainState, position: dict) -> None:
+    """Writes the state under its step, once for all processes. `position` is JSON: where the input stands."""
+    arrays = jax.device_get(state.arrays())  # the same on all devices; as NumPy arrays it opens on any number of them
+    arguments = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(position))
     manager.save(int(state.step), args=arguments)
 
 
-def restore(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, dict]:
+def restore(manager: Manager, template: TrainState) -> tuple[TrainState, dict]:
     """The latest checkpoint as a state like `template`, and its position; the template itself and {} without one.
 
-    Raises UserError if the checkpoint does not fit the template.
+    Its arrays are NumPy's. Raises UserError if the checkpoint does not fit the template.
     """
     step = manager.latest_step()
     if step is None:
         return template, {}
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template.arrays())
+    abstract = jax.tree.map(lambda array: np.empty(array.shape, array.dtype), template.arrays())
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore())
     try:
+        _check_readable(manager.directory / str(step) / "state")
         restored = manager.restore(step, args=arguments)
+        _check_shapes(restored.state, abstract)
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         path = manager.directory / str(step)
@@ -97,20 +102,24 @@ def read_arrays(directory: Path, step: int | None = None) -> tuple[int, dict, di
     return step, state, read_items(directory, step).get("position") or {}
 
 
+def _check_shapes(state: dict, template: dict) -> None:
+    """Raises ValueError, naming the first, if arrays differ in shape: NumPy's are restored as they were stored."""
+    for (path, array), expected in zip(jax.tree.leaves_with_path(state), jax.tree.leaves(template), strict=True):
+        if np.shape(array) != np.shape(expected):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"{name} has shape {np.shape(array)}, not {np.shape(expected)}")
+
+
 def _check_readable(state: Path) -> None:
     """Reads every stored value in turn; raises ValueError at the first that is cut off or missing.
 
     Orbax reads all at once and, when one fails, leaves the others to complain on standard error for themselves.
     """
-    if not any(state.glob("*ocdbt*")):
-        return  # in another of orbax's formats
-    files = {"driver": "file", "path": f"{state}/"}
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": files}).result()
-    keys = store.list().result()
-    if not keys:
-        raise ValueError(f"{state / 'manifest.ocdbt'} is missing.")
-    for key in keys:
-        store.read(key).result()
+    if (state / "manifest.ocdbt").exists():
+        files = {"driver": "file", "path": f"{state}/"}
+        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": files}).result()
+        for key in store.list().result():
+            store.read(key).result()
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -6,12 +6,17 @@ import jax
 from ml_collections import ConfigDict
 
 from audiotag_jax.augment import AugmentSettings
-from audiotag_jax.datasets.prepare import clip_settings, spectral_settings
+from audiotag_jax.datasets.prepare import clip_settings, spectral_settings, trains_on_clips
 from audiotag_jax.errors import UserError
+from audiotag_jax.front_end import FrontEnd
+from audiotag_jax.input_pipeline import choose_place
 from audiotag_jax.models.build import Tagger, build_model
+from audiotag_jax.models.pretrained import IMAGENET
+from audiotag_jax.models.resnet import BODIES
 from audiotag_jax.spectral.features import CHANNELS, decibels
 from audiotag_jax.steps import AXIS, StepSettings
 
+IMAGENET_NETWORK = "resnext50_32x4d"  # whose weights are downloaded
 AT_LEAST_ONE = (
     "model.width",
     "train.batch_size",
@@ -30,8 +35,11 @@ NOT_NEGATIVE = (
     "train.frozen_epochs",
     "train.num_epochs",
     "train.evaluate_every_epochs",
+    "train.profile_steps",
     "optimizer.weight_decay",
     "dataset.num_threads",
+    "dataset.num_workers",
+    "dataset.margin_s",
 )
 BELOW_ONE = (
     "optimizer.warmup_fraction",
@@ -46,6 +54,7 @@ RULES = (
     (POSITIVE, lambda value: 0 < value < math.inf, "above 0 and finite"),
     (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
     (BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    (("train.unverified_weight",), lambda value: 0 <= value <= 1, "0 to 1"),
     (("seed", "dataset.fold_seed"), lambda value: 0 <= value < 2**32, "0 to 2^32 - 1"),
     (("dataset.num_folds",), lambda value: value >= 2, "at least 2"),
 )
@@ -63,14 +72,24 @@ def check_config(config: ConfigDict) -> None:
         raise UserError("config.train.frozen_epochs and config.train.num_epochs are both 0; there is nothing to train.")
     if any(type(fold) is not int for fold in config.train.folds):  # True would be an int, too
         raise UserError(f"config.train.folds is {config.train.folds}; give numbers of folds, such as (0,) or (0, 1).")
-    rows = -(-config.train.batch_size // jax.local_device_count())
+    rows = -(-config.train.batch_size // jax.device_count())
     if config.augment.mixup_alpha and rows % 2:
         raise UserError(
             f"config.train.batch_size {config.train.batch_size} gives a device {rows} clips, an odd number, and "
             "config.augment.mixup_alpha mixes them in pairs."
         )
+    if config.model.pretrained and config.model.init_from:
+        raise UserError("config.model.pretrained and config.model.init_from are both set; a network starts from one.")
+    if config.model.pretrained and config.model.name not in BODIES:
+        raise UserError(f"config.model.pretrained is for {', '.join(BODIES)}, not for {config.model.name}.")
+    if config.model.pretrained == IMAGENET and config.model.name != IMAGENET_NETWORK:
+        raise UserError(f"config.model.pretrained imagenet is {IMAGENET_NETWORK}; for others name a file of weights.")
+    if config.dataset.margin_s and not trains_on_clips(config):
+        raise UserError("config.dataset.margin_s needs config.dataset.on_the_fly: stored images have been cropped.")
+    if (config.model.name == "waveform") != (spectral_settings(config) is None):
+        raise UserError("config.model.name waveform and config.spectral.channels ('waveform',) go together.")
+    choose_place(config.dataset.input, 0)
     clip_settings(config)
-    spectral_settings(config)
     step_settings(config, num_classes=2)
     build_network(config, num_classes=2)
 
@@ -81,14 +100,25 @@ def step_settings(config: ConfigDict, num_classes: int) -> StepSettings:
         augment = AugmentSettings(**config.augment, db_channels=_db_channels(config), range_db=config.spectral.range_db)
     except ValueError as error:
         raise UserError(f"config.{error}") from error
-    return StepSettings(num_classes, config.optimizer.label_smoothing, augment)
+    return StepSettings(
+        num_classes, config.optimizer.label_smoothing, augment, front_end(config), config.train.unverified_weight
+    )
+
+
+def front_end(config: ConfigDict) -> FrontEnd:
+    """How the steps make images of their inputs; raises UserError on a bad value."""
+    length = round(config.dataset.duration_s * config.dataset.sample_rate_hz) if trains_on_clips(config) else None
+    spectral = spectral_settings(config) if trains_on_clips(config) else None
+    try:
+        return FrontEnd(length, spectral, config.model.normalization)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _db_channels(config: ConfigDict) -> tuple[bool, ...]:
     """For each channel of what the network sees, whether it is in dB."""
-    if config.model.name == "waveform":
-        return (False,)
-    return tuple(CHANNELS[name].loudness is decibels for name in spectral_settings(config).channels)
+    settings = spectral_settings(config)
+    return tuple(CHANNELS[name].loudness is decibels for name in settings.channels) if settings else (False,)
 
 
 def build_network(config: ConfigDict, num_classes: int) -> Tagger:

@@ -1,6 +1,6 @@
 """Logits of every clip once, and the summary of a run from its saved logits alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,15 @@ from audiotag_jax.datasets.prepare import report_problems
 from audiotag_jax.datasets.reader import Examples
 from audiotag_jax.errors import UserError
 from audiotag_jax.experiment import Experiment, open_experiment
-from audiotag_jax.files import locked, write_json, write_npz
-from audiotag_jax.input_pipeline import evaluation_batches
+from audiotag_jax.files import write_json, write_npz
+from audiotag_jax.input_pipeline import Batches, evaluation_order, read_ahead
 from audiotag_jax.metrics import SCORES, score_table
+from audiotag_jax.processes import is_first
 from audiotag_jax.progress import progress, say
+from audiotag_jax.steps import replicate
 from audiotag_jax.submission import average_predictions, load_predictions, write_submission
 from audiotag_jax.train_state import TrainState
-from audiotag_jax.workdir import check_unclaimed, claim, fold_dir, read_record
+from audiotag_jax.workdir import check_unclaimed, claim, fold_dir, held, read_record
 
 VALIDATION, TEST = "predictions.npz", "test_predictions.npz"
 
@@ -27,7 +29,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Mode `evaluate`: logits and summary anew from the last checkpoints of a trained run."""
     check_config(config)
     read_record(workdir)
-    with locked(workdir, "using"):
+    with held(workdir):
         check_unclaimed(workdir, config)
         experiment = open_experiment(config)
         claim(workdir, config, experiment.classes, experiment.dataset_dir.parent.name)
@@ -43,7 +45,7 @@ def _trained_state(experiment: Experiment, workdir: Path, fold: int) -> TrainSta
         state, _ = checkpoint.restore(manager, experiment.initial_state(fold))
     if int(state.step) != experiment.num_steps:
         raise UserError(f"Fold {fold} is at step {int(state.step)} of {experiment.num_steps}: train it first.")
-    return state
+    return replicate(state)
 
 
 def is_finished(experiment: Experiment, workdir: Path, fold: int) -> bool:
@@ -62,23 +64,26 @@ def save_predictions(experiment: Experiment, workdir: Path, fold: int, state: Tr
 
 
 def _save(path: Path, experiment: Experiment, state, examples: Examples, clips: np.ndarray, description: str) -> None:
-    batch_size = experiment.config.train.batch_size
-    logits = predict_logits(experiment.eval_step, state, examples, clips, batch_size, description)
+    logits = predict_logits(experiment, state, examples, clips, description)
     fields = {name: getattr(examples, name)[clips] for name in ("ids", "labels", "verified")}
-    write_npz(path, logits=logits, **fields)
+    if is_first():
+        write_npz(path, logits=logits, **fields)
 
 
 def predict_logits(
-    eval_step: Callable, state: TrainState, examples: Examples, clips: np.ndarray, batch_size: int, description: str
+    experiment: Experiment, state: TrainState, examples: Examples, clips: np.ndarray, description: str
 ) -> np.ndarray:
     """Logits `[n, K]` float32 of the clips at the n given indices, in their order; padding is dropped.
 
     Raises UserError if one is NaN or infinite.
     """
-    batches = evaluation_batches(examples, clips, batch_size)
+    batch_size = experiment.config.train.batch_size
+    order = evaluation_order(clips, batch_size)
+    resident = experiment.resident and examples is experiment.examples
+    batches = read_ahead(Batches(examples, order, batch_size, resident))
     rows = []
-    for indices, batch in progress(batches, -(-len(clips) // batch_size), description, "batches"):
-        logits = np.asarray(eval_step(state, batch))
+    for indices, batch in zip(order, progress(batches, len(order), description, "batches"), strict=True):
+        logits = np.asarray(experiment.eval_step(state, batch, experiment.data if resident else {}))
         rows.append(logits.reshape(-1, logits.shape[-1])[: len(indices)])
     logits = np.concatenate(rows)
     if not np.isfinite(logits).all():
@@ -91,6 +96,8 @@ def predict_logits(
 
 def conclude(experiment: Experiment, workdir: Path) -> None:
     """Writes and prints the summary of all finished folds, and a submission where the data has a test split."""
+    if not is_first():
+        return
     folds = [fold for fold in experiment.all_folds if is_finished(experiment, workdir, fold)]
     summary = summarize(experiment, workdir, folds)
     write_json(workdir / "summary.json", summary)

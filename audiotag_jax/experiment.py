@@ -10,10 +10,14 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from audiotag_jax import checkpoint
 from audiotag_jax.config_check import build_network, check_config, step_settings
 from audiotag_jax.datasets.prepare import prepare
 from audiotag_jax.datasets.reader import Examples, read_metadata, read_split
 from audiotag_jax.errors import UserError
+from audiotag_jax.front_end import to_images
+from audiotag_jax.initial_weights import initial_weights
+from audiotag_jax.input_pipeline import choose_place, resident_data
 from audiotag_jax.models.build import Tagger
 from audiotag_jax.optimizer import Phase, learning_rates, make_optimizer, make_phases
 from audiotag_jax.steps import pmapped_steps, replicate
@@ -28,6 +32,7 @@ class Experiment:
     dataset_dir: Path
     metadata: dict
     examples: Examples
+    resident: bool  # the inputs wait on the devices
     folds: tuple[int, ...]  # to hold out now
     all_folds: tuple[int, ...]  # of the data
     steps_per_epoch: int
@@ -50,13 +55,32 @@ class Experiment:
     def test_examples(self) -> Examples | None:
         return read_split(self.dataset_dir, "test")
 
+    @functools.cached_property
+    def data(self) -> dict:
+        """What the steps gather their batches from: all clips on every device, or nothing where they are read."""
+        return replicate(resident_data(self.examples)) if self.resident else {}
+
+    @functools.cached_property
+    def image_shape(self) -> tuple[int, ...]:
+        """[T, F, C] of what the network sees."""
+        inputs = jax.ShapeDtypeStruct((1, *self.examples.inputs.shape[1:]), self.examples.inputs.dtype)
+        front_end = step_settings(self.config, len(self.classes)).front_end
+        return jax.eval_shape(functools.partial(to_images, front_end=front_end), inputs).shape[1:]
+
     def key(self, fold: int) -> jax.Array:
         """The random key of a fold."""
         return jax.random.fold_in(jax.random.PRNGKey(self.config.seed), fold)
 
     def initial_state(self, fold: int) -> TrainState:
-        """The state before the first step, on all devices."""
-        return replicate(create_train_state(self.model, self.tx, self.examples.images.shape[1:], self.key(fold)))
+        """The state before the first step."""
+        return create_train_state(self.model, self.tx, self.image_shape, self.key(fold))
+
+    def starting_state(self, fold: int, manager: checkpoint.Manager) -> tuple[TrainState, dict]:
+        """The state to go on from, on all devices, and the input's position: the latest checkpoint's, or the first."""
+        state, position = checkpoint.restore(manager, self.initial_state(fold))
+        if not position:
+            state = initial_weights(state, self.config.model, fold)
+        return replicate(state), position
 
     def training_clips(self, fold: int) -> np.ndarray:
         """Indices of the clips outside the fold."""
@@ -87,6 +111,7 @@ def open_experiment(config: ConfigDict) -> Experiment:
         dataset_dir=dataset_dir,
         metadata=metadata,
         examples=examples,
+        resident=choose_place(config.dataset.input, examples.inputs.nbytes) == "device",
         folds=folds,
         all_folds=all_folds,
         steps_per_epoch=steps_per_epoch,

@@ -1,16 +1,34 @@
-"""Batches for the devices: shuffled and balanced for training, in order for evaluation, padded and masked for both."""
+"""Batches for the devices: shuffled and balanced for training, in order for evaluation, padded and masked for both.
 
-import queue
-import threading
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+Inputs wait in one of two places. On the devices, if they fit: a batch then is a list of indices, and the step gathers
+them there. Else on disk, from where grain's threads or processes read whole batches ahead. Both give the same numbers.
+"""
 
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+
+import grain
 import jax
 import numpy as np
+from absl import flags
 
 from audiotag_jax.datasets.reader import Examples
+from audiotag_jax.errors import UserError
 
-Item = TypeVar("Item")
+PLACES = ("auto", "device", "stream")
+_SHARE_OF_MEMORY = 0.25  # of a device, or of a host whose memory the devices are, that inputs may take
+_BATCHES_AHEAD = 4
+_THREADS = 4  # reading for one process
+
+
+def choose_place(place: str, num_bytes: int) -> str:
+    """`device` or `stream` for inputs of `num_bytes`, `auto` by size; raises UserError, listing them, on others."""
+    if place not in PLACES:
+        raise UserError(f"config.dataset.input is {place!r}; choose from {', '.join(PLACES)}.")
+    if place != "auto":
+        return place
+    return "device" if num_bytes <= _SHARE_OF_MEMORY * _memory_bytes() else "stream"
 
 
 def epoch_order(num_examples: int, num_batches: int, *, seed: int, fold: int, epoch: int) -> list[np.ndarray]:
@@ -23,48 +41,80 @@ def epoch_order(num_examples: int, num_batches: int, *, seed: int, fold: int, ep
     return np.array_split(order, num_batches)
 
 
-def training_batches(
-    examples: Examples,
-    indices: np.ndarray,
-    *,
-    batch_size: int,
-    steps_per_epoch: int,
-    first_step: int,
-    num_steps: int,
-    seed: int,
-    fold: int,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of steps first_step … num_steps - 1, made ahead of their use; `indices` are the fold's training clips."""
+@dataclasses.dataclass(frozen=True)
+class TrainingOrder:
+    """The clips of each step, as indices into the examples: `order[step]`; `clips` are the fold's training clips."""
 
-    def batches():
-        for step in range(first_step, num_steps):
-            epoch, place = divmod(step, steps_per_epoch)
-            if place == 0 or step == first_step:
-                order = epoch_order(len(indices), steps_per_epoch, seed=seed, fold=fold, epoch=epoch)
-            yield device_batch(examples, indices[order[place]], batch_size)
+    clips: np.ndarray
+    steps_per_epoch: int
+    num_steps: int
+    seed: int
+    fold: int
 
-    return prefetch(batches())
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        epoch, place = divmod(int(step), self.steps_per_epoch)
+        order = epoch_order(len(self.clips), self.steps_per_epoch, seed=self.seed, fold=self.fold, epoch=epoch)
+        return self.clips[order[place]]
 
 
-def evaluation_batches(
-    examples: Examples, indices: np.ndarray, batch_size: int
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """(indices, batch) in the order given, every clip once."""
-    starts = range(0, len(indices), batch_size)
-    chunks = (indices[start : start + batch_size] for start in starts)
-    return prefetch((chunk, device_batch(examples, chunk, batch_size)) for chunk in chunks)
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """This process's share of the batches in a sequence of index arrays, padded for its devices: `batches[i]`."""
+
+    examples: Examples
+    order: Sequence[np.ndarray]
+    batch_size: int
+    resident: bool  # inputs wait on the devices
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        return device_batch(self.examples, self.order[i], self.batch_size, self.resident)
 
 
-def device_batch(examples: Examples, indices: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
-    """The examples at `indices`, padded with zeros to `batch_size` rounded up to fill all devices: `[D, B / D, …]`."""
+def read_ahead(batches: Batches, first: int = 0, num_workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """The batches from number `first` on, made ahead of their use in threads, or in `num_workers` processes."""
+    if first >= len(batches):
+        return iter(())
+    threads = 1 if batches.resident else _THREADS
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, _BATCHES_AHEAD))
+    dataset = grain.MapDataset.source(batches)[first:].to_iter_dataset(options)
+    if num_workers and not batches.resident:
+        if not flags.FLAGS.is_parsed():  # grain asks absl, which in a notebook has never heard of a command line
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers, _BATCHES_AHEAD))
+    return iter(dataset)
+
+
+def evaluation_order(clips: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """The clips in the order given, `batch_size` at a time."""
+    return [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
+
+
+def device_batch(
+    examples: Examples, indices: np.ndarray, batch_size: int, resident: bool = False
+) -> dict[str, np.ndarray]:
+    """This process's rows `[D, B / D, …]` of the batch at `indices`, padded to fill all devices of all processes.
+
+    `mask` is 1 in real rows; beside it are `inputs`, `labels` and `verified`, zeros in padding, or, where inputs are
+    `resident` on the devices, `index` alone, 0 in padding.
+    """
     num_devices = jax.local_device_count()
-    rows = -(-batch_size // num_devices)
+    rows = -(-batch_size // jax.device_count())
+    share = slice(jax.process_index() * num_devices * rows, (jax.process_index() + 1) * num_devices * rows)
+    indices = indices[share]
     padding = rows * num_devices - len(indices)
-    batch = {
-        "images": examples.images[indices],
-        "labels": examples.labels[indices],
-        "mask": np.ones(len(indices), np.float32),
-    }
+    batch = {"mask": np.ones(len(indices), np.float32)}
+    if resident:
+        batch["index"] = indices.astype(np.int32)
+    else:
+        batch["inputs"] = examples.inputs[indices]
+        batch["labels"] = examples.labels[indices].astype(np.int32)
+        batch["verified"] = examples.verified[indices]
 
     def fill(values: np.ndarray) -> np.ndarray:
         values = np.pad(values, [(0, padding)] + [(0, 0)] * (values.ndim - 1))
@@ -73,38 +123,16 @@ def device_batch(examples: Examples, indices: np.ndarray, batch_size: int) -> di
     return {name: fill(values) for name, values in batch.items()}
 
 
-def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Yields the items, `depth` of them made ahead in a thread; an error in the thread is raised here."""
-    ready: queue.Queue = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-    end = object()
+def resident_data(examples: Examples) -> dict[str, np.ndarray]:
+    """What the steps gather batches from: `inputs`, `labels` and `verified` of all examples."""
+    labels = examples.labels.astype(np.int32)
+    return {"inputs": examples.in_memory().inputs, "labels": labels, "verified": examples.verified}
 
-    def put(entry) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(entry, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
 
-    def work():
-        try:
-            for item in items:
-                if not put((item, None)):
-                    return
-            put((end, None))
-        except BaseException as error:  # handed over to the consumer
-            put((end, error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is end:
-                return
-            yield item
-    finally:
-        stopped.set()
+def _memory_bytes() -> int:
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    # The devices of a host share its memory, and each holds all inputs.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()

@@ -67,6 +67,16 @@ def parameter_labels(params: dict) -> dict:
     return traverse_util.unflatten_dict({path: label(path) for path in flat})
 
 
+def group_norms(name: str, tree: dict) -> dict[str, jax.Array]:
+    """Euclidean norms of a tree shaped like the parameters: `NAME_norm` of all of it, `NAME_norm_GROUP` by group."""
+    flat, labels = (traverse_util.flatten_dict(each) for each in (tree, parameter_labels(tree)))
+    squares = dict.fromkeys(GROUPS, 0.0)
+    for path, values in flat.items():
+        squares[labels[path].removesuffix(_NORM)] += jnp.sum(values**2)
+    groups = {f"{name}_norm_{group}": jnp.sqrt(square) for group, square in squares.items()}
+    return {f"{name}_norm": jnp.sqrt(sum(squares.values()))} | groups
+
+
 def one_cycle(num_steps: int, start: float, peak: float, end: float, warmup_fraction: float) -> optax.Schedule:
     """Half a cosine from start to peak, then half a cosine to end (Smith & Topin, 2019, arXiv:1708.07120)."""
     warmup_steps = max(1, round(warmup_fraction * num_steps))

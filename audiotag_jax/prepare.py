@@ -15,4 +15,4 @@ def run(config: ConfigDict, workdir: Path) -> None:
     check_config(config)
     directory = prepare(config)
     report_problems(read_metadata(directory)["problems"], directory)
-    say(f"spectrograms: {directory}")
+    say(f"dataset: {directory}")

@@ -1,6 +1,7 @@
 """Training: every fold in one process, each continued from where it was interrupted."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -10,21 +11,24 @@ from ml_collections import ConfigDict
 
 from audiotag_jax import checkpoint
 from audiotag_jax.config_check import check_config
-from audiotag_jax.errors import UserError
+from audiotag_jax.errors import Stopped, UserError
 from audiotag_jax.evaluate import conclude, is_finished, predict_logits, save_predictions
 from audiotag_jax.experiment import Experiment, open_experiment
-from audiotag_jax.files import locked
-from audiotag_jax.input_pipeline import training_batches
+from audiotag_jax.input_pipeline import Batches, TrainingOrder, read_ahead
+from audiotag_jax.interruption import Watch, told_to_stop
 from audiotag_jax.metrics import label_ranks
+from audiotag_jax.processes import is_first, wait_for_all
 from audiotag_jax.progress import progress, say
 from audiotag_jax.train_state import TrainState
-from audiotag_jax.workdir import MetricsWriter, check_unclaimed, claim, fold_dir
+from audiotag_jax.workdir import MetricsWriter, check_unclaimed, claim, fold_dir, held
+
+_PROFILE_AFTER = 10  # steps of a process that a profile leaves out: they compile, and warm up
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
     check_config(config)
-    with locked(workdir, "using"):
+    with held(workdir):
         check_unclaimed(workdir, config)
         experiment = open_experiment(config)
         claim(workdir, config, experiment.classes, experiment.dataset_dir.parent.name)
@@ -32,16 +36,21 @@ def run(config: ConfigDict, workdir: Path) -> None:
             if is_finished(experiment, workdir, fold):
                 say(f"fold {fold}: finished before")
                 continue
-            save_predictions(experiment, workdir, fold, train_fold(experiment, workdir, fold))
+            state = train_fold(experiment, workdir, fold)
+            save_predictions(experiment, workdir, fold, state)
+            wait_for_all(f"end of fold {fold}")
         conclude(experiment, workdir)
 
 
 def train_fold(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
-    """The state after the last step of one fold; checkpoints and metrics are left on the way."""
+    """The state after the last step of one fold; checkpoints and metrics are left on the way.
+
+    Raises Stopped, with a checkpoint of the step it came to, if the process is told to end.
+    """
     config, num_steps = experiment.config, experiment.num_steps
     start = time.monotonic()
     with checkpoint.open_checkpoints(fold_dir(workdir, fold)) as manager:
-        state, position = checkpoint.restore(manager, experiment.initial_state(fold))
+        state, position = experiment.starting_state(fold, manager)
         first_step = int(state.step)
         if position:
             if position["epoch"] * experiment.steps_per_epoch + position["batch"] != first_step:
@@ -49,65 +58,106 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
             say(f"fold {fold}: continuing at step {first_step} of {num_steps}")
         clips, held_out = experiment.training_clips(fold), experiment.validation_clips(fold)
         say(f"fold {fold}: {num_steps} steps on {len(clips)} clips, {len(held_out)} held out; the first step compiles")
-        batches = training_batches(
-            experiment.examples,
-            clips,
-            batch_size=config.train.batch_size,
-            steps_per_epoch=experiment.steps_per_epoch,
-            first_step=first_step,
-            num_steps=num_steps,
-            seed=config.seed,
-            fold=fold,
-        )
+        order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, config.seed, fold)
+        batches = Batches(experiment.examples, order, config.train.batch_size, experiment.resident)
+        batches = read_ahead(batches, first_step, config.dataset.num_workers)
         batches = progress(batches, num_steps, f"training fold {fold}", "steps", first=first_step)
-        with MetricsWriter(workdir, fold, first_step) as writer:
-            state = _steps(experiment, fold, state, batches, manager, writer)
+        with MetricsWriter(workdir, fold, first_step, enabled=is_first()) as writer, told_to_stop() as stop:
+            loop = _Loop(experiment, workdir, fold, manager, writer)
+            state = loop.run(state, batches, stop)
     say(f"fold {fold}: {num_steps - first_step} steps in {time.monotonic() - start:.0f} s")
     return state
 
 
-def _steps(experiment: Experiment, fold: int, state, batches, manager, writer: MetricsWriter) -> TrainState:
-    train, key = experiment.config.train, experiment.key(fold)
-    waiting = None  # metrics are fetched one step late, so that the device never waits for the host
-    step = int(state.step)
-    for batch in batches:
-        state, metrics = experiment.train_step(state, batch, key)
-        step += 1
-        if waiting:
-            _log(experiment, writer, *waiting)
-        waiting = (step, metrics) if step % train.log_every_steps == 0 or step == experiment.num_steps else None
-        epoch, inside = divmod(step, experiment.steps_per_epoch)
-        if inside:
-            continue
-        if waiting:  # now, since a run continued from this epoch's checkpoint will not come to it again
-            _log(experiment, writer, *waiting)
-            waiting = None
-        last = step == experiment.num_steps
+class _Loop:
+    """The steps of one fold, and all that is done between them."""
+
+    def __init__(self, experiment: Experiment, workdir: Path, fold: int, manager, writer: MetricsWriter):
+        self.experiment, self.workdir, self.fold = experiment, workdir, fold
+        self.manager, self.writer, self.watch = manager, writer, Watch(manager, fold)
+        self.profiling = False
+
+    def run(self, state: TrainState, batches, stop: Callable[[], bool]) -> TrainState:
+        experiment, fold = self.experiment, self.fold
+        key, data = experiment.key(fold), experiment.data
+        self.clock, self.clock_step = time.monotonic(), int(state.step)
+        step = first_step = int(state.step)
+        waiting = None  # metrics are fetched one step late, so that the device never waits for the host
+        stop_flags = {told: np.full(jax.local_device_count(), told, np.float32) for told in (False, True)}
+        for batch in batches:
+            profiled = self._profile(step - first_step)
+            state, metrics = experiment.train_step(state, batch | {"stop": stop_flags[stop()]}, data, key)
+            step += 1
+            stopping = bool(waiting) and self._look(*waiting)
+            waiting = (step, metrics)
+            if profiled:
+                jax.block_until_ready(metrics)
+            ends_epoch = step % experiment.steps_per_epoch == 0
+            if ends_epoch or stopping:  # now, since a run continued from this checkpoint will not come to it again
+                stopping |= self._look(*waiting)
+                waiting = None
+            if ends_epoch:
+                self._end_epoch(state, step)
+            if stopping and step < experiment.num_steps:
+                if self.manager.latest_step() != step:
+                    self._save(state, step)
+                raise Stopped(f"Told to end: fold {fold} is saved at step {step}.")
+        self._profile(None)
+        return state
+
+    def _look(self, step: int, metrics: dict) -> bool:
+        """Whether a process was told to end at `step`; logs its metrics; raises UserError if they are not finite."""
+        train = self.experiment.config.train
+        stopping = self.watch.look(step, metrics)
+        if step % train.log_every_steps == 0 or step == self.experiment.num_steps:
+            self._log(step, metrics)
+        return stopping
+
+    def _log(self, step: int, metrics: dict) -> None:
+        experiment = self.experiment
+        values = {name: value for name, value in jax.device_get(metrics).items() if name != "watch"}
+        rates = experiment.rates.items()
+        values |= {f"learning_rate_{label}": rate(step - 1) for label, rate in rates if "_" not in label}
+        now, clips = time.monotonic(), len(experiment.training_clips(self.fold)) / experiment.steps_per_epoch
+        values["clips_per_second"] = clips * (step - self.clock_step) / max(now - self.clock, 1e-9)
+        self.clock, self.clock_step = now, step
+        self.watch.remember(step, values)
+        self.writer.write(step, "train", values)
+
+    def _end_epoch(self, state: TrainState, step: int) -> None:
+        experiment, train, start = self.experiment, self.experiment.config.train, time.monotonic()
+        epoch, last = step // experiment.steps_per_epoch, step == experiment.num_steps
         if train.evaluate_every_epochs and (epoch % train.evaluate_every_epochs == 0 or last):
-            scores = _validate(experiment, fold, state)
-            writer.write(step, "validation", scores)
-            say(f"fold {fold}, epoch {epoch}: validation " + ", ".join(f"{name} {scores[name]:.3f}" for name in scores))
+            scores = _validate(experiment, self.fold, state)
+            self.writer.write(step, "validation", scores)
+            told = ", ".join(f"{name} {scores[name]:.3f}" for name in scores)
+            say(f"fold {self.fold}, epoch {epoch}: validation {told}")
         if epoch % train.checkpoint_every_epochs == 0 or last:
-            checkpoint.save(manager, state, {"fold": fold, "epoch": epoch, "batch": inside})
-    return state
+            self._save(state, step)
+        self.clock += time.monotonic() - start  # throughput is that of training alone
 
+    def _save(self, state: TrainState, step: int) -> None:
+        epoch, inside = divmod(step, self.experiment.steps_per_epoch)
+        checkpoint.save(self.manager, state, {"fold": self.fold, "epoch": epoch, "batch": inside})
 
-def _log(experiment: Experiment, writer: MetricsWriter, step: int, metrics: dict) -> None:
-    if not np.isfinite(metrics["loss"]):
-        raise UserError(
-            f"The training diverged: the loss is {float(metrics['loss'])} at step {step}.\n"
-            "Train with a lower config.optimizer.learning_rate_high, in another --workdir."
-        )
-    rates = {f"learning_rate_{label}": rate(step - 1) for label, rate in experiment.rates.items() if "_" not in label}
-    writer.write(step, "train", jax.device_get(metrics | rates))
+    def _profile(self, steps_done: int | None) -> bool:
+        """Starts and ends the profile; whether this step is in it. None: the last step is done."""
+        wanted = self.experiment.config.train.profile_steps
+        last = _PROFILE_AFTER + wanted
+        if wanted and steps_done == _PROFILE_AFTER:
+            self.profiling = True
+            jax.profiler.start_trace(str(self.workdir / "profile" / f"fold_{self.fold}"))
+        if self.profiling and steps_done in (last, None):
+            self.profiling = False
+            jax.profiler.stop_trace()
+        return self.profiling
 
 
 def _validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str, float]:
     """Mean loss, accuracy and top-3 error of the held-out clips, for the learning curve alone."""
-    clips, examples = experiment.validation_clips(fold), experiment.examples
-    batch_size = experiment.config.train.batch_size
-    logits = predict_logits(experiment.eval_step, state, examples, clips, batch_size, f"validating fold {fold}")
-    labels = examples.labels[clips]
+    clips = experiment.validation_clips(fold)
+    logits = predict_logits(experiment, state, experiment.examples, clips, f"validating fold {fold}")
+    labels = experiment.examples.labels[clips]
     ranks = label_ranks(logits, labels)
     loss = -scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
     return {"loss": loss, "accuracy": np.mean(ranks == 0), "top3_error": np.mean(ranks >= 3)}

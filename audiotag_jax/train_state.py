@@ -20,6 +20,12 @@ class TrainState(train_state.TrainState):
         names = ("step", "params", "opt_state", "batch_stats")
         return {name: getattr(self, name) for name in names}
 
+    def updated(self, grads: dict, batch_stats: dict) -> tuple["TrainState", dict]:
+        """The state one step further, and what the optimizer added to the parameters."""
+        updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
+        params = optax.apply_updates(self.params, updates)
+        return self.replace(step=self.step + 1, params=params, opt_state=opt_state, batch_stats=batch_stats), updates
+
 
 def create_train_state(
     model: Tagger, tx: optax.GradientTransformation, image_shape: tuple[int, ...], key: jax.Array

@@ -1,6 +1,8 @@
 """The work directory of a run: whose it is, what it holds, and the record of its metrics."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from audiotag_jax.errors import UserError
-from audiotag_jax.files import write_atomic, write_json
+from audiotag_jax.files import locked, write_atomic, write_json
+from audiotag_jax.processes import is_first, wait_for_all
 
 # Fields that may differ when a run is continued: they change where data lies or what is kept, not what is computed.
 FREE_FIELDS = (
@@ -17,14 +20,26 @@ FREE_FIELDS = (
     "dataset.download",
     "dataset.prepared_dir",
     "dataset.num_threads",
+    "dataset.input",
+    "dataset.num_workers",
     "train.folds",
     "train.checkpoint_every_epochs",
+    "train.compilation_cache",
+    "train.profile_steps",
 )
 
 
 def fold_dir(workdir: Path, fold: int) -> Path:
     """Where the checkpoints and predictions of a fold lie."""
     return workdir / f"fold_{fold}"
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of the directory; of the processes of one run, the first does."""
+    with locked(workdir, "using") if is_first() else contextlib.nullcontext():
+        wait_for_all("work directory")
+        yield
 
 
 def check_unclaimed(workdir: Path, config: ConfigDict) -> None:
@@ -57,7 +72,9 @@ def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -
             "version of JAX or the kind of device changed.\nChoose another --workdir, or remove it."
         )
     record = {"config": json.loads(config.to_json()), "classes": classes, "dataset": dataset}
-    write_json(workdir / "config.json", record)
+    if is_first():
+        write_json(workdir / "config.json", record)
+    wait_for_all("claim")
 
 
 def read_record(workdir: Path) -> dict[str, Any]:
@@ -85,10 +102,12 @@ class MetricsWriter:
     What an interrupted run wrote after `first_step`, the step it continues from, is taken out first.
     """
 
-    def __init__(self, workdir: Path, fold: int, first_step: int):
+    def __init__(self, workdir: Path, fold: int, first_step: int, enabled: bool = True):
+        self._fold, self._enabled = fold, enabled
+        if not enabled:  # another process writes
+            return
         from tensorboardX import SummaryWriter  # it loads torch where that is installed, so only a run pays for it
 
-        self._fold = fold
         path = workdir / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _is_before(line, fold, first_step)]
@@ -98,6 +117,8 @@ class MetricsWriter:
 
     def write(self, step: int, split: str, values: dict[str, Any]) -> None:
         """Records scalars after `step` steps; `split` is "train" or "validation"."""
+        if not self._enabled:
+            return
         scalars = {name: float(np.asarray(value)) for name, value in values.items()}
         self._lines.write(json.dumps({"fold": self._fold, "step": step, "split": split, **scalars}) + "\n")
         self._lines.flush()
@@ -108,8 +129,9 @@ class MetricsWriter:
         return self
 
     def __exit__(self, *error):
-        self._lines.close()
-        self._events.close()
+        if self._enabled:
+            self._lines.close()
+            self._events.close()
 
 
 def _is_before(line: str, fold: int, step: int) -> bool:

@@ -23,6 +23,10 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     dataset.duration_s = 2.0  # crop of each clip, centred on its loudest half second
     dataset.num_folds = 5  # where the source has no folds of its own
     dataset.fold_seed = 0  # of these folds
+    dataset.input = "auto"  # where inputs wait: device (in its memory), stream (on disk), or auto, by their size
+    dataset.num_workers = 0  # processes that read a stream; 0: threads of this one
+    dataset.on_the_fly = False  # spectrograms are computed in each step, from the clips
+    dataset.margin_s = 0.0  # on the fly: by so much clips are longer than the random crops taken of them
 
     config.spectral = spectral = ConfigDict()
     spectral.channels = ("log_db",)  # AXIS_LOUDNESS (linear, log, mel; linear, db), hires_q1, _q2, _q4, _q8
@@ -38,6 +42,9 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     model.width = 24  # channels of the first stage of "small", half those of "waveform"
     model.dropout = 0.33  # before the last layer of the head; half of it before the hidden one
     model.dtype = "float32"  # of the activations: float32 or bfloat16
+    model.pretrained = ""  # weights of the body: a .safetensors or .pth file, or imagenet, which is downloaded
+    model.init_from = ""  # weights of body and, where it fits, head: a checkpoint of another run; {fold}: its number
+    model.normalization = "none"  # of images in [0, 1]: none, or imagenet, the mean and deviation of its pictures
 
     config.train = train = ConfigDict()
     train.batch_size = 64  # clips over all devices
@@ -47,6 +54,9 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     train.log_every_steps = 10  # lines of metrics.jsonl
     train.evaluate_every_epochs = 0  # validation loss in metrics.jsonl; 0: only after the last epoch
     train.checkpoint_every_epochs = 1
+    train.unverified_weight = 1.0  # in the loss, of clips whose labels nobody has checked
+    train.compilation_cache = True  # compiled steps are kept in dataset.prepared_dir, for the next run
+    train.profile_steps = 0  # so many steps, after the first ten, are profiled to WORKDIR/profile
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.frozen_learning_rate = 3e-3  # one-cycle peak of the frozen phase
@@ -73,6 +83,17 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
 
     PRESETS[preset](config)
     return config
+
+
+def _imagenet(config: ConfigDict) -> None:
+    """The recipe of the earlier study: FSDKaggle2018, from ImageNet's weights; the other fields are as above."""
+    config.model.pretrained = "imagenet"
+    config.model.normalization = "imagenet"
+    config.train.frozen_epochs = 5
+    config.train.num_epochs = 10
+    config.optimizer.frozen_learning_rate = 3e-3
+    config.optimizer.learning_rate_low = 6e-4
+    config.optimizer.learning_rate_high = 6e-2
 
 
 def _augment(config: ConfigDict) -> None:
@@ -131,4 +152,11 @@ def _demo(config: ConfigDict) -> None:
     config.train.checkpoint_every_epochs = 5
 
 
-PRESETS = {"fsdkaggle2018": _augment, "esc50": _esc50, "esc10": _esc10, "folder": _folder, "demo": _demo}
+PRESETS = {
+    "fsdkaggle2018": _augment,
+    "imagenet": _imagenet,
+    "esc50": _esc50,
+    "esc10": _esc10,
+    "folder": _folder,
+    "demo": _demo,
+}

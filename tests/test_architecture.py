@@ -13,14 +13,14 @@ PACKAGE = ROOT / "audiotag_jax"
 
 # A module may import those of a lower number only; parts of a package may import each other.
 LAYERS = [
-    {"errors", "memory"},
+    {"errors", "memory", "compilation"},
     {"audio", "spectral", "augment", "losses", "metrics", "models"},  # leaves: third parties only
-    {"progress"},
-    {"files", "array_table"},
+    {"progress", "processes"},
+    {"files", "array_table", "front_end"},
     {"datasets", "optimizer", "workdir"},
     {"train_state", "input_pipeline", "submission"},
     {"steps", "checkpoint"},
-    {"config_check"},
+    {"config_check", "interruption", "initial_weights"},
     {"experiment"},
     {"evaluate", "prepare", "inspect_checkpoint"},
     {"train"},

@@ -95,8 +95,7 @@ def test_round_trip_is_bit_equal(saved, states):
     assert position == {"epoch": 30, "batch": 0}
     assert_same(host(restored), host(states[-1]))
     assert len(jax.tree.leaves(restored.opt_state)) > 100
-    placed = [jax.tree.map(lambda leaf: leaf.sharding, each.arrays()) for each in (restored, template)]
-    assert placed[0] == placed[1]  # so that the compiled step takes it
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(restored.arrays()))  # to be placed anywhere
 
 
 def test_checkpoint_does_not_follow_a_state_that_is_used_up(tmp_path):
@@ -135,7 +134,6 @@ def test_checkpoint_moves_to_another_number_of_devices(saved, states):
     one = jax.device_put(jax.device_get(make_state(0, seed=1)), jax.devices()[0])
     restored, _ = restore(saved, one)
     assert_same(host(restored), host(states[-1]))
-    assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(restored.params))
 
 
 # Interrupted writes and deletions.

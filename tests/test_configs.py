@@ -24,7 +24,7 @@ from configs import default
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "default")
-PRESETS = ("fsdkaggle2018", "esc50", "esc10", "folder", "demo")
+PRESETS = ("fsdkaggle2018", "imagenet", "esc50", "esc10", "folder", "demo")
 NUM_CLASSES = 5
 
 
@@ -54,13 +54,15 @@ def test_unknown_preset(name):
 
 
 def test_a_variant_changes_its_name_and_channels_alone():
-    """All else must be equal where variants are compared."""
+    """All else must be equal where variants are compared; waveforms take another network, and no picture's weights."""
     for preset in PRESETS:
         fields = [get_config(name, preset).to_dict() for name in VARIANTS]
         names = {each.pop("name") for each in fields}
         channels = {each["spectral"].pop("channels") for each in fields}
         assert len(names) == len(channels) == len(VARIANTS)
-        assert all(each == fields[0] for each in fields)
+        for each in fields[1:]:
+            same = each if each["model"]["name"] != "waveform" else each | {"model": fields[0]["model"]}
+            assert same == fields[0]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -88,47 +90,102 @@ def test_network_and_optimizer(preset):
 
 
 @functools.cache
-def compiled(channels: int):
-    """Configuration, model, optimizer and steps of a shrunk run: one for all variants of so many channels."""
-    config = get_config("log_db", "folder")
-    config.model.width = 4
-    config.train.num_epochs = 1
+def compiled(name: str, channels: int):
+    """Configuration, model, optimizer and steps of a shrunk run: one for all variants of one network and channels."""
+    config = shrunk(name)
     phases = make_phases(config, steps_per_epoch=4)
     model, tx = build_network(config, NUM_CLASSES), make_optimizer(config, phases)
-    shape = (32, 32, channels)
-    steps = pmapped_steps(step_settings(config, NUM_CLASSES))
-    return shape, model, tx, learning_rates(config, phases), steps
+    return model, tx, learning_rates(config, phases), pmapped_steps(step_settings(config, NUM_CLASSES))
+
+
+def shrunk(name: str) -> ConfigDict:
+    config = get_config(name, "folder")
+    config.spectral.num_frames = config.spectral.num_bins = 32
+    config.dataset.duration_s = 0.3
+    config.model.width = 4
+    config.train.num_epochs = 1
+    return config
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_trains_a_step(name):
-    """Its own images of noise, through a shrunk network, the last three clips being padding."""
-    config = get_config(name, "folder")
-    config.spectral.num_frames = config.spectral.num_bins = 32
-    config.dataset.duration_s = 0.3
-    waveforms = np.random.default_rng(0).standard_normal((16, clip_settings(config).length_samples))
-    images = np.asarray(spectrograms(jnp.asarray(waveforms, jnp.float32), spectral_settings(config)))
-    assert images.shape == (16, 32, 32, len(config.spectral.channels))
-    assert 0 <= images.min() < images.max() == 1
-    shape, model, tx, rates, (train_step, eval_step) = compiled(images.shape[-1])
+    """Its own images of noise, or the noise itself, through a shrunk network, the last three clips being padding."""
+    config = shrunk(name)
+    inputs = np.random.default_rng(0).standard_normal((16, clip_settings(config).length_samples)).astype(np.float32)
+    settings = spectral_settings(config)
+    if settings:
+        inputs = np.asarray(spectrograms(jnp.asarray(inputs), settings)).astype(np.float16)
+        assert inputs.shape == (16, 32, 32, len(config.spectral.channels))
+        assert 0 <= inputs.min() < inputs.max() == 1
+    shape = inputs.shape[1:] if settings else (inputs.shape[1], 1, 1)
+    alike = name if not settings else "log_db" if shape[-1] == 1 else "mix_q1_q4_q8"
+    model, tx, rates, (train_step, eval_step) = compiled(alike, shape[-1])
     state = replicate(create_train_state(model, tx, shape, jax.random.PRNGKey(0)))
     before = jax.tree.map(np.array, state.params)
     rows = 16 // jax.local_device_count()
     batch = {
-        "images": images.astype(np.float16).reshape(-1, rows, *shape),
+        "inputs": inputs.reshape(-1, rows, *inputs.shape[1:]),
         "labels": (np.arange(16) % NUM_CLASSES).reshape(-1, rows),
         "mask": (np.arange(16) < 13).astype(np.float32).reshape(-1, rows),
+        "verified": np.ones((16 // rows, rows), bool),
+        "stop": np.zeros(16 // rows, np.float32),
     }
-    state, metrics = train_step(state, batch, jax.random.PRNGKey(1))
+    state, metrics = train_step(state, batch, {}, jax.random.PRNGKey(1))
     assert rates["head"](0) > 0
     assert int(state.step) == 1
     assert 0.5 < float(metrics["loss"]) < 10
     moved = jax.tree.map(lambda old, new: bool(np.any(old != np.asarray(new))), before, state.params)
     assert all(jax.tree.leaves(moved["head"])) and moved["body"]["conv1"]["kernel"]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
-    logits = np.asarray(eval_step(state, batch))
+    logits = np.asarray(eval_step(state, batch, {}))
     assert logits.shape == (jax.local_device_count(), rows, NUM_CLASSES)
     assert np.isfinite(logits).all()
+
+
+def test_the_earlier_study_s_recipe():
+    """Every field of it, as published; the image sizes are those of all presets."""
+    config = get_config("log_db", "imagenet")
+    expected = {
+        "model": {"name": "resnext50_32x4d", "pretrained": "imagenet", "normalization": "imagenet", "dropout": 0.33},
+        "train": {"batch_size": 64, "frozen_epochs": 5, "num_epochs": 10},
+        "optimizer": {
+            "frozen_learning_rate": 3e-3,
+            "learning_rate_low": 6e-4,
+            "learning_rate_high": 6e-2,
+            "warmup_fraction": 0.25,
+            "start_divisor": 25.0,
+            "end_divisor": 1e5,
+            "momentum_high": 0.95,
+            "momentum_low": 0.85,
+            "epsilon": 1e-8,
+            "weight_decay": 0.01,
+            "label_smoothing": 0.0,
+        },
+    }
+    for section, fields in expected.items():
+        assert {name: config[section][name] for name in fields} == fields
+    assert not any(config.augment[name] for name in config.augment if not name.startswith(("max_time_m", "max_freq")))
+    assert config.dataset.source == "fsdkaggle2018"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model.pretrained": "x.pth", "model.init_from": "runs/a"}, "both set"),
+        ({"model.pretrained": "x.pth"}, "pretrained is for resnet18, .*, not for small"),
+        ({"model.pretrained": "imagenet", "model.name": "resnet50"}, "imagenet is resnext50_32x4d"),
+        ({"model.name": "waveform"}, "go together"),
+        ({"model.normalization": "mean"}, "choose from none, imagenet"),
+        ({"dataset.margin_s": 1.0}, "needs config.dataset.on_the_fly"),
+        ({"dataset.input": "host"}, "choose from auto, device, stream"),
+        ({"train.unverified_weight": 1.5}, "must be 0 to 1"),
+    ],
+)
+def test_values_that_do_not_go_together(fields, message):
+    config = get_config("log_db", "demo")
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=message):
+        check_config(config)
 
 
 def test_a_bad_value_names_its_field():
@@ -143,10 +200,9 @@ def test_a_gain_knows_which_channels_are_in_db(name):
     config = get_config(name)
     config.augment.max_gain_db, config.spectral.range_db = 6.0, 60.0
     settings = step_settings(config, NUM_CLASSES).augment
-    assert settings.db_channels == tuple(not channel.endswith("_linear") for channel in config.spectral.channels)
+    in_db = (not channel.endswith(("_linear", "waveform")) for channel in config.spectral.channels)
+    assert settings.db_channels == tuple(in_db)
     assert (settings.max_gain_db, settings.range_db) == (6.0, 60.0)
-    config.model.name = "waveform"
-    assert step_settings(config, NUM_CLASSES).augment.db_channels == (False,)
     config.augment.max_gain_db = -6.0
     with pytest.raises(UserError, match=r"config\.augment\.max_gain_db is -6\.0; it must be 0 to 300"):
         check_config(config)

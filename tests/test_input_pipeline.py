@@ -1,14 +1,22 @@
 """Batches: every example once, in an order that the step alone determines, padded for the devices."""
 
-import threading
-import time
-
 import jax
 import numpy as np
 import pytest
 
-from audiotag_jax.datasets.reader import Examples
-from audiotag_jax.input_pipeline import device_batch, epoch_order, evaluation_batches, prefetch, training_batches
+from audiotag_jax import input_pipeline
+from audiotag_jax.datasets.reader import Examples, Stored
+from audiotag_jax.errors import UserError
+from audiotag_jax.input_pipeline import (
+    Batches,
+    TrainingOrder,
+    choose_place,
+    device_batch,
+    epoch_order,
+    evaluation_order,
+    read_ahead,
+    resident_data,
+)
 
 NUM_CLIPS = 83
 NUM_DEVICES = jax.local_device_count()
@@ -27,15 +35,15 @@ def real_labels(batch):
     """The labels of a batch's real rows, in the order of the global batch."""
     flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in batch.items()}
     real = flat["mask"] > 0
-    np.testing.assert_array_equal(flat["images"][real][:, 0, 0, 0], flat["labels"][real] + 1)
+    np.testing.assert_array_equal(flat["inputs"][real][:, 0, 0, 0], flat["labels"][real] + 1)
     return flat["labels"][real].tolist()
 
 
-def take(examples, first_step, num_steps, indices=None, **changed):
+def take(examples, first_step, num_steps, indices=None, *, batch_size=16, num_workers=0, **changed):
     indices = np.flatnonzero(examples.folds != 0) if indices is None else indices
-    settings = {"batch_size": 16, "steps_per_epoch": 5, "seed": 3, "fold": 0} | changed
-    batches = training_batches(examples, indices, first_step=first_step, num_steps=num_steps, **settings)
-    return [real_labels(batch) for batch in batches]
+    order = TrainingOrder(indices, **{"steps_per_epoch": 5, "num_steps": num_steps, "seed": 3, "fold": 0} | changed)
+    batches = Batches(examples, order, batch_size, resident=False)
+    return [real_labels(batch) for batch in read_ahead(batches, first_step, num_workers)]
 
 
 # The order of an epoch.
@@ -106,13 +114,13 @@ def test_batches_are_padded_and_masked(examples, batch_size, count):
     indices = np.random.default_rng(0).permutation(NUM_CLIPS)[:count]
     batch = device_batch(examples, indices, batch_size)
     rows = -(-batch_size // NUM_DEVICES)
-    assert batch["images"].shape == (NUM_DEVICES, rows, 4, 3, 1)
+    assert batch["inputs"].shape == (NUM_DEVICES, rows, 4, 3, 1)
     assert batch["labels"].shape == batch["mask"].shape == (NUM_DEVICES, rows)
-    assert batch["images"].dtype == np.float16  # cast on the device: half the transfer
+    assert batch["inputs"].dtype == np.float16  # cast on the device: half the transfer
     assert real_labels(batch) == indices.tolist()
     flat_mask = batch["mask"].reshape(-1)
     np.testing.assert_array_equal(flat_mask, np.arange(rows * NUM_DEVICES) < count)  # real rows first
-    for name in ("images", "labels"):
+    for name in ("inputs", "labels", "verified"):
         assert not batch[name].reshape(rows * NUM_DEVICES, -1)[count:].any()
 
 
@@ -123,84 +131,57 @@ def test_eight_devices():
 @pytest.mark.parametrize("batch_size", [1, 16, 30, 83, 200])
 def test_evaluation_covers_every_index_once_in_order(examples, batch_size):
     indices = np.random.default_rng(0).permutation(NUM_CLIPS)[:60]
-    seen, shapes = [], set()
-    for chunk, batch in evaluation_batches(examples, indices, batch_size):
+    order, seen, shapes = evaluation_order(indices, batch_size), [], set()
+    for chunk, batch in zip(order, read_ahead(Batches(examples, order, batch_size, resident=False)), strict=True):
         assert real_labels(batch) == chunk.tolist()
         seen += chunk.tolist()
-        shapes.add(batch["images"].shape)
+        shapes.add(batch["inputs"].shape)
     assert seen == indices.tolist()
     assert len(shapes) == 1  # one compilation
 
 
 def test_evaluation_of_nothing(examples):
-    assert list(evaluation_batches(examples, np.arange(0), 16)) == []
+    order = evaluation_order(np.arange(0), 16)
+    assert list(read_ahead(Batches(examples, order, 16, resident=False))) == []
 
 
-# Prefetching.
+# Where inputs wait.
 
 
-def wait_for_threads(count, limit_s=5.0):
-    """True once no more than `count` threads live."""
-    end = time.monotonic() + limit_s
-    while threading.active_count() > count:
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
+def test_resident_batches_are_indices_into_the_data(examples):
+    indices = np.random.default_rng(0).permutation(NUM_CLIPS)[:29]
+    streamed = device_batch(examples, indices, 32)
+    resident = device_batch(examples, indices, 32, resident=True)
+    assert resident.keys() == {"index", "mask"}
+    np.testing.assert_array_equal(resident["mask"], streamed["mask"])
+    real = streamed["mask"] > 0
+    for name, values in resident_data(examples).items():
+        np.testing.assert_array_equal(values[resident["index"]][real], streamed[name][real])
 
 
-def test_prefetch_keeps_order_and_ends():
-    before = threading.active_count()
-    assert list(prefetch(iter(range(100)))) == list(range(100))
-    assert list(prefetch([])) == []
-    assert list(prefetch([None, None])) == [None, None]
-    assert wait_for_threads(before)
+def test_worker_processes_read_the_same(examples):
+    assert take(examples, 3, 8, num_workers=2) == take(examples, 3, 8)
 
 
-def test_prefetch_works_ahead_but_not_far():
-    made = []
-    items = prefetch((made.append(i) or i for i in range(100)), depth=3)
-    assert made == []  # nothing before the first is asked for
-    assert next(items) == 0
-    deadline = time.monotonic() + 5
-    while len(made) < 5 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.2)
-    assert len(made) == 5  # the one handed over, 3 in the queue, 1 waiting for a place
-    items.close()
+def test_an_error_while_reading_is_raised(examples):
+    broken = Examples(examples.ids, examples.inputs[:20], examples.labels, examples.folds, examples.verified)
+    with pytest.raises(IndexError):
+        take(broken, 0, 5)
 
 
-def test_prefetch_raises_the_error_after_the_items_before_it():
-    def items():
-        yield 1
-        yield 2
-        raise RuntimeError("bad clip 7")
-
-    before = threading.active_count()
-    seen = []
-    with pytest.raises(RuntimeError, match="bad clip 7"):
-        for item in prefetch(items()):
-            seen.append(item)
-    assert seen == [1, 2]
-    assert wait_for_threads(before)
+def test_place_is_chosen_by_size(monkeypatch):
+    monkeypatch.setattr(input_pipeline, "_memory_bytes", lambda: 1000)
+    assert [choose_place("auto", size) for size in (0, 250, 251)] == ["device", "device", "stream"]
+    assert choose_place("device", 10**12) == "device"
+    assert choose_place("stream", 0) == "stream"
+    with pytest.raises(UserError, match="choose from auto, device, stream"):
+        choose_place("host", 0)
 
 
-def test_prefetch_stops_when_its_consumer_leaves():
-    before = threading.active_count()
-    made = []
-    for item in prefetch(made.append(i) or i for i in range(10_000)):
-        if item == 3:
-            break
-    assert wait_for_threads(before)
-    count = len(made)
-    assert count < 10
-    time.sleep(0.1)
-    assert len(made) == count
+def test_memory_is_known():
+    assert 2**26 < input_pipeline._memory_bytes() < 2**50
 
 
-def test_prefetch_stops_when_its_consumer_fails():
-    before = threading.active_count()
-    with pytest.raises(ZeroDivisionError):
-        for item in prefetch(range(10_000)):
-            _ = 1 / (item - 2)
-    assert wait_for_threads(before)
+def test_stored_inputs_know_their_size(tmp_path):
+    stored = Stored(tmp_path, "train", "image", (10, 4, 3, 1), np.dtype(np.float16))
+    assert stored.nbytes == 10 * 4 * 3 * 2

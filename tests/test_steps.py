@@ -12,6 +12,7 @@ import pytest
 import scipy.special
 
 from audiotag_jax.augment import AugmentSettings
+from audiotag_jax.front_end import FrontEnd, normalize
 from audiotag_jax.models.build import build_model
 from audiotag_jax.optimizer import make_optimizer, make_phases, parameter_labels
 from audiotag_jax.steps import AXIS, StepSettings, pmapped_steps, replicate, train_step
@@ -20,7 +21,11 @@ from configs import default
 
 ROWS, CLASSES, IMAGE_SHAPE, DEVICES = 32, 5, (32, 32, 1), 8
 EVERYTHING = StepSettings(
-    CLASSES, 0.1, AugmentSettings(max_time_shift=0.5, time_masks=1, frequency_masks=1, mixup_alpha=0.3)
+    CLASSES,
+    0.1,
+    AugmentSettings(max_time_shift=0.5, time_masks=1, frequency_masks=1, mixup_alpha=0.3),
+    FrontEnd(normalization="imagenet"),
+    unverified_weight=0.5,
 )
 KEY = jax.random.key(1)
 
@@ -36,11 +41,12 @@ def make_batch(seed, real, padding=0.0):
     images = rng.uniform(size=(ROWS, *IMAGE_SHAPE)).astype(np.float16)
     labels = rng.integers(0, CLASSES, ROWS)
     images[real:], labels[real:] = padding, 0
-    return {"images": images, "labels": labels, "mask": mask}
+    return {"inputs": images, "labels": labels, "mask": mask, "verified": labels % 2 == 0}
 
 
 def spread(batch, devices=DEVICES):
-    return {name: values.reshape(devices, -1, *values.shape[1:]) for name, values in batch.items()}
+    batch = {name: values.reshape(devices, -1, *values.shape[1:]) for name, values in batch.items()}
+    return batch | {"stop": np.zeros(devices, np.float32)}
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +92,11 @@ def compiled(state):
     first, batch = replicate(jax.tree.map(np.copy, state)), spread(make_batch(0, 29))
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        call("first evaluation", evaluate, first, batch)
-        second, _ = call("first step", train, first, batch, KEY)
-        third, _ = call("second step", train, second, batch, KEY)
-        call("evaluation after steps", evaluate, third, batch)
-        call("third step", train, third, batch, KEY)
+        call("first evaluation", evaluate, first, batch, {})
+        second, _ = call("first step", train, first, batch, {}, KEY)
+        third, _ = call("second step", train, second, batch, {}, KEY)
+        call("evaluation after steps", evaluate, third, batch, {})
+        call("third step", train, third, batch, {}, KEY)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     return Compiled(train, evaluate, counts)
@@ -107,7 +113,9 @@ def run(train, state, batches, devices=DEVICES):
     state = replicate(jax.tree.map(np.copy, state)) if devices > 1 else jax.device_put(state)
     metrics = []
     for batch in batches:
-        state, scalars = train(state, spread(batch, devices), KEY)
+        state, scalars = train(state, spread(batch, devices), {}, KEY)
+        scalars["watch"].block_until_ready()
+        np.testing.assert_array_equal(scalars.pop("watch"), [1, 1, 0])
         metrics.append({name: float(value) for name, value in scalars.items()})
     return jax.device_get(state), metrics
 
@@ -123,7 +131,7 @@ def largest_difference(a, b):
 def single():
     """The training step over one device, everything on."""
     step = partial(train_step, settings=EVERYTHING)
-    return jax.pmap(step, AXIS, in_axes=(None, 0, None), out_axes=(None, None), devices=jax.devices()[:1])
+    return jax.pmap(step, AXIS, in_axes=(None, 0, None, None), out_axes=(None, None), devices=jax.devices()[:1])
 
 
 @pytest.mark.parametrize("real", [32, 29, 28])
@@ -173,7 +181,7 @@ def test_step_is_plain_differentiation_of_the_real_rows(plain_state, plain_step)
     real = 13
     batch = make_batch(0, real, padding=1e3)
     after, [metrics] = run(plain_step, plain_state, [batch])
-    images, labels = batch["images"][:real].astype(np.float32), batch["labels"][:real]
+    images, labels = batch["inputs"][:real].astype(np.float32), batch["labels"][:real]
 
     def loss(params):
         variables = {"params": params, "batch_stats": plain_state.batch_stats}
@@ -194,7 +202,7 @@ def test_step_is_plain_differentiation_of_the_real_rows(plain_state, plain_step)
 
 def test_batch_of_padding_changes_no_statistic_and_gives_no_nan(plain_state, plain_step):
     after, [metrics] = run(plain_step, plain_state, [make_batch(0, 0, padding=1e3)])
-    assert metrics == {"loss": 0, "accuracy": 0, "gradient_norm": 0}
+    assert {name for name, value in metrics.items() if value} <= {name for name in metrics if "update" in name}
     assert largest_difference(after.batch_stats, plain_state.batch_stats) == 0
     assert largest_difference(after.params, plain_state.params) < 1e-5  # weight decay alone
     assert after.step == 1
@@ -205,13 +213,14 @@ def test_loss_falls_on_a_fixed_batch(plain_state, plain_step):
     _, metrics = run(plain_step, plain_state, [make_batch(0, 29)] * 10)
     losses = [each["loss"] for each in metrics]
     assert losses[-1] < 0.5 * losses[0]
-    assert metrics[0] == pytest.approx({"loss": 1.91771, "accuracy": 8 / 29, "gradient_norm": 15.8368}, rel=2e-3)
+    first = {name: metrics[0][name] for name in ("loss", "accuracy", "gradient_norm")}
+    assert first == pytest.approx({"loss": 1.91771, "accuracy": 8 / 29, "gradient_norm": 15.8368}, rel=2e-3)
 
 
 def test_draws_depend_on_key_and_step(state, compiled):
     def loss(state, key):
         state = replicate(jax.tree.map(np.copy, state))
-        return float(compiled.train(state, spread(make_batch(0, 32)), key)[1]["loss"])
+        return float(compiled.train(state, spread(make_batch(0, 32)), {}, key)[1]["loss"])
 
     first = loss(state, KEY)
     assert loss(state, KEY) == first
@@ -228,13 +237,13 @@ def test_evaluation_ignores_padding_and_dropout(state, compiled):
     on_devices = replicate(state.replace(batch_stats=stats))
 
     def logits(padding):
-        raw = np.asarray(compiled.evaluate(on_devices, spread(make_batch(0, 29, padding))))
+        raw = np.asarray(compiled.evaluate(on_devices, spread(make_batch(0, 29, padding)), {}))
         assert raw.shape == (DEVICES, ROWS // DEVICES, CLASSES)
         assert raw.dtype == np.float32
         return raw.reshape(ROWS, CLASSES)[:29]
 
     np.testing.assert_array_equal(logits(padding=1e3), logits(padding=0.0))
-    images = jnp.asarray(make_batch(0, 29)["images"][:29], jnp.float32)
+    images = normalize(jnp.asarray(make_batch(0, 29)["inputs"][:29], jnp.float32), EVERYTHING.front_end)
     apply = jax.jit(partial(make_model(0.0, None).apply, train=False))
     plain = apply({"params": state.params, "batch_stats": stats}, images)
     np.testing.assert_allclose(logits(padding=0.0), plain, rtol=1e-4, atol=1e-4)
@@ -250,12 +259,72 @@ def test_steps_compile_once(compiled):
 
 def test_steps_use_up_their_state_and_add_no_device_axis(state, compiled):
     first = replicate(jax.tree.map(np.copy, state))
-    second, metrics = compiled.train(first, spread(make_batch(0, 29)), KEY)
-    third, _ = compiled.train(second, spread(make_batch(1, 29)), KEY)
+    second, metrics = compiled.train(first, spread(make_batch(0, 29)), {}, KEY)
+    third, _ = compiled.train(second, spread(make_batch(1, 29)), {}, KEY)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((second.params, second.batch_stats)))
     shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), each.arrays()) for each in (state, third)]
     assert shapes[0] == shapes[1]
     leaves = jax.tree.leaves(third.arrays())
     assert all(leaf.sharding.is_fully_replicated and len(leaf.devices()) == DEVICES for leaf in leaves)
-    assert all(np.shape(value) == () for value in metrics.values())
+    assert {name: np.shape(value) for name, value in metrics.items() if np.shape(value)} == {"watch": (3,)}
     assert int(third.step) == 2
+
+
+# What the loop watches, and where inputs wait.
+
+
+def test_gathering_on_the_devices_is_the_same(state, compiled):
+    """Bit for bit: a batch of indices into resident data, and the rows themselves."""
+    order = np.random.default_rng(0).permutation(ROWS)[:29]
+    whole = make_batch(0, ROWS)
+    index = np.zeros(ROWS, np.int32)
+    index[:29] = order
+    mask = (np.arange(ROWS) < 29).astype(np.float32)
+    rows = {name: values[index] * (mask.reshape(-1, *[1] * (values.ndim - 1)) > 0) for name, values in whole.items()}
+    data = replicate({name: values for name, values in whole.items() if name != "mask"})
+
+    def step(batch, data):
+        start = replicate(jax.tree.map(np.copy, state))
+        after, metrics = compiled.train(start, spread(batch), data, KEY)
+        logits = compiled.evaluate(after, spread(batch), data).reshape(ROWS, CLASSES)[:29]
+        return jax.device_get((after.arrays(), metrics, logits))
+
+    streamed = step(rows | {"mask": mask}, {})
+    gathered = step({"index": index, "mask": mask}, data)
+    assert jax.tree.all(jax.tree.map(np.array_equal, streamed, gathered))
+
+
+def test_watch_says_what_is_not_finite_and_who_wants_to_stop(plain_state, plain_step):
+    def watch(batch, stop=0):
+        flags = {"stop": (np.arange(DEVICES) < stop).astype(np.float32)}
+        state = replicate(jax.tree.map(np.copy, plain_state))
+        return plain_step(state, spread(batch) | flags, {}, KEY)[1]["watch"].tolist()
+
+    good, bad = make_batch(0, 29), make_batch(0, 29)
+    bad["inputs"][3, 5, 7, 0] = np.nan
+    padding = make_batch(0, 29)
+    padding["inputs"][31] = np.nan
+    assert watch(good, stop=3) == [1, 1, 3]
+    assert watch(bad) == [0, 0, 0]
+    assert watch(padding)[1] == 1  # nobody looks at padding
+
+
+def test_norms_by_group_add_up(plain_state, plain_step):
+    _, [metrics] = run(plain_step, plain_state, [make_batch(0, 29)])
+    for kind in ("gradient", "update"):
+        squares = [metrics[f"{kind}_norm_{group}"] ** 2 for group in ("early", "late", "head")]
+        np.testing.assert_allclose(metrics[f"{kind}_norm"] ** 2, sum(squares), rtol=1e-5)
+    assert metrics["update_norm_head"] > 0
+
+
+def test_unverified_clips_weigh_less(plain_state):
+    """Weight 0 is leaving them out of the loss; the mean is over weights, so that the step keeps its size."""
+    step = pmapped_steps(StepSettings(CLASSES, unverified_weight=0.0))[0]
+    batch = make_batch(0, 29)
+    _, [metrics] = run(step, plain_state, [batch])
+    variables = {"params": plain_state.params, "batch_stats": plain_state.batch_stats}
+    images = jnp.asarray(batch["inputs"][:29], jnp.float32)
+    logits, _ = make_model(0.0, None).apply(variables, images, train=True, mutable=["batch_stats"])
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"][:29])
+    expected = np.asarray(losses)[batch["verified"][:29]].mean()
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)

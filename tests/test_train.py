@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
-import itertools
 import json
+import os
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -15,8 +17,8 @@ import soundfile
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from audiotag_jax import evaluate, train
-from audiotag_jax.errors import UserError
+from audiotag_jax import checkpoint, evaluate, train
+from audiotag_jax.errors import Stopped, UserError
 from audiotag_jax.files import locked
 from configs import log_db
 
@@ -125,12 +127,22 @@ def assert_same_run(workdir: Path, other: Path) -> None:
             assert one.keys() == two.keys()
             for field in one:
                 np.testing.assert_array_equal(one[field], two[field])
-    for name in ("summary.json", "submission.csv", "metrics.jsonl", "config.json"):
+    for name in ("summary.json", "submission.csv", "config.json"):
         assert (workdir / name).read_text() == (other / name).read_text()
+    assert metrics(workdir) == metrics(other)
 
 
-def watched(monkeypatch, interrupt_at: int | None = None) -> list[int]:
-    """Counts the training steps of the runs to come, and interrupts before one of them; returns the counter."""
+def metrics(workdir: Path) -> list[dict]:
+    """The lines of the metrics without the one number that is never the same."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "clips_per_second"} for line in lines]
+
+
+def watched(monkeypatch, interrupt_at: int | None = None, after: Callable = lambda steps, result: result) -> list[int]:
+    """Counts the training steps of the runs to come, and interrupts before one of them; returns the counter.
+
+    `after(steps, result)` may change what a step returns.
+    """
     steps, opened = [], train.open_experiment
 
     def open_experiment(config):
@@ -140,7 +152,7 @@ def watched(monkeypatch, interrupt_at: int | None = None) -> list[int]:
             if len(steps) == interrupt_at:
                 raise KeyboardInterrupt
             steps.append(len(steps))
-            return experiment.train_step(*arguments)
+            return after(len(steps), experiment.train_step(*arguments))
 
         return dataclasses.replace(experiment, train_step=step)
 
@@ -178,6 +190,9 @@ def test_metrics(finished):
             frozen = line["step"] <= NUM_STEPS // 2
             assert (line["learning_rate_early"] == 0) == frozen
             assert line["learning_rate_head"] > 0
+            assert line["clips_per_second"] > 0
+            for kind in ("gradient", "update"):
+                assert all(line[f"{kind}_norm_{group}"] > 0 for group in ("early", "late", "head"))
 
 
 def test_every_clip_is_held_out_once(finished, rows):
@@ -278,6 +293,93 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, config, tmp_pat
     assert_same_run(workdir, finished)
 
 
+@pytest.mark.parametrize("place", ["device", "stream"])
+def test_told_to_end_it_saves_and_continues(config, tmp_path, monkeypatch, place):
+    """SIGTERM in the middle of an epoch of four steps, with inputs gathered on the devices and read from disk."""
+    config.train.batch_size, config.augment.mixup_alpha = 8, 0.0
+    config.train.folds = (0,)
+    whole, workdir = tmp_path / "whole", tmp_path / "run"
+    train.run(config, whole)
+    config.dataset.input = place
+
+    def tell(steps, result):
+        if steps == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched, pytest.raises(Stopped, match="fold 0 is saved at step 7"):
+        watched(patched, after=tell)
+        train.run(config, workdir)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (workdir / "fold_0" / "checkpoints" / "7").is_dir()  # told after 5, known to the step that follows
+    steps = watched(monkeypatch)
+    train.run(config, workdir)
+    assert len(steps) == 16 - 7
+    jax.tree.map(np.testing.assert_array_equal, last_state(workdir, 0), last_state(whole, 0))
+    assert metrics(workdir) == metrics(whole)
+    np.testing.assert_array_equal(
+        load(workdir / "fold_0/predictions.npz")["logits"], load(whole / "fold_0/predictions.npz")["logits"]
+    )
+
+
+def test_numbers_that_are_not_finite_stop_the_run(config, tmp_path, monkeypatch):
+    """Poisoned after step 5: step 6 is named, and the last checkpoint before it, which stays the latest."""
+
+    def poison(steps, result):
+        state, scalars = result
+        if steps == 5:
+            state = state.replace(params=jax.tree.map(lambda values: values * np.float32("nan"), state.params))
+        return state, scalars
+
+    watched(monkeypatch, after=poison)
+    with pytest.raises(UserError, match=r"at step 6: .*loss.*; last good checkpoint: .*/4\.\nSuspected: .*rate"):
+        train.run(config, tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run/fold_0/checkpoints").iterdir()) == ["4"]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last_state(tmp_path / "run", 0)))
+
+
+def test_starting_from_another_run(finished, config, tmp_path):
+    """Body and head of a run with the same classes."""
+    config.model.init_from = f"{finished}/fold_{{fold}}"
+    state, _ = starting_state(config, tmp_path, fold=1)
+    end = last_state(finished, 1)
+    for part, other in ((state.params, end["params"]), (state.batch_stats, end["batch_stats"])):
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(part), other)
+    assert int(state.step) == 0
+
+
+def test_starting_from_another_network(finished, config, tmp_path):
+    config.model.init_from = str(finished / "fold_0")
+    config.model.width = 6
+    with pytest.raises(UserError, match=r"config\.model\.init_from: the body in .* is another network's"):
+        starting_state(config, tmp_path, fold=0)
+
+
+def starting_state(config, tmp_path, fold):
+    with checkpoint.open_checkpoints(tmp_path / "new") as manager:
+        return train.open_experiment(config).starting_state(fold, manager)
+
+
+def test_spectrograms_on_the_fly(finished, config, tmp_path):
+    """Without a margin the network sees what the stored images hold but for their rounding to half precision."""
+    config.dataset.on_the_fly = True
+    config.train.folds = (0,)
+    train.run(config, tmp_path / "run")
+    first, other = metrics(tmp_path / "run")[0], metrics(finished)[0]
+    assert first["loss"] == pytest.approx(other["loss"], rel=1e-2)
+    assert first["loss"] != other["loss"]
+    record = read_json(tmp_path / "run/config.json")
+    assert (Path(config.dataset.prepared_dir) / "audiotag_clips" / record["dataset"]).is_dir()
+
+
+def test_a_margin_gives_other_crops_in_every_epoch(config, tmp_path):
+    config.dataset.on_the_fly, config.dataset.margin_s = True, 0.1
+    experiment = train.open_experiment(config)
+    assert experiment.examples.inputs.shape[1:] == (1600,)
+    assert experiment.image_shape == (32, 32, 1)
+
+
 def test_a_run_that_stopped_before_its_predictions(copied, finished, config, monkeypatch):
     for name in ("fold_1/predictions.npz", "summary.json", "submission.csv"):
         (copied / name).unlink()
@@ -356,7 +458,7 @@ def test_two_runs_do_not_share_a_directory(copied, config):
 
 
 def test_a_diverged_run_says_so(finished, config):
-    experiment = train.open_experiment(config)
-    nan = itertools.repeat(np.full((1, 16, len(CLASSES)), np.nan, np.float32))
+    nan = np.full((1, 16, len(CLASSES)), np.nan, np.float32)
+    experiment = dataclasses.replace(train.open_experiment(config), eval_step=lambda *_: nan)
     with pytest.raises(UserError, match=r"diverged.*\n.*learning_rate_high"):
-        evaluate.predict_logits(lambda *_: next(nan), None, experiment.examples, np.arange(3), 16, "evaluating")
+        evaluate.predict_logits(experiment, None, experiment.examples, np.arange(3), "evaluating")

@@ -27,9 +27,14 @@ from audiotag_jax.files import locked
 from audiotag_jax.progress import say
 from audiotag_jax.spectral.features import SpectralSettings
 
+WAVEFORM = ("waveform",)  # the channels of a configuration without spectrograms
+
 
 def prepare(config: ConfigDict) -> Path:
-    """The folder of the configuration's spectrogram dataset, made if it is not there yet."""
+    """The folder of the dataset that the configuration trains on, made if it is not there yet.
+
+    It holds spectrograms, or clips where they become spectrograms on the fly, or stay waveforms.
+    """
     dataset = config.dataset
     source = open_source(
         dataset.source,
@@ -40,16 +45,27 @@ def prepare(config: ConfigDict) -> Path:
         download=dataset.download,
     )
     clips_dir = prepare_clips(source, clip_settings(config), Path(dataset.prepared_dir), dataset.num_threads)
+    if trains_on_clips(config):
+        return clips_dir
     return prepare_spectrograms(clips_dir, spectral_settings(config), Path(dataset.prepared_dir))
 
 
+def trains_on_clips(config: ConfigDict) -> bool:
+    """Whether a configuration's steps take waveforms, and not images."""
+    return config.dataset.on_the_fly or tuple(config.spectral.channels) == WAVEFORM
+
+
 def clip_settings(config: ConfigDict) -> ClipSettings:
-    """The clip settings of a configuration; raises UserError on a bad value."""
-    return _settings(ClipSettings, sample_rate_hz=config.dataset.sample_rate_hz, duration_s=config.dataset.duration_s)
+    """The settings of a configuration's clips dataset; raises UserError on a bad value."""
+    dataset = config.dataset
+    margin_s = dataset.margin_s if trains_on_clips(config) else 0.0
+    return _settings(ClipSettings, sample_rate_hz=dataset.sample_rate_hz, duration_s=dataset.duration_s + margin_s)
 
 
-def spectral_settings(config: ConfigDict) -> SpectralSettings:
-    """The spectral settings of a configuration; raises UserError on a bad value."""
+def spectral_settings(config: ConfigDict) -> SpectralSettings | None:
+    """The spectral settings of a configuration, None for plain waveforms; raises UserError on a bad value."""
+    if tuple(config.spectral.channels) == WAVEFORM:
+        return None
     fields = {**config.spectral, "channels": tuple(config.spectral.channels)}
     return _settings(SpectralSettings, sample_rate_hz=config.dataset.sample_rate_hz, **fields)
 

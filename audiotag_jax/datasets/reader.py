@@ -1,22 +1,53 @@
 """Reads a prepared dataset without TensorFlow."""
 
 import dataclasses
+import functools
+import math
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+_CHUNK = 256  # records read at once
+_ABOUT = ("id", "label", "fold", "verified")  # fields of any clip
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """The images or waveforms of a split as they lie on disk, read where they are asked for: `stored[indices]`."""
+
+    directory: Path
+    split: str
+    name: str  # "image" or "waveform"
+    shape: tuple[int, ...]  # with the number of clips in front, as an array's
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        records = _source(self.directory, self.split, (self.name,)).__getitems__([int(i) for i in indices])
+        return np.stack([record[self.name] for record in records]) if records else np.empty((0, *self.shape[1:]))
+
+    def load(self) -> np.ndarray:
+        """All of them, in memory."""
+        values = np.empty(self.shape, self.dtype)
+        for start in range(0, len(values), _CHUNK):
+            values[start : start + _CHUNK] = self[np.arange(start, min(start + _CHUNK, len(values)))]
+        return values
+
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """One split of a spectrogram dataset, in the dataset's order: by clip id.
+    """One split of a prepared dataset, in the dataset's order: by clip id.
 
-    `ids` `[n]` str, `images` `[n, T, F, C]` float16 in [0, 1], `labels` `[n]` int (-1: none), `folds` `[n]` int (-1 in
-    the test split), `verified` `[n]` bool.
+    `ids` `[n]` str, `labels` `[n]` int (-1: none), `folds` `[n]` int (-1 in the test split), `verified` `[n]` bool.
+    `inputs` are images `[n, T, F, C]` float16 in [0, 1] or waveforms `[n, N]` float32, in memory or `Stored`.
     """
 
     ids: np.ndarray
-    images: np.ndarray
+    inputs: np.ndarray | Stored
     labels: np.ndarray
     folds: np.ndarray
     verified: np.ndarray
@@ -24,26 +55,41 @@ class Examples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def in_memory(self) -> "Examples":
+        """The same, its inputs read."""
+        return dataclasses.replace(self, inputs=self.inputs.load()) if isinstance(self.inputs, Stored) else self
 
-def read_split(directory: Path, split: str, chunk: int = 256) -> Examples | None:
-    """The examples of `split`, all in memory; None if the dataset has no such split."""
+
+def read_split(directory: Path, split: str) -> Examples | None:
+    """The examples of `split`, their inputs still on disk; None if the dataset has no such split."""
     builder = tfds.builder_from_directory(directory)
     if split not in builder.info.splits:
         return None
-    source = builder.as_data_source(split)
-    images = np.empty((len(source), *builder.info.features["image"].shape), np.float16)
-    ids, labels, folds, verified = [], [], [], []
-    for start in range(0, len(source), chunk):
-        records = source.__getitems__(list(range(start, min(start + chunk, len(source)))))
-        for offset, record in enumerate(records):
-            images[start + offset] = record["image"]
-            ids.append(record["id"].decode())
-            labels.append(record["label"])
-            folds.append(record["fold"])
-            verified.append(record["verified"])
-    return Examples(np.array(ids), images, np.array(labels), np.array(folds), np.array(verified, bool))
+    source = _source(directory, split, _ABOUT)
+    about = {name: [] for name in _ABOUT}
+    for start in range(0, len(source), _CHUNK):
+        for record in source.__getitems__(list(range(start, min(start + _CHUNK, len(source))))):
+            for name in _ABOUT:
+                about[name].append(record[name])
+    name = "image" if "image" in builder.info.features else "waveform"
+    feature = builder.info.features[name]
+    return Examples(
+        ids=np.array([clip_id.decode() for clip_id in about["id"]]),
+        inputs=Stored(directory, split, name, (len(source), *feature.shape), np.dtype(feature.np_dtype)),
+        labels=np.array(about["label"]),
+        folds=np.array(about["fold"]),
+        verified=np.array(about["verified"], bool),
+    )
 
 
 def read_metadata(directory: Path) -> dict:
     """The metadata a builder stored beside the examples: classes, number of folds, settings, problems."""
     return dict(tfds.builder_from_directory(directory).info.metadata)
+
+
+@functools.lru_cache(maxsize=8)
+def _source(directory: Path, split: str, names: tuple[str, ...]):
+    """A data source that decodes the named fields alone."""
+    builder = tfds.builder_from_directory(directory)
+    unwanted = {name: tfds.decode.SkipDecoding() for name in builder.info.features if name not in names}
+    return builder.as_data_source(split, decoders=unwanted)

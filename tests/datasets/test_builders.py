@@ -102,12 +102,12 @@ def test_spectrograms_hold_every_clip_in_order(source, prepared):
     clips_dir = prepare_clips(source, CLIPS, prepared, 2)
     directory = prepare_spectrograms(clips_dir, IMAGES, prepared)
     for split, number in (("train", 8), ("test", 3)):
-        examples = read_split(directory, split, chunk=3)
+        examples = read_split(directory, split).in_memory()
         waveforms = np.stack([record["waveform"] for record in data_source(clips_dir, split)])
         assert examples.ids.tolist() == ids(clips_dir, split)
-        assert examples.images.shape == (number, 8, 8, 1)
-        assert examples.images.dtype == np.float16
-        np.testing.assert_allclose(examples.images, spectrograms(waveforms, IMAGES), atol=1e-3)
+        assert examples.inputs.shape == (number, 8, 8, 1)
+        assert examples.inputs.dtype == np.float16
+        np.testing.assert_allclose(examples.inputs, spectrograms(waveforms, IMAGES), atol=1e-3)
         records = list(data_source(clips_dir, split))
         for name, values in (("label", examples.labels), ("fold", examples.folds), ("verified", examples.verified)):
             assert values.tolist() == [record[name] for record in records]
@@ -155,7 +155,7 @@ def test_an_unreadable_recording(source, prepared, how):
     assert [bool(waveform.any()) for waveform in waveforms] == [True, False, True]
     images = prepare_spectrograms(directory, IMAGES, prepared)
     assert read_metadata(images)["problems"] == problems
-    assert not read_split(images, "test").images[1].any()
+    assert not read_split(images, "test").in_memory().inputs[1].any()
 
 
 @pytest.mark.parametrize(("how", "reason"), [("silent", "silent"), ("truncated", "truncated")])
@@ -167,8 +167,8 @@ def test_a_doubtful_recording_is_kept_and_listed(source, prepared, how, reason):
     assert [(each["id"], each["outcome"]) for each in problems] == [("train_02.wav", KEPT), ("test_01.wav", KEPT)]
     assert all(reason in each["reason"] for each in problems)
     assert (len(ids(directory)), len(ids(directory, "test"))) == (8, 3)
-    examples = read_split(prepare_spectrograms(directory, IMAGES, prepared), "train")
-    assert np.isfinite(examples.images).all()
+    examples = read_split(prepare_spectrograms(directory, IMAGES, prepared), "train").in_memory()
+    assert np.isfinite(examples.inputs).all()
 
 
 def test_no_training_recording_can_be_read(source, prepared):

@@ -1,0 +1,66 @@
+"""From the inputs that a dataset holds to what a network sees, inside the jitted step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from audiotag_jax.spectral.features import SpectralSettings, spectrograms
+
+# Of the RGB pictures that torchvision's and timm's weights were trained on, in [0, 1].
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALIZATIONS = ("none", "imagenet")
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """What happens to inputs before the network; without `length_samples` they are images already."""
+
+    length_samples: int | None = None  # of the crop that is taken of each waveform
+    spectral: SpectralSettings | None = None  # of the images made of crops; None: the crops themselves
+    normalization: str = "none"  # or "imagenet"
+
+    def __post_init__(self):
+        if self.normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f"Unknown model.normalization {self.normalization!r}; choose from {', '.join(NORMALIZATIONS)}."
+            )
+
+
+def to_images(inputs: jax.Array, front_end: FrontEnd, keys: jax.Array | None = None) -> jax.Array:
+    """Images [B, T, F, C] float32 of stored images, or of waveforms [B, N].
+
+    Waveforms are cropped at random, with one of `keys` [B] each, or in their middle without keys. A crop that stays a
+    waveform becomes an image [N, 1, 1] of one bin, over its own peak, in [-1, 1].
+    """
+    if front_end.length_samples is None:
+        return inputs.astype(jnp.float32)
+    crops = crop(inputs.astype(jnp.float32), front_end.length_samples, keys)
+    if front_end.spectral is not None:
+        return spectrograms(crops, front_end.spectral)
+    peak = jnp.max(jnp.abs(crops), axis=-1, keepdims=True)
+    return (crops / jnp.where(peak > 0, peak, 1.0))[:, :, None, None]
+
+
+def crop(waveforms: jax.Array, length_samples: int, keys: jax.Array | None = None) -> jax.Array:
+    """`length_samples` of each of the waveforms [B, N]: at random, one of `keys` [B] each, or without them the middle.
+
+    Raises ValueError if they are shorter.
+    """
+    spare = waveforms.shape[-1] - length_samples
+    if spare < 0:
+        raise ValueError(f"cannot take {length_samples} samples of {waveforms.shape[-1]}")
+    if keys is None or not spare:
+        return waveforms[:, spare // 2 : spare // 2 + length_samples]
+    starts = jax.vmap(lambda key: jax.random.randint(key, (), 0, spare + 1))(keys)
+    return jax.vmap(lambda wave, start: jax.lax.dynamic_slice(wave, (start,), (length_samples,)))(waveforms, starts)
+
+
+def normalize(images: jax.Array, front_end: FrontEnd) -> jax.Array:
+    """Images in [0, 1] as the network expects them; of ImageNet's three channels, others than three share the means."""
+    if front_end.normalization == "none":
+        return images
+    mean, std = jnp.asarray(IMAGENET_MEAN), jnp.asarray(IMAGENET_STD)
+    if images.shape[-1] != 3:
+        mean, std = mean.mean(), std.mean()
+    return (images - mean) / std

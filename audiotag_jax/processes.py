@@ -1,0 +1,42 @@
+"""Several processes, on one host or many, that train one run together."""
+
+import os
+
+import jax
+from jax.experimental import multihost_utils
+
+from audiotag_jax.errors import UserError
+
+CLUSTER = "cluster"  # in place of an address: ask the cluster's own environment
+
+
+def connect(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the processes of a run; does nothing without a coordinator. To be called before JAX looks for devices.
+
+    `coordinator` is HOST:PORT of process 0, or "cluster": Slurm, Open MPI, TPU pods and Kubernetes then name it, as
+    does the variable JAX_COORDINATOR_ADDRESS. Raises UserError where they cannot meet.
+    """
+    coordinator = coordinator or (CLUSTER if os.environ.get("JAX_COORDINATOR_ADDRESS") else "")
+    if not coordinator:
+        if num_processes is not None or process_id is not None:
+            raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT.")
+        return
+    if coordinator != CLUSTER and (num_processes is None or process_id is None):
+        raise UserError("--coordinator=HOST:PORT needs --num_processes and --process_id; or say --coordinator=cluster.")
+    address = None if coordinator == CLUSTER else coordinator
+    try:
+        jax.distributed.initialize(address, num_processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise UserError(f"The processes could not meet at {coordinator}: {reason}") from error
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(place: str) -> None:
+    """Returns once every process has come to the `place`."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(place)

@@ -1,0 +1,95 @@
+"""One device, and two processes of four devices each: the same run."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiotag_jax.errors import UserError
+from audiotag_jax.processes import connect
+
+ROOT = Path(__file__).parents[1]
+BUDGET = {
+    "dataset.sample_rate_hz": 4000,
+    "dataset.duration_s": 0.5,
+    "spectral.num_frames": 32,
+    "spectral.num_bins": 32,
+    "spectral.window_samples": 256,
+    "spectral.fft_samples": 256,
+    "model.width": 4,
+    "train.num_epochs": 2,
+    "train.log_every_steps": 1,
+    "train.folds": "(0,)",
+    "train.compilation_cache": False,
+    "augment.mixup_alpha": 0.3,
+    "augment.time_masks": 1,
+}
+
+
+def start(tmp_path: Path, name: str, num_devices: int, *arguments: str) -> subprocess.Popen:
+    """The demo, shrunk, in a process with so many virtual devices."""
+    command = [sys.executable, "main.py", "--config=configs/log_db.py:demo", f"--workdir={tmp_path / name}"]
+    command += [f"--config.dataset.{field}={tmp_path / field}" for field in ("path", "prepared_dir")]
+    command += [f"--config.{field}={value}" for field, value in BUDGET.items()]
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command + list(arguments), cwd=ROOT, env=environment, **pipes)
+
+
+def end(*processes: subprocess.Popen) -> list[str]:
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(outputs)
+    return outputs
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def losses(workdir: Path) -> list[float]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["split"] == "train"]
+
+
+def test_two_processes_of_four_devices_are_one_device(tmp_path):
+    """Losses of every step to 1e-4; checkpoints, metrics and summary are written once."""
+    end(start(tmp_path, "one", 1))
+    flags = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2")
+    two = [start(tmp_path, "two", 4, *flags, f"--process_id={i}", "--config.dataset.input=stream") for i in (0, 1)]
+    outputs = end(*two)
+    one, two = (losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) == 14
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    logits = [np.load(tmp_path / name / "fold_0/predictions.npz")["logits"] for name in ("one", "two")]
+    np.testing.assert_allclose(logits[1], logits[0], atol=1e-2, rtol=1e-2)
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two")]
+    assert summaries[0]["validation"]["all"]["num_clips"] == summaries[1]["validation"]["all"]["num_clips"]
+    assert [("written to" in output) for output in outputs] == [True, False]
+    # The checkpoint that two processes wrote is whole for one.
+    end(start(tmp_path, "two", 1, "--mode=evaluate"))
+    again = np.load(tmp_path / "two/fold_0/predictions.npz")["logits"]
+    np.testing.assert_allclose(again, logits[1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", 2, None), "--num_processes and --process_id need --coordinator"),
+        (("127.0.0.1:1", None, 0), "needs --num_processes and --process_id"),
+    ],
+)
+def test_incomplete_flags(arguments, message):
+    with pytest.raises(UserError, match=message):
+        connect(*arguments)
+
+
+def test_without_a_coordinator_nothing_happens(monkeypatch):
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    connect("")
