@@ -1,6 +1,6 @@
 """Prepares and enters FSDKaggle2018 at its real size: real tables, synthesized audio standing in for the recordings.
 
-    python benchmarks/fsdkaggle2018_standin.py --tables=../shared/data/fsdkaggle2018 --out=/tmp/standin
+    python benchmarks/fsdkaggle2018_standin.py --tables=data/fsdkaggle2018 --out=/tmp/standin
 
 Writes a WAV file of a simple sound for each of the 9,473 + 9,400 names, three of them corrupt as in the Kaggle release,
 then runs main.py and prints clips a second, peak memory and the checks. The scores it ends with say nothing about real

@@ -1,19 +1,20 @@
 """Linear reassignment and the other spectrograms: speed against plain NumPy, PyTorch and librosa, and fidelity.
 
-    python benchmarks/reassignment.py --path=../shared/data/esc10 --clips=10
+    python benchmarks/reassignment.py --path=data/ESC-50 --clips=10
 
 Prints three Markdown tables, from real recordings: time per clip of the high-resolution spectrograms, errors of their
-sampled form against the exact one, and time of the other spectrograms. All times are wall-clock, after a warm-up, from
-samples in NumPy's memory to results on the device; PyTorch is optional. Run it on an idle machine.
+sampled form against the exact one, and time of the other spectrograms. All times are wall-clock, medians after a
+warm-up (the NumPy loop: one call), from samples in NumPy's memory to results on the device; PyTorch is optional. Run
+it on an idle machine.
 """
 
 import argparse
 import functools
-import math
 import os
 import platform
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -28,20 +29,23 @@ from audiotag_jax.audio import load_audio  # noqa: E402
 from audiotag_jax.datasets.esc import open_esc  # noqa: E402
 from audiotag_jax.errors import UserError  # noqa: E402
 from audiotag_jax.spectral import features, stft  # noqa: E402
-from audiotag_jax.spectral.filterbanks import filterbank  # noqa: E402
 from audiotag_jax.spectral.reassignment import high_resolution_spectrogram, high_resolution_spectrograms  # noqa: E402
 
 # PyTorch's threads otherwise spin while they wait, and take 30 times as long as soon as another process needs a core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-try:
-    import torch
-except ImportError:
-    torch = None
+from benchmarks.reference_spectrograms import (  # noqa: E402
+    HOP_SAMPLES,
+    RATE_HZ,
+    librosa_loop,
+    librosa_mel_loop,
+    numpy_loop,
+    torch,
+    torch_rows,
+)
 
-RATE_HZ = 22050
 QS = (1, 2, 4, 8)
 TIMED_Q = 2  # of the NumPy loop and PyTorch, whose work is the same for every q
-GRID = {"tdeci": 197, "over": 10, "noct": 26.2, "minf": 1.4e-3, "maxf": 0.5}  # of a clip of 2 s
+GRID = {"tdeci": HOP_SAMPLES, "over": 10, "noct": 26.2, "minf": 1.4e-3, "maxf": 0.5}  # of a clip of 2 s
 SETTINGS = features.SpectralSettings(channels=("hires_q2",), sample_rate_hz=RATE_HZ)
 
 
@@ -94,64 +98,6 @@ def cut(samples: np.ndarray, length: int) -> np.ndarray:
     return np.pad(samples[:length], (0, max(0, length - len(samples))))
 
 
-def numpy_loop(x, q, tdeci, over, noct, minf, maxf):
-    """[T, F], F descending, of `x` [N], in double precision: the published algorithm, a centre frequency at a time."""
-    num_samples = len(x)
-    num_frames = math.ceil(num_samples / tdeci)
-    num_bins = math.ceil(-noct * math.log2(minf / maxf) + 1)
-    spectrum, frequencies = np.fft.fft(np.asarray(x, np.float64)), np.fft.fftfreq(num_samples)
-    samples = np.arange(1, num_samples + 1)
-    energies, hits = np.zeros(num_frames * num_bins), np.zeros(num_frames * num_bins, np.int64)
-    for k in range(num_bins * over):
-        f0 = minf * 2.0 ** (k / over / noct)
-        sigma = f0 / (2.0 * np.pi * q)
-        offsets = (frequencies - f0) / sigma
-        windowed = np.exp(-0.5 * offsets**2) * spectrum
-        xi, eta = np.fft.ifft(windowed), np.fft.ifft(-offsets * windowed)
-        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN, which is not kept
-            m = eta / xi
-        t = samples + m.imag / (2.0 * np.pi * sigma)
-        f = f0 - m.real * sigma
-        kept = (np.abs(m) < 0.5) & (f > minf) & (f < maxf) & (t >= 1) & (t < num_samples)
-        # Halves are rounded up, and cells counted from 0.
-        frames = np.floor(t[kept] / tdeci + 0.5 + 0.5).astype(np.int64) - 1
-        bins = np.floor(-noct * np.log2(f[kept] / maxf) + 1 + 0.5).astype(np.int64) - 1
-        cells = frames * num_bins + bins
-        energies += np.bincount(cells, np.abs(xi[kept]) ** 2, minlength=len(energies))
-        hits += np.bincount(cells, minlength=len(hits))
-    energies[hits < np.sqrt(hits.max())] = 0.0
-    return energies.reshape(num_frames, num_bins)
-
-
-def torch_rows(x, q, tdeci, over, noct, minf, maxf, *, device, rows_at_once):
-    """The same by PyTorch, in single precision, many centre frequencies at a time."""
-    torch.set_flush_denormal(True)  # the windows' tails are denormal numbers, which are slow
-    num_samples = len(x)
-    num_frames = math.ceil(num_samples / tdeci)
-    num_bins = math.ceil(-noct * math.log2(minf / maxf) + 1)
-    spectrum = torch.fft.fft(torch.from_numpy(x).to(device))
-    frequencies = torch.fft.fftfreq(num_samples, device=device)
-    samples = torch.arange(1, num_samples + 1, device=device, dtype=torch.float32)
-    energies, hits = (torch.zeros(num_frames * num_bins, device=device) for _ in range(2))  # hits stay below 2^24
-    rows = torch.arange(num_bins * over, device=device, dtype=torch.float64)
-    for f0 in (minf * 2.0 ** (rows / (over * noct))).float()[:, None].split(rows_at_once):
-        sigma = f0 / (2.0 * math.pi * q)
-        offsets = (frequencies - f0) / sigma
-        windowed = torch.exp(-0.5 * offsets.square()) * spectrum
-        xi, eta = torch.fft.ifft(windowed), torch.fft.ifft(-offsets * windowed)
-        m = eta / xi
-        t = samples + m.imag / (2.0 * math.pi * sigma)
-        f = f0 - m.real * sigma
-        kept = (m.abs() < 0.5) & (f > minf) & (f < maxf) & (t >= 1) & (t < num_samples)
-        frames = torch.floor(t[kept] / tdeci + 0.5 + 0.5).long() - 1
-        bins = torch.floor(-noct * torch.log2(f[kept] / maxf) + 1 + 0.5).long() - 1
-        cells = frames * num_bins + bins
-        energies.index_add_(0, cells, xi[kept].abs().square())
-        hits += torch.bincount(cells, minlength=len(hits))
-    energies[hits < hits.max().sqrt()] = 0.0
-    return energies.reshape(num_frames, num_bins)
-
-
 def median_seconds(function, repeats: int) -> float:
     """Of several calls; one more, not timed, comes before."""
     _wait(function())
@@ -185,6 +131,7 @@ def print_speed(clips: np.ndarray, options) -> None:
     print(row(heads), row(["---"] * len(heads)), sep="\n")
     for name, seconds in references.items():
         print(row([name, TIMED_Q, f"{seconds * 1e3:.1f}", *ratios(references, seconds)]), flush=True)
+    several = functools.partial(in_two_threads, clips)
     for form, stride in (("exact", 1), (f"sampled, stride {options.stride:g}", options.stride)):
         for num_clips in (1, len(clips)):
             for q in QS:
@@ -193,6 +140,17 @@ def print_speed(clips: np.ndarray, options) -> None:
                 seconds = median_seconds(of_one if num_clips == 1 else of_all, options.repeats) / num_clips
                 name = f"ours, {form}, " + ("one clip" if num_clips == 1 else f"batch of {num_clips}")
                 print(row([name, q, f"{seconds * 1e3:.1f}", *ratios(references, seconds)]), flush=True)
+    for q in QS:
+        form = functools.partial(high_resolution_spectrograms, q=q, **GRID, stride=options.stride)
+        seconds = median_seconds(functools.partial(several, form), options.repeats) / len(clips)
+        name = f"ours, sampled, stride {options.stride:g}, two calls at once"
+        print(row([name, q, f"{seconds * 1e3:.1f}", *ratios(references, seconds)]), flush=True)
+
+
+def in_two_threads(clips, form):
+    """Half of the clips each, as the preparation of a dataset computes them."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda half: jax.block_until_ready(form(half)), np.array_split(clips, 2)))
 
 
 def time_references(x: np.ndarray, repeats: int) -> dict[str, float]:
@@ -276,21 +234,6 @@ def print_standard(clips: np.ndarray, repeats: int) -> None:
             mel = best_seconds(functools.partial(librosa_mel_loop, clips), repeats) * per_clip_ms
             cells += [f"{mel:.2f}", f"{mel / ours:.1f}"]
         print(row(cells + [""] * (len(heads) - len(cells))), flush=True)
-
-
-def librosa_loop(clips: np.ndarray, channel: str) -> list[np.ndarray]:
-    axis = features.CHANNELS[channel].axis
-    bank = filterbank(axis, num_bins=224, sample_rate_hz=RATE_HZ, fft_samples=2048).T.astype(np.float32)
-    images = []
-    for clip in clips:
-        power = np.abs(librosa.stft(clip, n_fft=2048, hop_length=GRID["tdeci"], window="hann")) ** 2
-        images.append(librosa.power_to_db(bank @ power, ref=np.max, top_db=80.0))
-    return images
-
-
-def librosa_mel_loop(clips: np.ndarray) -> list[np.ndarray]:
-    options = {"sr": RATE_HZ, "n_fft": 2048, "hop_length": GRID["tdeci"], "n_mels": 224}
-    return [librosa.power_to_db(librosa.feature.melspectrogram(y=c, **options), ref=np.max, top_db=80.0) for c in clips]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Trains every variant under one budget and prints the README's table from their summaries.
 
-    python benchmarks/variants_table.py --preset=esc10 --path=../shared/data/esc10 --runs=runs/esc10
+    python benchmarks/variants_table.py --preset=esc10 --path=data/ESC-50 --runs=runs/esc10
 
 Finished variants are not trained again, interrupted ones continue.
 """
@@ -16,6 +16,7 @@ VARIANTS = (
     *("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db"),
     *("hires_q1", "hires_q2", "hires_q4", "hires_q8"),
     *("mix_linear_mel_log", "mix_q1_q4_q8", "mix_q1_q8_log"),
+    "waveform",
 )
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--preset", required=True)
     parser.add_argument("--path", required=True, help="folder of the recordings")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the work directories")
-    parser.add_argument("--variants", nargs="+", default=VARIANTS)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("overrides", nargs="*", help="more flags for main.py, after --")
     options = parser.parse_args()
     runs, path = options.runs.resolve(), Path(options.path).resolve()  # main.py runs in another folder

@@ -78,12 +78,13 @@ def test_the_readme_has_its_commands():
 
 @pytest.mark.parametrize("command", ["python main.py --config=configs/log_db.py:demo", *COMMANDS])
 def test_command_runs(clone, command):
+    shrink = [flag for flag in SHRINK if "waveform.py" not in command or "model.name" not in flag]
     done = subprocess.run(
-        [sys.executable, *shlex.split(command)[1:], *SHRINK], cwd=clone, capture_output=True, text=True, timeout=300
+        [sys.executable, *shlex.split(command)[1:], *shrink], cwd=clone, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     mode = re.search(r"--mode=(\w+)", command)
-    assert {"prepare": "spectrograms:", "inspect": ": parameters\n"}.get(mode and mode[1], "held out") in done.stdout
+    assert {"prepare": "dataset:", "inspect": ": parameters\n"}.get(mode and mode[1], "held out") in done.stdout
 
 
 def test_plain_orbax_opens_a_checkpoint_on_fewer_devices_than_wrote_it(tmp_path):
