@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiotag_jax.models.layers import BatchNorm, Dropout, GroupedConv, masked_moments
+from audiotag_jax.models.layers import BatchNorm, Dropout, GroupedConv, PointConv, masked_moments
 
 DEVICES = 8
 
@@ -233,6 +233,21 @@ def test_grouped_conv_methods_match_flax(rng, size, stride, height, groups):
         shapes = jax.tree.map(jnp.shape, jax.eval_shape(ours.init, jax.random.key(0), x))
         assert shapes == jax.tree.map(jnp.shape, params)
         close(value_and_grads(ours), value_and_grads(flax_conv))
+
+
+@pytest.mark.parametrize(("stride", "height"), [(1, 6), (2, 6), (2, 7), (3, 1)])
+def test_point_conv_matches_flax(rng, stride, height):
+    x = rng.normal(size=(2, height, 5, 8)).astype(np.float32)
+    flax_conv, ours = nn.Conv(12, (1, 1), stride, use_bias=False), PointConv(12, stride)
+    params = flax_conv.init(jax.random.key(0), x)
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(ours.init, jax.random.key(0), x))
+    assert shapes == jax.tree.map(jnp.shape, params)
+    weights = rng.normal(size=flax_conv.apply(params, x).shape).astype(np.float32)
+
+    def value_and_grads(conv):
+        return jax.value_and_grad(lambda params, x: jnp.sum(weights * conv.apply(params, x)), (0, 1))(params, x)
+
+    close(value_and_grads(ours), value_and_grads(flax_conv))
 
 
 def test_grouped_conv_refuses():

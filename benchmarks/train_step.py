@@ -1,0 +1,171 @@
+"""Clips a second of the training step: ours, bare and fed by the whole pipeline, against PyTorch with timm.
+
+    python benchmarks/train_step.py --model=small --batch_size=32
+    python benchmarks/train_step.py --model=resnext50_32x4d --batch_size=8
+
+Every step is forward, backward and AdamW on images of noise, 224 x 224, float32 on a CPU, bfloat16 on a GPU. PyTorch
+(channels last; on a GPU autocast and torch.compile) runs timm's network of the same name, or for `small` one of the
+same layers; without PyTorch ours alone is timed. "Fed" is the training loop's own path, with augmentation: batches
+gathered on the devices by index, or stacked by grain's threads. Run it on an idle machine.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from audiotag_jax.config_check import build_network, step_settings  # noqa: E402
+from audiotag_jax.datasets.reader import Examples  # noqa: E402
+from audiotag_jax.input_pipeline import Batches, TrainingOrder, read_ahead, resident_data  # noqa: E402
+from audiotag_jax.memory import keep_freed_memory  # noqa: E402
+from audiotag_jax.optimizer import make_optimizer, make_phases  # noqa: E402
+from audiotag_jax.steps import pmapped_steps, replicate  # noqa: E402
+from audiotag_jax.train_state import create_train_state  # noqa: E402
+from configs import log_db  # noqa: E402
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+NUM_CLASSES, IMAGE_SHAPE = 41, (224, 224, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnext50_32x4d")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=10, help="timed, of which the median counts")
+    options = parser.parse_args()
+    keep_freed_memory()
+    device = jax.devices()[0]
+    print(f"{options.model}, batches of {options.batch_size}, {device.platform} ({device.device_kind})")
+    print(f"JAX {jax.__version__}")
+    reference = time_pytorch(options)
+    rows = [("PyTorch", reference)] if reference else []
+    for name in ("bare step", "fed from the devices, augmented", "fed from memory by grain, augmented"):
+        rows.append((f"ours, {name}", time_ours(options, name)))
+    bare = dict(rows)["ours, bare step"]
+    print("| step | clips a second | times PyTorch | times the bare step |", "| --- | --- | --- | --- |", sep="\n")
+    for name, speed in rows:
+        ratio = f"{speed / reference:.2f}" if reference else ""
+        print(f"| {name} | {speed:.2f} | {ratio} | {speed / bare:.2f} |")
+
+
+def time_ours(options, kind: str) -> float:
+    """Clips a second of our step."""
+    config = log_db.get_config()
+    config.model.name, config.train.batch_size = options.model, options.batch_size
+    config.model.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if kind == "bare step":
+        config.augment.max_time_shift = config.augment.mixup_alpha = 0.0
+        config.augment.time_masks = config.augment.frequency_masks = 0
+    tx, model = make_optimizer(config, make_phases(config, 100)), build_network(config, NUM_CLASSES)
+    train_step, _ = pmapped_steps(step_settings(config, NUM_CLASSES))
+    state = replicate(create_train_state(model, tx, IMAGE_SHAPE, jax.random.key(0)))
+    examples, num_steps = noise(8 * options.batch_size), options.steps + 3
+    resident = "memory" not in kind
+    order = TrainingOrder(np.arange(len(examples)), 8, num_steps, seed=0, fold=0)
+    batches = read_ahead(Batches(examples, order, options.batch_size, resident))
+    if kind == "bare step":
+        batch = replicate_batch(next(batches))
+        batches = (batch for _ in range(num_steps))
+    data = replicate(resident_data(examples)) if resident else {}
+    stop, times = np.zeros(jax.local_device_count(), np.float32), []
+    for batch in batches:
+        state, metrics = train_step(state, batch | {"stop": stop}, data, jax.random.key(1))
+        metrics["watch"].block_until_ready()
+        times.append(time.perf_counter())
+    return options.batch_size / statistics.median(np.diff(times)[2:])
+
+
+def replicate_batch(batch):
+    return {name: jax.device_put(values) for name, values in batch.items()}
+
+
+def noise(count: int) -> Examples:
+    rng = np.random.default_rng(0)
+    images = rng.random((count, *IMAGE_SHAPE), np.float32).astype(np.float16)
+    ids = np.array([str(i) for i in range(count)])
+    return Examples(ids, images, np.arange(count) % NUM_CLASSES, np.zeros(count, int), np.ones(count, bool))
+
+
+def time_pytorch(options) -> float | None:
+    """Clips a second of PyTorch's step; None, with a word why, where it is not to be had."""
+    try:
+        import torch
+
+        model = pytorch_small(torch) if options.model == "small" else pytorch_timm(options.model)
+    except ImportError as error:
+        print(f"no PyTorch step: {error}")
+        return None
+    torch.set_flush_denormal(True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device, memory_format=torch.channels_last).train()
+    images = torch.rand(options.batch_size, 1, *IMAGE_SHAPE[:2], device=device).to(memory_format=torch.channels_last)
+    labels = torch.arange(options.batch_size, device=device) % NUM_CLASSES
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, eps=1e-8)
+    if device == "cuda":
+        model = torch.compile(model)
+    times = []
+    for _ in range(options.steps + 3):
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        times.append(time.perf_counter())
+    print(f"PyTorch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
+    return options.batch_size / statistics.median(np.diff(times)[2:])
+
+
+def pytorch_timm(name: str):
+    import timm
+
+    return timm.create_model(name, in_chans=1, num_classes=NUM_CLASSES)
+
+
+def pytorch_small(torch):
+    """Our small network with its head, width 24."""
+    nn = torch.nn
+
+    def conv(inputs, outputs, size, stride):
+        return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+
+    class Block(nn.Module):
+        def __init__(self, inputs, outputs, stride):
+            super().__init__()
+            self.main = nn.Sequential(
+                *(conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs), nn.ReLU()),
+                *(conv(outputs, outputs, 3, 1), nn.BatchNorm2d(outputs)),
+            )
+            self.side = nn.Identity()
+            if stride > 1 or inputs != outputs:
+                self.side = nn.Sequential(nn.AvgPool2d(stride), conv(inputs, outputs, 1, 1), nn.BatchNorm2d(outputs))
+
+        def forward(self, x):
+            return torch.relu(self.main(x) + self.side(x))
+
+    class Head(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.layers = nn.Sequential(
+                *(nn.BatchNorm1d(2 * channels), nn.Dropout(0.165), nn.Linear(2 * channels, 512), nn.ReLU()),
+                *(nn.BatchNorm1d(512), nn.Dropout(0.33), nn.Linear(512, NUM_CLASSES)),
+            )
+
+        def forward(self, x):
+            return self.layers(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+
+    widths = [24, 24, 48, 96, 192]
+    stages = [Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))]
+    return nn.Sequential(conv(1, 24, 7, 4), nn.BatchNorm2d(24), nn.ReLU(), *stages, Head(192))
+
+
+if __name__ == "__main__":
+    main()
