@@ -1,11 +1,18 @@
 """Compiled programs that outlive the process that compiled them."""
 
+import contextlib
+import os
 from pathlib import Path
 
 import jax
 
 
 def keep_compiled(directory: Path) -> None:
-    """Keeps what takes a second or more to compile in `directory`; leaves a cache that is set up already alone."""
-    if jax.config.jax_compilation_cache_dir is None:
+    """Keeps what takes a second or more to compile in `directory`, where it can be written.
+
+    A cache that is set up already is left alone.
+    """
+    with contextlib.suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+    if jax.config.jax_compilation_cache_dir is None and os.access(directory, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))

@@ -1,6 +1,7 @@
 """Values of a configuration that could not work, found before any long step."""
 
 import math
+from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
@@ -9,6 +10,7 @@ from audiotag_jax.augment import AugmentSettings
 from audiotag_jax.datasets.prepare import clip_settings, spectral_settings, trains_on_clips
 from audiotag_jax.errors import UserError
 from audiotag_jax.front_end import FrontEnd
+from audiotag_jax.initial_weights import find_checkpoints
 from audiotag_jax.input_pipeline import choose_place
 from audiotag_jax.models.build import Tagger, build_model
 from audiotag_jax.models.pretrained import IMAGENET
@@ -84,6 +86,10 @@ def check_config(config: ConfigDict) -> None:
         raise UserError(f"config.model.pretrained is for {', '.join(BODIES)}, not for {config.model.name}.")
     if config.model.pretrained == IMAGENET and config.model.name != IMAGENET_NETWORK:
         raise UserError(f"config.model.pretrained imagenet is {IMAGENET_NETWORK}; for others name a file of weights.")
+    if config.model.pretrained and config.model.pretrained != IMAGENET and not Path(config.model.pretrained).is_file():
+        raise UserError(f"config.model.pretrained: there is no file {config.model.pretrained}.")
+    if config.model.init_from and "{fold}" not in config.model.init_from:
+        find_checkpoints(config.model.init_from, 0)
     if config.dataset.margin_s and not trains_on_clips(config):
         raise UserError("config.dataset.margin_s needs config.dataset.on_the_fly: stored images have been cropped.")
     if (config.model.name == "waveform") != (spectral_settings(config) is None):
@@ -107,7 +113,7 @@ def step_settings(config: ConfigDict, num_classes: int) -> StepSettings:
 
 def front_end(config: ConfigDict) -> FrontEnd:
     """How the steps make images of their inputs; raises UserError on a bad value."""
-    length = round(config.dataset.duration_s * config.dataset.sample_rate_hz) if trains_on_clips(config) else None
+    length = clip_settings(config).length_samples if trains_on_clips(config) else None
     spectral = spectral_settings(config) if trains_on_clips(config) else None
     try:
         return FrontEnd(length, spectral, config.model.normalization)

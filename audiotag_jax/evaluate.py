@@ -32,7 +32,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     with held(workdir):
         check_unclaimed(workdir, config)
         experiment = open_experiment(config)
-        claim(workdir, config, experiment.classes, experiment.dataset_dir.parent.name)
+        claim(workdir, config, experiment.classes, experiment.fingerprint)
         for fold in experiment.folds:
             save_predictions(experiment, workdir, fold, _trained_state(experiment, workdir, fold))
         conclude(experiment, workdir)

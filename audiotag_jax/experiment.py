@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from audiotag_jax import checkpoint
 from audiotag_jax.config_check import build_network, check_config, step_settings
-from audiotag_jax.datasets.prepare import prepare
+from audiotag_jax.datasets.prepare import prepare, spectral_settings, spectrograms_fingerprint, trains_on_clips
 from audiotag_jax.datasets.reader import Examples, read_metadata, read_split
 from audiotag_jax.errors import UserError
 from audiotag_jax.front_end import to_images
@@ -48,6 +48,13 @@ class Experiment:
         return sum(phase.num_steps for phase in self.phases)
 
     @property
+    def fingerprint(self) -> str:
+        """Of all that makes what the network sees."""
+        if trains_on_clips(self.config) and (settings := spectral_settings(self.config)):
+            return spectrograms_fingerprint(self.dataset_dir, settings)
+        return self.dataset_dir.parent.name
+
+    @property
     def classes(self) -> list[str]:
         return self.metadata["classes"]
 
@@ -79,7 +86,7 @@ class Experiment:
         """The state to go on from, on all devices, and the input's position: the latest checkpoint's, or the first."""
         state, position = checkpoint.restore(manager, self.initial_state(fold))
         if not position:
-            state = initial_weights(state, self.config.model, fold)
+            state = initial_weights(state, self.config, self.classes, fold)
         return replicate(state), position
 
     def training_clips(self, fold: int) -> np.ndarray:

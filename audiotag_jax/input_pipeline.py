@@ -4,9 +4,11 @@ Inputs wait in one of two places. On the devices, if they fit: a batch then is a
 them there. Else on disk, from where grain's threads or processes read whole batches ahead. Both give the same numbers.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import grain
 import jax
@@ -61,6 +63,15 @@ class TrainingOrder:
 
 
 @dataclasses.dataclass(frozen=True)
+class Share:
+    """This process's share of all devices. A process that only reads for another knows nothing of the latter's."""
+
+    num_devices: int = dataclasses.field(default_factory=jax.local_device_count)
+    num_all_devices: int = dataclasses.field(default_factory=jax.device_count)
+    process_index: int = dataclasses.field(default_factory=jax.process_index)
+
+
+@dataclasses.dataclass(frozen=True)
 class Batches:
     """This process's share of the batches in a sequence of index arrays, padded for its devices: `batches[i]`."""
 
@@ -68,12 +79,13 @@ class Batches:
     order: Sequence[np.ndarray]
     batch_size: int
     resident: bool  # inputs wait on the devices
+    share: Share = dataclasses.field(default_factory=Share)
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return device_batch(self.examples, self.order[i], self.batch_size, self.resident)
+        return device_batch(self.examples, self.order[i], self.batch_size, self.resident, self.share)
 
 
 def read_ahead(batches: Batches, first: int = 0, num_workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
@@ -96,17 +108,17 @@ def evaluation_order(clips: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def device_batch(
-    examples: Examples, indices: np.ndarray, batch_size: int, resident: bool = False
+    examples: Examples, indices: np.ndarray, batch_size: int, resident: bool = False, share: Share | None = None
 ) -> dict[str, np.ndarray]:
     """This process's rows `[D, B / D, …]` of the batch at `indices`, padded to fill all devices of all processes.
 
     `mask` is 1 in real rows; beside it are `inputs`, `labels` and `verified`, zeros in padding, or, where inputs are
     `resident` on the devices, `index` alone, 0 in padding.
     """
-    num_devices = jax.local_device_count()
-    rows = -(-batch_size // jax.device_count())
-    share = slice(jax.process_index() * num_devices * rows, (jax.process_index() + 1) * num_devices * rows)
-    indices = indices[share]
+    share = share or Share()
+    num_devices = share.num_devices
+    rows = -(-batch_size // share.num_all_devices)
+    indices = indices[share.process_index * num_devices * rows :][: num_devices * rows]
     padding = rows * num_devices - len(indices)
     batch = {"mask": np.ones(len(indices), np.float32)}
     if resident:
@@ -134,5 +146,10 @@ def _memory_bytes() -> int:
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
-    # The devices of a host share its memory, and each holds all inputs.
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
+    if device.platform != "cpu":
+        return 0  # unknown: then nothing fits
+    # The devices of a host share its memory, or a container's part of it, and each holds all inputs.
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        host = min(host, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return host // jax.local_device_count()

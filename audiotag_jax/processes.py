@@ -3,6 +3,7 @@
 import os
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from audiotag_jax.errors import UserError
@@ -14,7 +15,8 @@ def connect(coordinator: str, num_processes: int | None = None, process_id: int 
     """Joins the processes of a run; does nothing without a coordinator. To be called before JAX looks for devices.
 
     `coordinator` is HOST:PORT of process 0, or "cluster": Slurm, Open MPI, TPU pods and Kubernetes then name it, as
-    does the variable JAX_COORDINATOR_ADDRESS. Raises UserError where they cannot meet.
+    does the variable JAX_COORDINATOR_ADDRESS. Raises UserError on numbers that make no sense; where the others do not
+    come, JAX ends the process itself after five minutes.
     """
     coordinator = coordinator or (CLUSTER if os.environ.get("JAX_COORDINATOR_ADDRESS") else "")
     if not coordinator:
@@ -29,6 +31,27 @@ def connect(coordinator: str, num_processes: int | None = None, process_id: int 
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:300]
         raise UserError(f"The processes could not meet at {coordinator}: {reason}") from error
+
+
+def check_alike() -> None:
+    """Raises UserError unless all processes have equally many devices, those of a process in a row."""
+    owners = [device.process_index for device in jax.devices()]
+    if owners != sorted(owners) or len(owners) != jax.process_count() * jax.local_device_count():
+        raise UserError("The processes of a run must have equally many devices each.")
+
+
+def first_says(value: bool) -> bool:
+    """The first process's `value`, in all of them."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def anyone_says(value: bool) -> bool:
+    """Whether `value` is true in any process."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(value))))
 
 
 def is_first() -> bool:

@@ -17,7 +17,7 @@ from audiotag_jax.experiment import Experiment, open_experiment
 from audiotag_jax.input_pipeline import Batches, TrainingOrder, read_ahead
 from audiotag_jax.interruption import Watch, told_to_stop
 from audiotag_jax.metrics import label_ranks
-from audiotag_jax.processes import is_first, wait_for_all
+from audiotag_jax.processes import anyone_says, first_says, is_first
 from audiotag_jax.progress import progress, say
 from audiotag_jax.train_state import TrainState
 from audiotag_jax.workdir import MetricsWriter, check_unclaimed, claim, fold_dir, held
@@ -28,24 +28,25 @@ _PROFILE_AFTER = 10  # steps of a process that a profile leaves out: they compil
 def run(config: ConfigDict, workdir: Path) -> None:
     """Mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
     check_config(config)
-    with held(workdir):
+    with held(workdir), told_to_stop() as stop:
         check_unclaimed(workdir, config)
         experiment = open_experiment(config)
-        claim(workdir, config, experiment.classes, experiment.dataset_dir.parent.name)
+        claim(workdir, config, experiment.classes, experiment.fingerprint)
         for fold in experiment.folds:
-            if is_finished(experiment, workdir, fold):
+            if first_says(is_finished(experiment, workdir, fold)):
                 say(f"fold {fold}: finished before")
                 continue
-            state = train_fold(experiment, workdir, fold)
+            state = train_fold(experiment, workdir, fold, stop)
             save_predictions(experiment, workdir, fold, state)
-            wait_for_all(f"end of fold {fold}")
+            if anyone_says(stop()):
+                raise Stopped(f"Told to end: fold {fold} is finished.")
         conclude(experiment, workdir)
 
 
-def train_fold(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
+def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[[], bool]) -> TrainState:
     """The state after the last step of one fold; checkpoints and metrics are left on the way.
 
-    Raises Stopped, with a checkpoint of the step it came to, if the process is told to end.
+    `stop()` says whether the process was told to end: it then raises Stopped, with a checkpoint of the step it came to.
     """
     config, num_steps = experiment.config, experiment.num_steps
     start = time.monotonic()
@@ -62,9 +63,12 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
         batches = Batches(experiment.examples, order, config.train.batch_size, experiment.resident)
         batches = read_ahead(batches, first_step, config.dataset.num_workers)
         batches = progress(batches, num_steps, f"training fold {fold}", "steps", first=first_step)
-        with MetricsWriter(workdir, fold, first_step, enabled=is_first()) as writer, told_to_stop() as stop:
+        with MetricsWriter(workdir, fold, first_step, enabled=is_first()) as writer:
             loop = _Loop(experiment, workdir, fold, manager, writer)
-            state = loop.run(state, batches, stop)
+            try:
+                state = loop.run(state, batches, stop)
+            finally:
+                loop.end_profile()
     say(f"fold {fold}: {num_steps - first_step} steps in {time.monotonic() - start:.0f} s")
     return state
 
@@ -76,12 +80,12 @@ class _Loop:
         self.experiment, self.workdir, self.fold = experiment, workdir, fold
         self.manager, self.writer, self.watch = manager, writer, Watch(manager, fold)
         self.profiling = False
+        self.clock, self.clock_step = time.monotonic(), 0  # when and at which step metrics were last logged
 
     def run(self, state: TrainState, batches, stop: Callable[[], bool]) -> TrainState:
         experiment, fold = self.experiment, self.fold
         key, data = experiment.key(fold), experiment.data
-        self.clock, self.clock_step = time.monotonic(), int(state.step)
-        step = first_step = int(state.step)
+        step = first_step = self.clock_step = int(state.step)
         waiting = None  # metrics are fetched one step late, so that the device never waits for the host
         stop_flags = {told: np.full(jax.local_device_count(), told, np.float32) for told in (False, True)}
         for batch in batches:
@@ -102,7 +106,6 @@ class _Loop:
                 if self.manager.latest_step() != step:
                     self._save(state, step)
                 raise Stopped(f"Told to end: fold {fold} is saved at step {step}.")
-        self._profile(None)
         return state
 
     def _look(self, step: int, metrics: dict) -> bool:
@@ -140,17 +143,21 @@ class _Loop:
         epoch, inside = divmod(step, self.experiment.steps_per_epoch)
         checkpoint.save(self.manager, state, {"fold": self.fold, "epoch": epoch, "batch": inside})
 
-    def _profile(self, steps_done: int | None) -> bool:
-        """Starts and ends the profile; whether this step is in it. None: the last step is done."""
+    def _profile(self, steps_done: int) -> bool:
+        """Starts and ends the first process's profile; whether the next step is in it."""
         wanted = self.experiment.config.train.profile_steps
-        last = _PROFILE_AFTER + wanted
-        if wanted and steps_done == _PROFILE_AFTER:
+        if wanted and is_first() and steps_done == _PROFILE_AFTER:
             self.profiling = True
             jax.profiler.start_trace(str(self.workdir / "profile" / f"fold_{self.fold}"))
-        if self.profiling and steps_done in (last, None):
+        if steps_done == _PROFILE_AFTER + wanted:
+            self.end_profile()
+        return self.profiling
+
+    def end_profile(self) -> None:
+        """Writes the profile, if one was begun."""
+        if self.profiling:
             self.profiling = False
             jax.profiler.stop_trace()
-        return self.profiling
 
 
 def _validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str, float]:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from audiotag_jax.errors import UserError
 from audiotag_jax.files import locked, write_atomic, write_json
-from audiotag_jax.processes import is_first, wait_for_all
+from audiotag_jax.processes import first_says, is_first, wait_for_all
 
 # Fields that may differ when a run is continued: they change where data lies or what is kept, not what is computed.
 FREE_FIELDS = (
@@ -37,8 +37,15 @@ def fold_dir(workdir: Path, fold: int) -> Path:
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
     """Keeps other runs out of the directory; of the processes of one run, the first does."""
-    with locked(workdir, "using") if is_first() else contextlib.nullcontext():
-        wait_for_all("work directory")
+    with contextlib.ExitStack() as stack:
+        trouble = None
+        if is_first():
+            try:
+                stack.enter_context(locked(workdir, "using"))
+            except (UserError, OSError) as error:
+                trouble = error
+        if not first_says(trouble is None):  # else the others would wait for it in vain
+            raise trouble or UserError("The first process could not begin; it says why.")
         yield
 
 
@@ -51,7 +58,13 @@ def check_unclaimed(workdir: Path, config: ConfigDict) -> None:
             )
         return
     old, new = _flatten(read_record(workdir)["config"]), _flatten(json.loads(config.to_json()))
-    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    unknown = sorted(old.keys() ^ new.keys())
+    if unknown:
+        raise UserError(
+            f"{workdir} holds a run of another version of the code, with other fields: {', '.join(unknown[:5])}.\n"
+            "Choose another --workdir."
+        )
+    names = sorted(name for name in old if old[name] != new[name])
     changed = [f"{name} (there {old.get(name)}, here {new.get(name)})" for name in names if name not in FREE_FIELDS]
     if changed:
         listed = ", ".join(changed[:5]) + (", …" if len(changed) > 5 else "")

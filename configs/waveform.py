@@ -8,6 +8,8 @@ def get_config(preset: str = "fsdkaggle2018"):
     config.name = "waveform"
     config.spectral.channels = ("waveform",)
     config.model.name = "waveform"
-    config.model.pretrained = ""  # there are no pictures' weights for it
-    config.model.normalization = "none"
+    if preset == "imagenet":  # of which no weights are for sounds: from random ones, in as many epochs
+        config.model.pretrained, config.model.normalization = "", "none"
+        config.train.frozen_epochs, config.train.num_epochs = 0, 15
+        config.optimizer.learning_rate_low, config.optimizer.learning_rate_high = 1e-3, 3e-3
     return config

@@ -61,8 +61,11 @@ def test_a_variant_changes_its_name_and_channels_alone():
         channels = {each["spectral"].pop("channels") for each in fields}
         assert len(names) == len(channels) == len(VARIANTS)
         for each in fields[1:]:
-            same = each if each["model"]["name"] != "waveform" else each | {"model": fields[0]["model"]}
-            assert same == fields[0]
+            if each["model"]["name"] == "waveform":
+                each["model"] = fields[0]["model"]
+                if preset == "imagenet":
+                    each |= {name: fields[0][name] for name in ("train", "optimizer")}
+            assert each == fields[0]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -172,6 +175,8 @@ def test_the_earlier_study_s_recipe():
     ("fields", "message"),
     [
         ({"model.pretrained": "x.pth", "model.init_from": "runs/a"}, "both set"),
+        ({"model.pretrained": "x.pth", "model.name": "resnet18"}, "there is no file x.pth"),
+        ({"model.init_from": "runs/absent"}, "there is no folder runs/absent"),
         ({"model.pretrained": "x.pth"}, "pretrained is for resnet18, .*, not for small"),
         ({"model.pretrained": "imagenet", "model.name": "resnet50"}, "imagenet is resnext50_32x4d"),
         ({"model.name": "waveform"}, "go together"),

@@ -185,3 +185,11 @@ def test_memory_is_known():
 def test_stored_inputs_know_their_size(tmp_path):
     stored = Stored(tmp_path, "train", "image", (10, 4, 3, 1), np.dtype(np.float16))
     assert stored.nbytes == 10 * 4 * 3 * 2
+
+
+def test_a_share_without_rows_keeps_its_type(tmp_path, monkeypatch):
+    """Else two processes would compile different programs."""
+    stored = Stored(tmp_path, "train", "image", (10, 4, 3, 1), np.dtype(np.float16))
+    source = type("Source", (), {"__getitems__": lambda self, indices: []})()
+    monkeypatch.setattr("audiotag_jax.datasets.reader._source", lambda *_: source)
+    assert (stored[np.arange(0)].dtype, stored[np.arange(0)].shape) == (np.float16, (0, 4, 3, 1))

@@ -62,13 +62,14 @@ def test_two_processes_of_four_devices_are_one_device(tmp_path):
     """Losses of every step to 1e-4; checkpoints, metrics and summary are written once."""
     end(start(tmp_path, "one", 1))
     flags = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2")
-    two = [start(tmp_path, "two", 4, *flags, f"--process_id={i}", "--config.dataset.input=stream") for i in (0, 1)]
+    flags += ("--config.dataset.input=stream", "--config.dataset.num_workers=1")  # a reader beside each process
+    two = [start(tmp_path, "two", 4, *flags, f"--process_id={i}") for i in (0, 1)]
     outputs = end(*two)
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
     assert len(one) == len(two) == 14
     np.testing.assert_allclose(two, one, rtol=1e-4)
     logits = [np.load(tmp_path / name / "fold_0/predictions.npz")["logits"] for name in ("one", "two")]
-    np.testing.assert_allclose(logits[1], logits[0], atol=1e-2, rtol=1e-2)
+    np.testing.assert_allclose(logits[1], logits[0], atol=2e-3, rtol=2e-3)
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two")]
     assert summaries[0]["validation"]["all"]["num_clips"] == summaries[1]["validation"]["all"]["num_clips"]
     assert [("written to" in output) for output in outputs] == [True, False]

@@ -20,6 +20,9 @@ from ml_collections import ConfigDict
 from audiotag_jax import checkpoint, evaluate, train
 from audiotag_jax.errors import Stopped, UserError
 from audiotag_jax.files import locked
+from audiotag_jax.front_end import crop
+from audiotag_jax.input_pipeline import device_batch
+from audiotag_jax.steps import replicate
 from configs import log_db
 
 RATE_HZ = 4000
@@ -323,6 +326,19 @@ def test_told_to_end_it_saves_and_continues(config, tmp_path, monkeypatch, place
     )
 
 
+def test_told_to_end_in_the_last_step_it_ends_with_the_fold(config, tmp_path, monkeypatch):
+    def tell(steps, result):
+        if steps == NUM_STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    steps = watched(monkeypatch, after=tell)
+    with pytest.raises(Stopped, match="fold 0 is finished"):
+        train.run(config, tmp_path / "run")
+    assert len(steps) == NUM_STEPS
+    assert (tmp_path / "run/fold_0/predictions.npz").exists()
+
+
 def test_numbers_that_are_not_finite_stop_the_run(config, tmp_path, monkeypatch):
     """Poisoned after step 5: step 6 is named, and the last checkpoint before it, which stays the latest."""
 
@@ -369,8 +385,6 @@ def test_spectrograms_on_the_fly(finished, config, tmp_path):
     first, other = metrics(tmp_path / "run")[0], metrics(finished)[0]
     assert first["loss"] == pytest.approx(other["loss"], rel=1e-2)
     assert first["loss"] != other["loss"]
-    record = read_json(tmp_path / "run/config.json")
-    assert (Path(config.dataset.prepared_dir) / "audiotag_clips" / record["dataset"]).is_dir()
 
 
 def test_a_margin_gives_other_crops_in_every_epoch(config, tmp_path):
@@ -378,6 +392,27 @@ def test_a_margin_gives_other_crops_in_every_epoch(config, tmp_path):
     experiment = train.open_experiment(config)
     assert experiment.examples.inputs.shape[1:] == (1600,)
     assert experiment.image_shape == (32, 32, 1)
+    batch = device_batch(experiment.examples, np.arange(16), 16) | {"stop": np.zeros(8, np.float32)}
+    state = replicate(experiment.initial_state(0))
+    first = float(experiment.train_step(state, batch, {}, jax.random.key(0))[1]["loss"])
+    state = replicate(experiment.initial_state(0))
+    assert float(experiment.train_step(state, batch, {}, jax.random.key(1))[1]["loss"]) != first
+
+
+def test_a_margin_does_not_move_what_is_evaluated(config, tmp_path):
+    config.dataset.on_the_fly, config.dataset.margin_s = True, 0.1
+    wide = train.open_experiment(config).examples.in_memory().inputs
+    config.dataset.margin_s = 0.0
+    np.testing.assert_array_equal(crop(wide, 1200), train.open_experiment(config).examples.in_memory().inputs)
+
+
+def test_starting_from_a_run_that_saw_the_held_out_clips(finished, config, tmp_path):
+    config.model.init_from = str(finished / "fold_0")
+    with pytest.raises(UserError, match="was trained on clips that fold 1 holds out"):
+        starting_state(config, tmp_path, fold=1)
+    config.model.init_from, config.dataset.fold_seed = f"{finished}/fold_{{fold}}", 1
+    with pytest.raises(UserError, match="was trained on clips that fold 1 holds out"):
+        starting_state(config, tmp_path, fold=1)
 
 
 def test_a_run_that_stopped_before_its_predictions(copied, finished, config, monkeypatch):

@@ -28,16 +28,29 @@ class ClipSettings:
 
     sample_rate_hz: int = 22050
     duration_s: float = 2.0
+    margin_s: float = 0.0  # by so much a clip is longer than its crop, half of it before and half after
 
     def __post_init__(self):
         if self.sample_rate_hz < 1000:
             raise ValueError(f"sample_rate_hz is {self.sample_rate_hz}; it must be 1000 or more.")
         if not 0 < self.duration_s <= MAX_DURATION_S:
             raise ValueError(f"duration_s is {self.duration_s}; it must be above 0 and at most {MAX_DURATION_S}.")
+        if not 0 <= self.margin_s <= MAX_DURATION_S:
+            raise ValueError(f"margin_s is {self.margin_s}; it must be 0 to {MAX_DURATION_S}.")
 
     @property
     def length_samples(self) -> int:
+        """Of the crop."""
         return max(1, round(self.duration_s * self.sample_rate_hz))
+
+    @property
+    def margin_samples(self) -> int:
+        """On either side."""
+        return round(self.margin_s / 2 * self.sample_rate_hz)
+
+    @property
+    def stored_samples(self) -> int:
+        return self.length_samples + 2 * self.margin_samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +77,9 @@ def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, 
     except AudioError as error:
         if clip.split == "train":
             return None, Problem(clip.id, clip.split, str(error), LEFT_OUT)
-        return np.zeros(settings.length_samples, np.float32), Problem(clip.id, clip.split, str(error), SILENCE)
-    waveform = crop_loudest(samples, settings.length_samples, settings.sample_rate_hz // 2)
+        return np.zeros(settings.stored_samples, np.float32), Problem(clip.id, clip.split, str(error), SILENCE)
+    window = settings.sample_rate_hz // 2
+    waveform = crop_loudest(samples, settings.length_samples, window, settings.margin_samples)
     if not waveform.any():
         note = f"{note}; silent" if note else "silent"
     return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
@@ -118,7 +132,7 @@ class AudiotagClips(_Builder):
         super().__init__(metadata=metadata, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        shape = (self._settings.length_samples,)
+        shape = (self._settings.stored_samples,)
         waveform = tfds.features.Tensor(shape=shape, dtype=np.float32, encoding="bytes")
         return self._dataset_info("Mono clips of sound.", {"waveform": waveform}, self._source.classes)
 

@@ -59,7 +59,8 @@ def clip_settings(config: ConfigDict) -> ClipSettings:
     """The settings of a configuration's clips dataset; raises UserError on a bad value."""
     dataset = config.dataset
     margin_s = dataset.margin_s if trains_on_clips(config) else 0.0
-    return _settings(ClipSettings, sample_rate_hz=dataset.sample_rate_hz, duration_s=dataset.duration_s + margin_s)
+    fields = {"sample_rate_hz": dataset.sample_rate_hz, "duration_s": dataset.duration_s, "margin_s": margin_s}
+    return _settings(ClipSettings, **fields)
 
 
 def spectral_settings(config: ConfigDict) -> SpectralSettings | None:

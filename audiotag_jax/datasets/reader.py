@@ -28,7 +28,11 @@ class Stored:
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         records = _source(self.directory, self.split, (self.name,)).__getitems__([int(i) for i in indices])
-        return np.stack([record[self.name] for record in records]) if records else np.empty((0, *self.shape[1:]))
+        return (
+            np.stack([record[self.name] for record in records])
+            if records
+            else np.empty((0, *self.shape[1:]), self.dtype)
+        )
 
     def load(self) -> np.ndarray:
         """All of them, in memory."""
