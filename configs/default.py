@@ -11,8 +11,19 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     config.name = "log_db"  # of the variant; names the work directory
     config.preset = preset
     config.seed = 0  # of the parameters' start, the order of clips, augmentation and dropout
+    config.dataset = _dataset_fields()
+    config.spectral = _spectral_fields()
+    config.model = _model_fields()
+    config.train = _train_fields()
+    config.optimizer = _optimizer_fields()
+    config.augment = _augment_fields()
+    PRESETS[preset](config)
+    return config
 
-    config.dataset = dataset = ConfigDict()
+
+def _dataset_fields() -> ConfigDict:
+    """The clips, and how they reach the network."""
+    dataset = ConfigDict()
     dataset.source = "fsdkaggle2018"  # fsdkaggle2018, esc50, esc10, folder or demo
     dataset.path = "data/fsdkaggle2018"  # folder of the recordings and tables
     dataset.table = ""  # CSV of one's own clips for source "folder"; empty: the folder's LABEL/* subfolders
@@ -27,8 +38,12 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     dataset.num_workers = 0  # processes that read a stream; 0: threads of this one
     dataset.on_the_fly = False  # spectrograms are computed in each step, from the clips
     dataset.margin_s = 0.0  # on the fly: by so much clips are longer than the random crops taken of them
+    return dataset
 
-    config.spectral = spectral = ConfigDict()
+
+def _spectral_fields() -> ConfigDict:
+    """The images."""
+    spectral = ConfigDict()
     spectral.channels = ("log_db",)  # AXIS_LOUDNESS (linear, log, mel; linear, db), hires_q1, _q2, _q4, _q8
     spectral.num_frames = 224
     spectral.num_bins = 224
@@ -36,8 +51,12 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     spectral.window_samples = 2048  # Hann window
     spectral.fft_samples = 2048
     spectral.stride = 8.0  # hires channels look at one point in so many; 1: at all, as published
+    return spectral
 
-    config.model = model = ConfigDict()
+
+def _model_fields() -> ConfigDict:
+    """The network."""
+    model = ConfigDict()
     model.name = "resnext50_32x4d"  # small, waveform, resnet18, resnet34, resnet50 or resnext50_32x4d
     model.width = 24  # channels of the first stage of "small", half those of "waveform"
     model.dropout = 0.33  # before the last layer of the head; half of it before the hidden one
@@ -45,8 +64,12 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     model.pretrained = ""  # weights of the body: a .safetensors or .pth file, or imagenet, which is downloaded
     model.init_from = ""  # weights of body and, where it fits, head: a checkpoint of another run; {fold}: its number
     model.normalization = "none"  # of images in [0, 1]: none, or imagenet, the mean and deviation of its pictures
+    return model
 
-    config.train = train = ConfigDict()
+
+def _train_fields() -> ConfigDict:
+    """The budget, and what is kept."""
+    train = ConfigDict()
     train.batch_size = 64  # clips over all devices
     train.frozen_epochs = 0  # first phase: the body's convolutions rest, its batch norms and the head learn
     train.num_epochs = 40  # second phase: everything learns
@@ -57,8 +80,12 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     train.unverified_weight = 1.0  # in the loss, of clips whose labels nobody has checked
     train.compilation_cache = True  # compiled steps are kept in dataset.prepared_dir, for the next run
     train.profile_steps = 0  # so many steps, after the first ten, are profiled to WORKDIR/profile
+    return train
 
-    config.optimizer = optimizer = ConfigDict()
+
+def _optimizer_fields() -> ConfigDict:
+    """AdamW under one-cycle schedules."""
+    optimizer = ConfigDict()
     optimizer.frozen_learning_rate = 3e-3  # one-cycle peak of the frozen phase
     optimizer.learning_rate_low = 1e-3  # one-cycle peak of the early body; the late body has the geometric mean
     optimizer.learning_rate_high = 3e-3  # one-cycle peak of the head
@@ -71,8 +98,12 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     optimizer.epsilon = 1e-8
     optimizer.weight_decay = 0.01  # decoupled
     optimizer.label_smoothing = 0.0  # share of the target spread over all classes
+    return optimizer
 
-    config.augment = augment = ConfigDict()
+
+def _augment_fields() -> ConfigDict:
+    """Changes drawn anew in every step; all off."""
+    augment = ConfigDict()
     augment.max_time_shift = 0.0  # largest circular shift, as a share of the frames
     augment.time_masks = 0  # SpecAugment: number of masks along time
     augment.max_time_mask = 0.1  # largest mask, as a share of the frames
@@ -80,9 +111,7 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     augment.max_frequency_mask = 0.1  # largest mask, as a share of the bins
     augment.mixup_alpha = 0.0  # of the Beta distribution of the mixing weight; 0: no mixup
     augment.max_gain_db = 0.0  # largest change of a clip's level, up or down; 0: none
-
-    PRESETS[preset](config)
-    return config
+    return augment
 
 
 def _imagenet(config: ConfigDict) -> None:
