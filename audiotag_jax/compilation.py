@@ -10,8 +10,10 @@ import jax
 def keep_compiled(directory: Path) -> None:
     """Keeps what takes a second or more to compile in `directory`, where it can be written.
 
-    A cache that is set up already is left alone.
+    A cache that is set up already is left alone. Not on CPU, where reading compiled programs back has crashed.
     """
+    if jax.default_backend() == "cpu":
+        return
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
     if jax.config.jax_compilation_cache_dir is None and os.access(directory, os.W_OK):

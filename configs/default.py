@@ -78,7 +78,7 @@ def _train_fields() -> ConfigDict:
     train.evaluate_every_epochs = 0  # validation loss in metrics.jsonl; 0: only after the last epoch
     train.checkpoint_every_epochs = 1
     train.unverified_weight = 1.0  # in the loss, of clips whose labels nobody has checked
-    train.compilation_cache = True  # compiled steps are kept in dataset.prepared_dir, for the next run
+    train.compilation_cache = True  # on GPU and TPU compiled steps are kept in dataset.prepared_dir
     train.profile_steps = 0  # so many steps, after the first ten, are profiled to WORKDIR/profile
     return train
 

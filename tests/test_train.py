@@ -14,10 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import soundfile
-from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from audiotag_jax import checkpoint, evaluate, train
+from audiotag_jax import checkpoint, evaluate, experiment, train
 from audiotag_jax.errors import Stopped, UserError
 from audiotag_jax.files import locked
 from audiotag_jax.front_end import crop
@@ -32,20 +31,27 @@ NUM_STEPS, CHECKPOINT_STEPS = 8, 4  # 25 clips in batches of 16, 2 + 2 epochs
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """Every run compiles anew, as processes of their own would; here they find what the first one compiled."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for settings in (options, before):
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if settings is options:
-            yield
+def compile_once():
+    """Every run compiles anew, as processes of their own would; here runs of the same network and budget share it."""
+
+    def shared(function, key):
+        made = {}
+
+        def make(*arguments):
+            if key(*arguments) not in made:
+                made[key(*arguments)] = function(*arguments)
+            return made[key(*arguments)]
+
+        return make
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, key in (
+            ("build_network", lambda config, num_classes: (config.model.to_json(), num_classes)),
+            ("make_optimizer", lambda config, phases: (config.optimizer.to_json(), str(phases))),
+            ("pmapped_steps", lambda settings: settings),
+        ):
+            patch.setattr(experiment, name, shared(getattr(experiment, name), key))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -149,15 +155,15 @@ def watched(monkeypatch, interrupt_at: int | None = None, after: Callable = lamb
     steps, opened = [], train.open_experiment
 
     def open_experiment(config):
-        experiment = opened(config)
+        made = opened(config)
 
         def step(*arguments):
             if len(steps) == interrupt_at:
                 raise KeyboardInterrupt
             steps.append(len(steps))
-            return after(len(steps), experiment.train_step(*arguments))
+            return after(len(steps), made.train_step(*arguments))
 
-        return dataclasses.replace(experiment, train_step=step)
+        return dataclasses.replace(made, train_step=step)
 
     monkeypatch.setattr(train, "open_experiment", open_experiment)
     return steps
@@ -389,14 +395,14 @@ def test_spectrograms_on_the_fly(finished, config, tmp_path):
 
 def test_a_margin_gives_other_crops_in_every_epoch(config, tmp_path):
     config.dataset.on_the_fly, config.dataset.margin_s = True, 0.1
-    experiment = train.open_experiment(config)
-    assert experiment.examples.inputs.shape[1:] == (1600,)
-    assert experiment.image_shape == (32, 32, 1)
-    batch = device_batch(experiment.examples, np.arange(16), 16) | {"stop": np.zeros(8, np.float32)}
-    state = replicate(experiment.initial_state(0))
-    first = float(experiment.train_step(state, batch, {}, jax.random.key(0))[1]["loss"])
-    state = replicate(experiment.initial_state(0))
-    assert float(experiment.train_step(state, batch, {}, jax.random.key(1))[1]["loss"]) != first
+    opened = train.open_experiment(config)
+    assert opened.examples.inputs.shape[1:] == (1600,)
+    assert opened.image_shape == (32, 32, 1)
+    batch = device_batch(opened.examples, np.arange(16), 16) | {"stop": np.zeros(8, np.float32)}
+    state = replicate(opened.initial_state(0))
+    first = float(opened.train_step(state, batch, {}, jax.random.key(0))[1]["loss"])
+    state = replicate(opened.initial_state(0))
+    assert float(opened.train_step(state, batch, {}, jax.random.key(1))[1]["loss"]) != first
 
 
 def test_a_margin_does_not_move_what_is_evaluated(config, tmp_path):
@@ -494,6 +500,6 @@ def test_two_runs_do_not_share_a_directory(copied, config):
 
 def test_a_diverged_run_says_so(finished, config):
     nan = np.full((1, 16, len(CLASSES)), np.nan, np.float32)
-    experiment = dataclasses.replace(train.open_experiment(config), eval_step=lambda *_: nan)
+    broken = dataclasses.replace(train.open_experiment(config), eval_step=lambda *_: nan)
     with pytest.raises(UserError, match=r"diverged.*\n.*learning_rate_high"):
-        evaluate.predict_logits(experiment, None, experiment.examples, np.arange(3), "evaluating")
+        evaluate.predict_logits(broken, None, broken.examples, np.arange(3), "evaluating")
