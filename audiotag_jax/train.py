@@ -28,18 +28,19 @@ _PROFILE_AFTER = 10  # steps of a process that a profile leaves out: they compil
 def run(config: ConfigDict, workdir: Path) -> None:
     """Mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
     check_config(config)
-    with held(workdir), told_to_stop() as stop:
+    with held(workdir):
         check_unclaimed(workdir, config)
         experiment = open_experiment(config)
         claim(workdir, config, experiment.classes, experiment.fingerprint)
-        for fold in experiment.folds:
-            if first_says(is_finished(experiment, workdir, fold)):
-                say(f"fold {fold}: finished before")
-                continue
-            state = train_fold(experiment, workdir, fold, stop)
-            save_predictions(experiment, workdir, fold, state)
-            if anyone_says(stop()):
-                raise Stopped(f"Told to end: fold {fold} is finished.")
+        with told_to_stop() as stop:  # not before: preparing has nothing to save, and may end at once
+            for fold in experiment.folds:
+                if first_says(is_finished(experiment, workdir, fold)):
+                    say(f"fold {fold}: finished before")
+                    continue
+                state = train_fold(experiment, workdir, fold, stop)
+                save_predictions(experiment, workdir, fold, state)
+                if anyone_says(stop()):
+                    raise Stopped(f"Told to end: fold {fold} is finished.")
         conclude(experiment, workdir)
 
 
