@@ -25,6 +25,7 @@ LAYERS = [
     {"experiment"},
     {"evaluate", "prepare", "inspect_checkpoint"},
     {"train"},
+    {"study"},
 ]
 LEAVES = LAYERS[1]
 IN_FUNCTIONS = {"models/pretrained.py": {"torch"}}  # imported when called: PyTorch's own files, where it is installed

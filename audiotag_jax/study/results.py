@@ -1,0 +1,134 @@
+"""The saved logits of a study, aligned by clip id: all that its statistics and its report look at."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audiotag_jax.errors import UserError
+from audiotag_jax.submission import load_predictions
+from audiotag_jax.workdir import fold_dir
+
+VALIDATION, TEST = "predictions.npz", "test_predictions.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One variant trained with one seed: for each fold the work directory that holds its `fold_K/predictions.npz`."""
+
+    variant: str
+    seed: int
+    workdirs: Mapping[int, Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """What is known of n clips: `ids` [n] str, sorted, `labels` [n] int (-1: not scored), `verified` [n] bool.
+
+    `folds` [n] int: the fold that held the clip out, -1 for test clips.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    verified: np.ndarray
+    folds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class VariantLogits:
+    """Logits of one variant, float32: `held_out` [S, n, K] by seed, each clip's from the network that never saw it.
+
+    `test` [S, J, m, K] by seed and fold, None where the data has no test split.
+    """
+
+    variant: str
+    seeds: tuple[int, ...]
+    held_out: np.ndarray
+    test: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """All finished runs of a study, over the same clips in the same order."""
+
+    classes: tuple[str, ...]
+    held_out: Clips
+    test: Clips | None
+    variants: tuple[VariantLogits, ...]
+
+    def __getitem__(self, variant: str) -> VariantLogits:
+        return next(each for each in self.variants if each.variant == variant)
+
+
+def read_results(runs: Sequence[Run], classes: Sequence[str]) -> Results:
+    """The results of finished runs, variants in the order in which they first come, seeds ascending.
+
+    Raises UserError if a prediction file is damaged, or if clips or labels differ between runs.
+    """
+    first = runs[0]
+    held_out, _ = _held_out(first)
+    test = _test(first)[0]
+    variants = []
+    for variant in dict.fromkeys(run.variant for run in runs):
+        chosen = sorted((run for run in runs if run.variant == variant), key=lambda run: run.seed)
+        held_out_logits, test_logits = [], []
+        for run in chosen:
+            clips, logits = _held_out(run)
+            _check_same(clips, held_out, run, first)
+            held_out_logits.append(logits)
+            clips, logits = _test(run)
+            if (clips is None) != (test is None):
+                raise UserError(f"{_name(run)} and {_name(first)} do not both have test predictions.")
+            if clips is not None:
+                _check_same(clips, test, run, first)
+                test_logits.append(logits)
+        seeds = tuple(run.seed for run in chosen)
+        tests = np.stack(test_logits) if test_logits else None
+        variants.append(VariantLogits(variant, seeds, np.stack(held_out_logits), tests))
+    return Results(tuple(classes), held_out, test, tuple(variants))
+
+
+def _held_out(run: Run) -> tuple[Clips, np.ndarray]:
+    """The clips of all folds of a run and their logits [n, K], by id."""
+    parts = [(fold, load_predictions(fold_dir(path, fold) / VALIDATION)) for fold, path in sorted(run.workdirs.items())]
+    saved = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
+    folds = np.concatenate([np.full(len(part["ids"]), fold) for fold, part in parts])
+    order = np.argsort(saved["ids"], kind="stable")
+    clips = Clips(saved["ids"][order], saved["labels"][order], saved["verified"][order], folds[order])
+    if len(np.unique(clips.ids)) < len(clips):
+        raise UserError(f"{_name(run)}: two folds hold out the same clip.")
+    return clips, saved["logits"][order]
+
+
+def _test(run: Run) -> tuple[Clips | None, np.ndarray | None]:
+    """The test clips of a run, by id, and their logits [J, m, K] by fold; None, None without a test split."""
+    files = [fold_dir(path, fold) / TEST for fold, path in sorted(run.workdirs.items())]
+    if not all(file.exists() for file in files):
+        return None, None
+    parts = []
+    for file in files:
+        saved = load_predictions(file)
+        order = np.argsort(saved["ids"], kind="stable")
+        parts.append({name: values[order] for name, values in saved.items()})
+        if not np.array_equal(parts[0]["ids"], parts[-1]["ids"]):
+            raise UserError(f"{file} and {files[0]} hold different clips.")
+    first = parts[0]
+    clips = Clips(first["ids"], first["labels"], first["verified"], np.full(len(first["ids"]), -1))
+    return clips, np.stack([part["logits"] for part in parts])
+
+
+def _check_same(clips: Clips, expected: Clips, run: Run, first: Run) -> None:
+    for field in dataclasses.fields(Clips):
+        if not np.array_equal(getattr(clips, field.name), getattr(expected, field.name)):
+            raise UserError(
+                f"{_name(run)} and {_name(first)} differ in the {field.name} of their clips: they saw other data.\n"
+                "Remove the older of the two and run the same command again."
+            )
+
+
+def _name(run: Run) -> str:
+    return f"{run.variant}, seed {run.seed}"
