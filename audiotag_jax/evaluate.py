@@ -83,7 +83,7 @@ def predict_logits(
     batches = read_ahead(Batches(examples, order, batch_size, resident))
     rows = []
     for indices, batch in zip(order, progress(batches, len(order), description, "batches"), strict=True):
-        logits = np.asarray(experiment.eval_step(state, batch, experiment.data if resident else {}))
+        logits = np.asarray(experiment.programs.eval_step(state, batch, experiment.data if resident else {}))
         rows.append(logits.reshape(-1, logits.shape[-1])[: len(indices)])
     logits = np.concatenate(rows)
     if not np.isfinite(logits).all():

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,8 +22,19 @@ from audiotag_jax.initial_weights import initial_weights
 from audiotag_jax.input_pipeline import choose_place, resident_data
 from audiotag_jax.models.build import Tagger
 from audiotag_jax.optimizer import Phase, learning_rates, make_optimizer, make_phases
-from audiotag_jax.steps import pmapped_steps, replicate
+from audiotag_jax.steps import StepSettings, pmapped_steps, replicate
 from audiotag_jax.train_state import TrainState, create_train_state
+
+
+class Programs(NamedTuple):
+    """What is compiled, and what it is compiled for."""
+
+    phases: tuple[Phase, ...]
+    model: Tagger
+    tx: optax.GradientTransformation
+    rates: dict[str, optax.Schedule]
+    train_step: Callable
+    eval_step: Callable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +49,11 @@ class Experiment:
     folds: tuple[int, ...]  # to hold out now
     all_folds: tuple[int, ...]  # of the data
     steps_per_epoch: int
-    phases: tuple[Phase, ...]
-    model: Tagger
-    tx: optax.GradientTransformation
-    rates: dict[str, optax.Schedule]
-    train_step: Callable
-    eval_step: Callable
+    programs: Programs
 
     @property
     def num_steps(self) -> int:
-        return sum(phase.num_steps for phase in self.phases)
+        return sum(phase.num_steps for phase in self.programs.phases)
 
     @property
     def fingerprint(self) -> str:
@@ -60,7 +68,8 @@ class Experiment:
 
     @functools.cached_property
     def test_examples(self) -> Examples | None:
-        return read_split(self.dataset_dir, "test")
+        """The test clips; none where settings are being chosen."""
+        return None if self.config.train.inner_split else read_split(self.dataset_dir, "test")
 
     @functools.cached_property
     def data(self) -> dict:
@@ -80,7 +89,7 @@ class Experiment:
 
     def initial_state(self, fold: int) -> TrainState:
         """The state before the first step."""
-        return create_train_state(self.model, self.tx, self.image_shape, self.key(fold))
+        return create_train_state(self.programs.model, self.programs.tx, self.image_shape, self.key(fold))
 
     def starting_state(self, fold: int, manager: checkpoint.Manager) -> tuple[TrainState, dict]:
         """The state to go on from, on all devices, and the input's position: the latest checkpoint's, or the first."""
@@ -90,12 +99,12 @@ class Experiment:
         return replicate(state), position
 
     def training_clips(self, fold: int) -> np.ndarray:
-        """Indices of the clips outside the fold."""
-        return np.flatnonzero(self.examples.folds != fold)
+        """Indices of the clips outside the fold, and outside the one that is scored for it."""
+        return np.flatnonzero(~np.isin(self.examples.folds, _held_out(self.config, self.all_folds, fold)))
 
     def validation_clips(self, fold: int) -> np.ndarray:
-        """Indices of the clips inside the fold."""
-        return np.flatnonzero(self.examples.folds == fold)
+        """Indices of the clips to score: those of the fold; of an inner split, of the next fold."""
+        return np.flatnonzero(self.examples.folds == _held_out(self.config, self.all_folds, fold)[-1])
 
 
 def open_experiment(config: ConfigDict) -> Experiment:
@@ -110,9 +119,11 @@ def open_experiment(config: ConfigDict) -> Experiment:
     if unknown or len(all_folds) < 2:
         listed = ", ".join(map(str, all_folds))
         raise UserError(f"config.train.folds is {list(folds)}, but the readable clips have folds {listed}.")
-    steps_per_epoch = count_steps_per_epoch(examples.folds, config.train.batch_size)
-    phases = make_phases(config, steps_per_epoch)
-    train_step, eval_step = pmapped_steps(step_settings(config, len(metadata["classes"])))
+    if config.train.inner_split and len(all_folds) < 3:
+        raise UserError(f"config.train.inner_split needs three folds, but there are {len(all_folds)}.")
+    sizes = [int(np.sum(~np.isin(examples.folds, _held_out(config, all_folds, fold)))) for fold in all_folds]
+    steps_per_epoch = count_steps_per_epoch(sizes, config.train.batch_size)
+    settings = step_settings(config, len(metadata["classes"]))
     return Experiment(
         config=config,
         dataset_dir=dataset_dir,
@@ -122,22 +133,38 @@ def open_experiment(config: ConfigDict) -> Experiment:
         folds=folds,
         all_folds=all_folds,
         steps_per_epoch=steps_per_epoch,
-        phases=phases,
-        model=build_network(config, len(metadata["classes"])),
-        tx=make_optimizer(config, phases),
-        rates=learning_rates(config, phases),
-        train_step=train_step,
-        eval_step=eval_step,
+        programs=_programs(_recipe(config), steps_per_epoch, settings),
     )
 
 
-def count_steps_per_epoch(folds: np.ndarray, batch_size: int) -> int:
-    """Batches an epoch, the same for every fold: as many as the largest training set fills; `folds` `[n]` by clip.
+def _held_out(config: ConfigDict, folds: Sequence[int], fold: int) -> tuple[int, ...]:
+    """The folds that training leaves out, the one to score last."""
+    if not config.train.inner_split:
+        return (fold,)
+    return fold, folds[(folds.index(fold) + 1) % len(folds)]
+
+
+def _recipe(config: ConfigDict) -> str:
+    """All of a configuration that a network, its optimizer and their schedules depend on."""
+    train = {name: config.train[name] for name in ("frozen_epochs", "num_epochs")}
+    return json.dumps({"model": config.model.to_dict(), "optimizer": config.optimizer.to_dict(), "train": train})
+
+
+@functools.lru_cache(maxsize=4)  # compiling takes long: runs of one process share what they have in common
+def _programs(recipe: str, steps_per_epoch: int, settings: StepSettings) -> Programs:
+    config = ConfigDict(json.loads(recipe))
+    phases = make_phases(config, steps_per_epoch)
+    model = build_network(config, settings.num_classes)
+    steps = pmapped_steps(settings)
+    return Programs(phases, model, make_optimizer(config, phases), learning_rates(config, phases), *steps)
+
+
+def count_steps_per_epoch(sizes: Sequence[int], batch_size: int) -> int:
+    """Batches an epoch, the same for every fold: as many as the largest training set fills, of so many clips by fold.
 
     Raises UserError where that would leave a smaller training set with batches of one clip, which teach nothing under
     batch norm.
     """
-    sizes = [int(np.sum(folds != fold)) for fold in np.unique(folds)]
     steps = -(-max(sizes) // batch_size)
     if min(sizes) < 2 * steps:
         raise UserError(

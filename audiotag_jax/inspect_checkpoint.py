@@ -18,7 +18,7 @@ from audiotag_jax.checkpoint import kept_steps, read_arrays, read_items
 from audiotag_jax.errors import UserError
 from audiotag_jax.optimizer import parameter_labels
 from audiotag_jax.progress import say
-from audiotag_jax.workdir import read_record
+from audiotag_jax.workdir import read_record, recorded_fields
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -37,7 +37,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def report(config: ConfigDict, workdir: Path) -> Iterator[list[str]]:
     """What `run` prints, in parts of several lines; raises UserError as it does."""
     folders = find_checkpoints(workdir)
-    yield describe_config(workdir, json.loads(config.to_json()))
+    yield describe_config(workdir, recorded_fields(config))
     metrics = read_metrics(workdir / "metrics.jsonl")
     for fold, folder in folders.items():
         yield ["", *describe_steps(folder, fold, [record for record in metrics if record.get("fold") == fold])]

@@ -91,7 +91,7 @@ class _Loop:
         stop_flags = {told: np.full(jax.local_device_count(), told, np.float32) for told in (False, True)}
         for batch in batches:
             profiled = self._profile(step - first_step)
-            state, metrics = experiment.train_step(state, batch | {"stop": stop_flags[stop()]}, data, key)
+            state, metrics = experiment.programs.train_step(state, batch | {"stop": stop_flags[stop()]}, data, key)
             step += 1
             stopping = bool(waiting) and self._look(*waiting)
             waiting = (step, metrics)
@@ -120,7 +120,7 @@ class _Loop:
     def _log(self, step: int, metrics: dict) -> None:
         experiment = self.experiment
         values = {name: value for name, value in jax.device_get(metrics).items() if name != "watch"}
-        rates = experiment.rates.items()
+        rates = experiment.programs.rates.items()
         values |= {f"learning_rate_{label}": rate(step - 1) for label, rate in rates if "_" not in label}
         now, clips = time.monotonic(), len(experiment.training_clips(self.fold)) / experiment.steps_per_epoch
         values["clips_per_second"] = clips * (step - self.clock_step) / max(now - self.clock, 1e-9)

@@ -57,7 +57,7 @@ def check_unclaimed(workdir: Path, config: ConfigDict) -> None:
                 f"{workdir} holds folds but no config.json to say whose.\nRemove it, or choose another --workdir."
             )
         return
-    old, new = _flatten(read_record(workdir)["config"]), _flatten(json.loads(config.to_json()))
+    old, new = _flatten(read_record(workdir)["config"]), _flatten(recorded_fields(config))
     unknown = sorted(old.keys() ^ new.keys())
     if unknown:
         raise UserError(
@@ -84,7 +84,7 @@ def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -
             f"{workdir} holds a run on other data: tables, recordings, their dates, the code that prepares them, the "
             "version of JAX or the kind of device changed.\nChoose another --workdir, or remove it."
         )
-    record = {"config": json.loads(config.to_json()), "classes": classes, "dataset": dataset}
+    record = {"config": recorded_fields(config), "classes": classes, "dataset": dataset}
     if is_first():
         write_json(workdir / "config.json", record)
     wait_for_all("claim")
@@ -107,6 +107,11 @@ def read_record(workdir: Path) -> dict[str, Any]:
     if not whole or not isinstance(record["config"], dict):
         raise UserError(f"{path} describes no run.\nRemove the whole of {workdir}, or choose another --workdir.")
     return record
+
+
+def recorded_fields(config: ConfigDict) -> dict[str, Any]:
+    """The configuration of one run: what a study makes of many is not part of it."""
+    return {name: value for name, value in json.loads(config.to_json()).items() if name != "study"}
 
 
 class MetricsWriter:

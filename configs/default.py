@@ -17,6 +17,7 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
     config.train = _train_fields()
     config.optimizer = _optimizer_fields()
     config.augment = _augment_fields()
+    config.study = _study_fields()
     PRESETS[preset](config)
     return config
 
@@ -74,6 +75,7 @@ def _train_fields() -> ConfigDict:
     train.frozen_epochs = 0  # first phase: the body's convolutions rest, its batch norms and the head learn
     train.num_epochs = 40  # second phase: everything learns
     train.folds = ()  # folds to hold out in turn; empty: every one
+    train.inner_split = False  # to choose settings: leave a fold out unseen, train without the next one, score that
     train.log_every_steps = 10  # lines of metrics.jsonl
     train.evaluate_every_epochs = 0  # validation loss in metrics.jsonl; 0: only after the last epoch
     train.checkpoint_every_epochs = 1
@@ -112,6 +114,17 @@ def _augment_fields() -> ConfigDict:
     augment.mixup_alpha = 0.0  # of the Beta distribution of the mixing weight; 0: no mixup
     augment.max_gain_db = 0.0  # largest change of a clip's level, up or down; 0: none
     return augment
+
+
+def _study_fields() -> ConfigDict:
+    """What mode study compares."""
+    study = ConfigDict()
+    study.variants = ()  # names of files in configs; empty: all of them
+    study.baseline = "log_db"  # the variant that others are compared with
+    study.seeds = (0,)  # config.seed of the runs of each variant
+    study.rate_factors = (0.5, 1.0, 2.0)  # of the learning rates, tried for each variant and fold on inner splits
+    study.search_epochs = 10  # of such a trial, instead of config.train.num_epochs
+    return study
 
 
 def _imagenet(config: ConfigDict) -> None:
@@ -179,6 +192,7 @@ def _demo(config: ConfigDict) -> None:
     config.train.num_epochs = 20
     config.train.evaluate_every_epochs = 5
     config.train.checkpoint_every_epochs = 5
+    config.study.search_epochs = 4
 
 
 PRESETS = {

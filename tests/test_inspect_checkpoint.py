@@ -27,7 +27,7 @@ from audiotag_jax.inspect_checkpoint import (
     report,
 )
 from audiotag_jax.steps import replicate
-from audiotag_jax.workdir import claim
+from audiotag_jax.workdir import claim, recorded_fields
 from configs import default
 
 ROOT = Path(__file__).parents[1]
@@ -287,7 +287,7 @@ def test_further_items_are_listed_by_name(copied):
 
 
 def test_same_configuration(finished):
-    given = json.loads(demo(num_epochs=2).to_json())
+    given = recorded_fields(demo(num_epochs=2))
     assert describe_config(finished, given) == [
         f"{finished}: log_db:demo, 3 classes, dataset f1a9e2",
         "its configuration is that of --config",

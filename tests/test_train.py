@@ -16,42 +16,19 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from audiotag_jax import checkpoint, evaluate, experiment, train
+from audiotag_jax import checkpoint, evaluate, train
 from audiotag_jax.errors import Stopped, UserError
 from audiotag_jax.files import locked
 from audiotag_jax.front_end import crop
 from audiotag_jax.input_pipeline import device_batch
 from audiotag_jax.steps import replicate
+from audiotag_jax.workdir import recorded_fields
 from configs import log_db
 
 RATE_HZ = 4000
 CLASSES = ("bell", "bird", "dog", "rain", "sea")
 NUM_TRAIN, NUM_TEST = 50, 6
 NUM_STEPS, CHECKPOINT_STEPS = 8, 4  # 25 clips in batches of 16, 2 + 2 epochs
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once():
-    """Every run compiles anew, as processes of their own would; here runs of the same network and budget share it."""
-
-    def shared(function, key):
-        made = {}
-
-        def make(*arguments):
-            if key(*arguments) not in made:
-                made[key(*arguments)] = function(*arguments)
-            return made[key(*arguments)]
-
-        return make
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, key in (
-            ("build_network", lambda config, num_classes: (config.model.to_json(), num_classes)),
-            ("make_optimizer", lambda config, phases: (config.optimizer.to_json(), str(phases))),
-            ("pmapped_steps", lambda settings: settings),
-        ):
-            patch.setattr(experiment, name, shared(getattr(experiment, name), key))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +160,7 @@ def test_files(finished):
 def test_config_is_recorded(finished, base_config):
     record = read_json(finished / "config.json")
     assert record["classes"] == list(CLASSES)
-    assert record["config"] == json.loads(base_config.to_json())
+    assert record["config"] == recorded_fields(base_config)
     assert (Path(base_config.dataset.prepared_dir) / "audiotag_spectrograms" / record["dataset"]).is_dir()
 
 
@@ -500,6 +477,7 @@ def test_two_runs_do_not_share_a_directory(copied, config):
 
 def test_a_diverged_run_says_so(finished, config):
     nan = np.full((1, 16, len(CLASSES)), np.nan, np.float32)
-    broken = dataclasses.replace(train.open_experiment(config), eval_step=lambda *_: nan)
+    opened = train.open_experiment(config)
+    broken = dataclasses.replace(opened, programs=opened.programs._replace(eval_step=lambda *_: nan))
     with pytest.raises(UserError, match=r"diverged.*\n.*learning_rate_high"):
         evaluate.predict_logits(broken, None, broken.examples, np.arange(3), "evaluating")

@@ -1,0 +1,101 @@
+"""Which runs a study consists of: every variant under the same budget, differing in what its file says alone."""
+
+import json
+
+import pytest
+
+from audiotag_jax.errors import UserError
+from audiotag_jax.files import write_npz
+from audiotag_jax.study.plan import CONFIGS, check_study, final, finished_run, search, variant_config, variant_names
+from audiotag_jax.workdir import recorded_fields
+from configs import hires_q8, log_db, waveform
+
+
+@pytest.fixture
+def base():
+    return log_db.get_config("demo")
+
+
+def test_all_variants_are_compared_unless_some_are_named(base):
+    names = variant_names(base)
+    assert names[0] == "log_db" and len(names) == 14 == len(set(names))
+    base.study.variants, base.study.baseline = ("hires_q8", "mel_db", "hires_q8"), "mel_db"
+    assert variant_names(base) == ("mel_db", "hires_q8")
+    base.study.variants = ("hires_q3",)
+    with pytest.raises(UserError, match=r"unknown variant 'hires_q3'; choose from hires_q1, .*waveform"):
+        variant_names(base)
+
+
+@pytest.mark.parametrize("module", [hires_q8, waveform])
+def test_a_variant_is_its_file_with_the_changes_of_the_command_line(base, module):
+    base.train.num_epochs, base.dataset.path, base.seed = 3, "elsewhere", 5
+    expected = module.get_config("demo")
+    expected.train.num_epochs, expected.dataset.path, expected.seed = 3, "elsewhere", 5
+    config = variant_config(base, expected.name)
+    assert recorded_fields(config) == recorded_fields(expected)
+    assert type(config.spectral.channels) is tuple
+
+
+def test_what_a_variant_is_made_of_is_not_overridden(base):
+    base.model.name = "resnet18"
+    assert variant_config(base, "waveform").model.name == "waveform"
+    assert variant_config(base, "mel_db").model.name == "resnet18"
+
+
+def test_every_variant_has_the_same_budget(base):
+    def budget(config):
+        return {name: recorded_fields(config)[name] for name in ("dataset", "train", "optimizer", "augment", "seed")}
+
+    configs = [variant_config(base, name) for name in variant_names(base)]
+    assert all(budget(config) == budget(configs[0]) for config in configs)
+
+
+def test_a_search_is_short_and_scored_on_inner_splits(base, tmp_path):
+    base.study.seeds = (4, 5)
+    trials = search(base, tmp_path, "mel_db", (0, 1, 2))
+    assert list(trials) == [0.5, 1.0, 2.0]
+    assert len({trial.workdir for trial in trials.values()}) == 3
+    trial = trials[2.0].config
+    assert (trial.train.inner_split, trial.train.num_epochs, trial.seed) == (True, base.study.search_epochs, 4)
+    assert trial.optimizer.learning_rate_high == 2 * base.optimizer.learning_rate_high
+    assert trial.optimizer.learning_rate_low == 2 * base.optimizer.learning_rate_low
+
+
+def test_folds_with_the_same_rate_share_a_run(base, tmp_path):
+    one, two = final(base, tmp_path, "mel_db", 7, {0: 1.0, 1: 2.0, 2: 1.0})
+    assert (one.folds, two.folds) == ((0, 2), (1,))
+    assert one.workdir != two.workdir and one.config.seed == two.config.seed == 7
+    assert two.config.optimizer.learning_rate_high == 2 * one.config.optimizer.learning_rate_high
+    assert not one.config.train.inner_split
+    assert finished_run([one, two], 7, has_test=False) is None
+    for training, folds in ((one, (0, 2)), (two, (1,))):
+        for fold in folds:
+            (training.workdir / f"fold_{fold}").mkdir(parents=True)
+            write_npz(training.workdir / f"fold_{fold}" / "predictions.npz", ids=[])
+    run = finished_run([one, two], 7, has_test=False)
+    assert run.workdirs == {0: one.workdir, 2: one.workdir, 1: two.workdir}
+    assert finished_run([one, two], 7, has_test=True) is None
+
+
+def test_bad_values_are_named(base):
+    for field, value in (
+        ("seeds", ()),
+        ("seeds", (0.5,)),
+        ("rate_factors", ()),
+        ("rate_factors", (1.0, 1.0)),
+        ("rate_factors", (0.0, 1.0)),
+        ("search_epochs", 0),
+    ):
+        config = base.copy_and_resolve_references()
+        config.study[field] = value
+        with pytest.raises(UserError, match=f"config.study.{field} is"):
+            check_study(config)
+    base.train.folds = (0,)
+    with pytest.raises(UserError, match=r"leave config\.train\.folds"):
+        check_study(base)
+
+
+def test_variants_lie_in_the_folder_of_configurations():
+    assert (CONFIGS / "default.py").is_file()
+    assert "study" not in recorded_fields(log_db.get_config("demo"))
+    assert json.loads(log_db.get_config("demo").to_json())["study"]["baseline"] == "log_db"
