@@ -150,7 +150,7 @@ def _recipe(config: ConfigDict) -> str:
     return json.dumps({"model": config.model.to_dict(), "optimizer": config.optimizer.to_dict(), "train": train})
 
 
-@functools.lru_cache(maxsize=4)  # compiling takes long: runs of one process share what they have in common
+@functools.lru_cache(maxsize=8)  # compiling takes long: runs of one process share what they have in common
 def _programs(recipe: str, steps_per_epoch: int, settings: StepSettings) -> Programs:
     config = ConfigDict(json.loads(recipe))
     phases = make_phases(config, steps_per_epoch)

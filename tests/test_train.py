@@ -138,9 +138,9 @@ def watched(monkeypatch, interrupt_at: int | None = None, after: Callable = lamb
             if len(steps) == interrupt_at:
                 raise KeyboardInterrupt
             steps.append(len(steps))
-            return after(len(steps), made.train_step(*arguments))
+            return after(len(steps), made.programs.train_step(*arguments))
 
-        return dataclasses.replace(made, train_step=step)
+        return dataclasses.replace(made, programs=made.programs._replace(train_step=step))
 
     monkeypatch.setattr(train, "open_experiment", open_experiment)
     return steps
@@ -377,9 +377,9 @@ def test_a_margin_gives_other_crops_in_every_epoch(config, tmp_path):
     assert opened.image_shape == (32, 32, 1)
     batch = device_batch(opened.examples, np.arange(16), 16) | {"stop": np.zeros(8, np.float32)}
     state = replicate(opened.initial_state(0))
-    first = float(opened.train_step(state, batch, {}, jax.random.key(0))[1]["loss"])
+    first = float(opened.programs.train_step(state, batch, {}, jax.random.key(0))[1]["loss"])
     state = replicate(opened.initial_state(0))
-    assert float(opened.train_step(state, batch, {}, jax.random.key(1))[1]["loss"]) != first
+    assert float(opened.programs.train_step(state, batch, {}, jax.random.key(1))[1]["loss"]) != first
 
 
 def test_a_margin_does_not_move_what_is_evaluated(config, tmp_path):

@@ -1,0 +1,119 @@
+"""A whole study of tiny sounds, interrupted and continued, with every training run once."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiotag_jax import train
+from audiotag_jax.errors import UserError
+from audiotag_jax.files import write_npz
+from audiotag_jax.study import report, run
+from audiotag_jax.study.plan import Training
+from audiotag_jax.study.results import read_results
+from configs import log_db
+
+VARIANTS, SEEDS, FOLDS = ("log_db", "mel_db"), (0, 1), (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    for n in range(36):
+        path = folder / ("bell", "dog", "rain")[n % 3] / f"{n}.wav"
+        path.parent.mkdir(exist_ok=True)
+        tone = np.sin(2 * np.pi * 200 * 3 ** (n % 3) * np.arange(1200) / 4000)
+        soundfile.write(path, 0.2 * tone + 0.1 * rng.standard_normal(1200), 4000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(sounds, tmp_path_factory):
+    config = log_db.get_config("folder")
+    config.dataset.path = str(sounds)
+    config.dataset.prepared_dir = str(tmp_path_factory.mktemp("prepared"))
+    config.dataset.sample_rate_hz, config.dataset.duration_s, config.dataset.num_folds = 4000, 0.3, 3
+    config.spectral.num_frames = config.spectral.num_bins = 32
+    config.spectral.window_samples = config.spectral.fft_samples = 256
+    config.model.width, config.train.batch_size, config.train.num_epochs = 4, 16, 2
+    config.study.variants, config.study.seeds = VARIANTS, SEEDS
+    config.study.rate_factors, config.study.search_epochs = (1.0, 3.0), 1
+    return config
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What the report is given, instead of its writing."""
+    calls = []
+    monkeypatch.setattr(report, "write", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def test_interrupted_and_continued_a_study_trains_everything_once(config, tmp_path, written, monkeypatch, capsys):
+    trained, real = [], train.run
+
+    def counted(config, workdir):
+        if len(trained) == 5:
+            trained.append(None)
+            raise KeyboardInterrupt
+        real(config, workdir)
+        trained.append((workdir.name, tuple(config.train.folds)))
+
+    monkeypatch.setattr(train, "run", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(config, tmp_path / "study")
+    said = capsys.readouterr().out
+    assert "study of 2 variants, 3 folds, seeds 0, 1; baseline log_db" in said
+    assert "trainings: 12 of 4 steps, 12 of them to do" in said
+    assert "inner splits: 12 trainings of 1 steps, 12 of them to do" in said
+    assert "log_db, learning rates x 3 on inner splits, folds 0, 1, 2; about" in said
+    assert not written
+    run.run(config, tmp_path / "study")
+    done = [each for each in trained if each]
+    assert sum(len(folds) for _, folds in done) == 12 + 12
+    assert len(set(done)) == len(done)
+    monkeypatch.setattr(train, "run", None)  # nothing is left to train
+    run.run(config, tmp_path / "study")
+    assert "of them to do" in capsys.readouterr().out
+    (_, _, runs, classes, budget), again = written
+    assert [(each.variant, each.seed) for each in runs] == [(v, s) for v in VARIANTS for s in SEEDS]
+    results = read_results(runs, classes)
+    assert results["mel_db"].held_out.shape == (2, 36, 3)
+    assert dict(budget)["budget"] == "4 steps (2 epochs) in batches of 16"
+    again = read_results(again[2], classes)
+    np.testing.assert_array_equal(again["mel_db"].held_out, results["mel_db"].held_out)
+    assert (tmp_path / "study" / "choices.json").exists()
+
+
+def test_without_a_search_a_run_is_that_of_mode_train(config, tmp_path, written):
+    config = config.copy_and_resolve_references()
+    config.study.rate_factors, config.study.seeds, config.study.variants = (1.0,), (0,), ("log_db",)
+    run.run(config, tmp_path / "study")
+    train.run(config, tmp_path / "alone")
+    with (
+        np.load(tmp_path / "study/runs/log_db-seed_0-rate_1/fold_1/predictions.npz") as one,
+        np.load(tmp_path / "alone/fold_1/predictions.npz") as other,
+    ):
+        np.testing.assert_array_equal(one["logits"], other["logits"])
+    train.run(config, tmp_path / "study/runs/log_db-seed_0-rate_1")  # and mode train takes it for its own
+
+
+def test_a_search_needs_three_folds(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.dataset.num_folds = 2
+    with pytest.raises(UserError, match="inner_split needs three folds, but there are 2"):
+        run.run(config, tmp_path / "study")
+
+
+def test_the_chosen_factor_has_the_lowest_loss_and_of_equal_ones_is_nearest_to_one(tmp_path):
+    def trial(name, logits):
+        (tmp_path / name / "fold_0").mkdir(parents=True)
+        fields = {"ids": ["a", "b"], "labels": np.array([0, 1]), "verified": [True, True]}
+        write_npz(tmp_path / name / "fold_0/predictions.npz", logits=np.array(logits), **fields)
+        return Training("log_db", name, None, tmp_path / name, (0,))
+
+    sure, unsure, wrong = [[2.0, 0], [0, 2]], [[1.0, 0], [0, 1]], [[9.0, 0], [9, 0]]
+    trials = {0.5: trial("half", unsure), 1.0: trial("one", sure), 2.0: trial("two", wrong)}
+    assert run.choose_factor(trials, 0) == 1.0
+    trials = {0.25: trials[1.0], 2.0: trials[1.0], 1.0: trials[0.5]}
+    assert run.choose_factor(trials, 0) == 2.0
