@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
         _set_up_jax(config)
         importlib.import_module(MODES[_MODE.value]).run(config, workdir)
     except UserError as error:
-        _stop(str(error), at_once=bool(_COORDINATOR.value))  # the other processes would be waited for
+        _stop(str(error), at_once=_is_one_of_several())  # the other processes would be waited for
     except Stopped as stopped:
         _stop(f"{stopped} The same command continues.", status=128 + signal.SIGTERM, at_once=True)
     except KeyboardInterrupt:
@@ -60,14 +60,19 @@ def main(argv: list[str]) -> None:
 
 
 def _set_up_jax(config: ConfigDict) -> None:
-    from audiotag_jax import compilation, processes  # JAX is loaded for a run alone, not for a word of help
+    from audiotag_jax import compilation, processes, progress  # JAX is loaded for a run alone, not for a word of help
 
-    if _MODE.value in ("train", "evaluate"):
-        processes.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        if _COORDINATOR.value:
-            processes.check_alike()
+    joins = _MODE.value in ("train", "evaluate")
+    if joins and processes.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
+        processes.check_alike()
+        if not processes.is_first():
+            progress.be_silent()
     if config.train.compilation_cache:
         compilation.keep_compiled(Path(config.dataset.prepared_dir) / "compiled")
+
+
+def _is_one_of_several() -> bool:
+    return bool(_COORDINATOR.value or os.environ.get("JAX_COORDINATOR_ADDRESS"))
 
 
 def _disk_trouble(error: Exception) -> str:

@@ -22,6 +22,7 @@ from audiotag_jax.initial_weights import initial_weights
 from audiotag_jax.input_pipeline import choose_place, resident_data
 from audiotag_jax.models.build import Tagger
 from audiotag_jax.optimizer import Phase, learning_rates, make_optimizer, make_phases
+from audiotag_jax.processes import first_says
 from audiotag_jax.steps import StepSettings, pmapped_steps, replicate
 from audiotag_jax.train_state import TrainState, create_train_state
 
@@ -129,7 +130,7 @@ def open_experiment(config: ConfigDict) -> Experiment:
         dataset_dir=dataset_dir,
         metadata=metadata,
         examples=examples,
-        resident=choose_place(config.dataset.input, examples.inputs.nbytes) == "device",
+        resident=first_says(choose_place(config.dataset.input, examples.inputs.nbytes) == "device"),
         folds=folds,
         all_folds=all_folds,
         steps_per_epoch=steps_per_epoch,

@@ -11,8 +11,8 @@ from audiotag_jax.errors import UserError
 CLUSTER = "cluster"  # in place of an address: ask the cluster's own environment
 
 
-def connect(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Joins the processes of a run; does nothing without a coordinator. To be called before JAX looks for devices.
+def connect(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> bool:
+    """Joins the processes of a run, if there is a coordinator, and says so. To be called before JAX looks for devices.
 
     `coordinator` is HOST:PORT of process 0, or "cluster": Slurm, Open MPI, TPU pods and Kubernetes then name it, as
     does the variable JAX_COORDINATOR_ADDRESS. Raises UserError on numbers that make no sense; where the others do not
@@ -22,7 +22,7 @@ def connect(coordinator: str, num_processes: int | None = None, process_id: int 
     if not coordinator:
         if num_processes is not None or process_id is not None:
             raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT.")
-        return
+        return False
     if coordinator != CLUSTER and (num_processes is None or process_id is None):
         raise UserError("--coordinator=HOST:PORT needs --num_processes and --process_id; or say --coordinator=cluster.")
     address = None if coordinator == CLUSTER else coordinator
@@ -31,6 +31,7 @@ def connect(coordinator: str, num_processes: int | None = None, process_id: int 
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:300]
         raise UserError(f"The processes could not meet at {coordinator}: {reason}") from error
+    return True
 
 
 def check_alike() -> None:

@@ -9,9 +9,19 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 
+_silent = False
+
+
+def be_silent() -> None:
+    """From now on this process says nothing: of several, one is enough."""
+    global _silent
+    _silent = True
+
 
 def say(text: str) -> None:
     """Prints one message at once, above a progress bar if there is one."""
+    if _silent:
+        return
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
 
@@ -23,6 +33,9 @@ def progress(
 
     `first` of them were done before.
     """
+    if _silent:
+        yield from items
+        return
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, initial=first, desc=description, unit=f" {unit}", leave=False)
         return

@@ -81,6 +81,9 @@ class _Loop:
         self.experiment, self.workdir, self.fold = experiment, workdir, fold
         self.manager, self.writer, self.watch = manager, writer, Watch(manager, fold)
         self.profiling = False
+        steps = np.arange(experiment.num_steps)  # all rates at once: to ask for one would wait for the device
+        rates = {label: rate for label, rate in experiment.programs.rates.items() if "_" not in label}
+        self.rates = {f"learning_rate_{label}": np.asarray(jax.vmap(rate)(steps)) for label, rate in rates.items()}
         self.clock, self.clock_step = time.monotonic(), 0  # when and at which step metrics were last logged
 
     def run(self, state: TrainState, batches, stop: Callable[[], bool]) -> TrainState:
@@ -120,8 +123,7 @@ class _Loop:
     def _log(self, step: int, metrics: dict) -> None:
         experiment = self.experiment
         values = {name: value for name, value in jax.device_get(metrics).items() if name != "watch"}
-        rates = experiment.programs.rates.items()
-        values |= {f"learning_rate_{label}": rate(step - 1) for label, rate in rates if "_" not in label}
+        values |= {name: rates[step - 1] for name, rates in self.rates.items()}
         now, clips = time.monotonic(), len(experiment.training_clips(self.fold)) / experiment.steps_per_epoch
         values["clips_per_second"] = clips * (step - self.clock_step) / max(now - self.clock, 1e-9)
         self.clock, self.clock_step = now, step

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +74,30 @@ def test_two_processes_of_four_devices_are_one_device(tmp_path):
     np.testing.assert_allclose(logits[1], logits[0], atol=2e-3, rtol=2e-3)
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "two")]
     assert summaries[0]["validation"]["all"]["num_clips"] == summaries[1]["validation"]["all"]["num_clips"]
-    assert [("written to" in output) for output in outputs] == [True, False]
+    assert "written to" in outputs[0] and "fold 0" in outputs[0]
+    assert "fold 0" not in outputs[1]
     # The checkpoint that two processes wrote is whole for one.
     end(start(tmp_path, "two", 1, "--mode=evaluate"))
     again = np.load(tmp_path / "two/fold_0/predictions.npz")["logits"]
     np.testing.assert_allclose(again, logits[1], atol=1e-4, rtol=1e-4)
+
+
+def test_told_to_end_one_process_saves_for_all(tmp_path):
+    """SIGTERM to the second of two: both end with its status, and one process continues from their checkpoint."""
+    flags = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2", "--config.train.num_epochs=400")
+    flags += ("--config.dataset.input=device", "--config.train.checkpoint_every_epochs=400")
+    two = [start(tmp_path, "two", 2, *flags, f"--process_id={i}") for i in (0, 1)]
+    metrics, deadline = tmp_path / "two/metrics.jsonl", time.monotonic() + 200
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    two[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=200)[0] for process in two]
+    assert [process.returncode for process in two] == [143, 143], outputs
+    [step] = [int(path.name) for path in (tmp_path / "two/fold_0/checkpoints").iterdir()]
+    assert f"fold 0 is saved at step {step}. The same command continues." in outputs[0]
+    assert 0 < step < 2800 and step == len(losses(tmp_path / "two"))
+    inspected = end(start(tmp_path, "two", 1, "--mode=inspect"))[0]
+    assert f"step {step}:" in inspected
 
 
 @pytest.mark.parametrize(
