@@ -155,6 +155,7 @@ def test_a_bad_table_does_not_keep_the_files_from_being_looked_at(tmp_path):
     write(root / "b.wav", noise(0))
     write(root / ".hidden.wav", noise(0))
     (root / "c.wav").touch()
+    (root / "folder.wav").mkdir()
     write_table(root / "clips.csv", "path,label", [("a.wav", "x"), ("a.wav", "y")])
     report, text = run(root, tmp_path / "work", table="clips.csv")
     assert "duplicate clip id a.wav" in report["table_error"]
