@@ -150,7 +150,9 @@ def _problem_sections(report: Mapping) -> Iterator[str]:
         yield f"## {words[0].upper()}{words[1:]}: {len(clips)} of {total}"
         yield escape(KINDS[kind])
         if kind != "missing" or len(clips) < total:
-            yield _names((f"{code(name)} {escape(detail)}".strip() for name, detail in clips.items()), len(clips))
+            yield _names(
+                (code(name) + (f": {escape(detail)}" if detail else "") for name, detail in clips.items()), len(clips)
+            )
     if report["extra_files"]:
         yield f"## Not used: {len(report['extra_files'])}"
         yield "Sound files in the folder that belong to no clip; they were not decoded."
@@ -220,7 +222,7 @@ def _format_section(report: Mapping) -> Iterator[str]:
     yield "## Formats"
     yield (
         f"Duration: shortest {seconds['min']:.2f} s, median {seconds['median']:.2f} s, longest {seconds['max']:.2f} s, "
-        f"in all {seconds['total'] / 3600:.2f} h."
+        f"in all {seconds['total'] / 60:.1f} min."
     )
     columns = (("rate, Hz", "rates_hz"), ("channels", "channels"), ("coding", "subtypes"))
     rows = [[title, escape(value), count] for title, name in columns for value, count in formats[name].items()]
