@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from audiotag_jax.datasets.fsdkaggle2018 import open_fsdkaggle2018, submission_order
 from audiotag_jax.errors import UserError
-from audiotag_jax.submission import write_submission
+from audiotag_jax.submission import check_submission, write_submission
 
 CLASSES = ("Bark", "Bass drum", "Cello", "Cough", "Flute")
 IDS = ("0a.wav", "1b.wav", "2c.wav", "3d.wav")
@@ -135,3 +136,90 @@ def test_a_damaged_file_raises(tmp_path, kaggle):
     (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="a.npz is damaged"):
         write_submission(tmp_path / "submission.csv", [tmp_path / "a.npz"], CLASSES, kaggle)
+
+
+GOOD = "fname,label\n2c.wav,Bark Bass_drum Cello\n0a.wav,Flute Cough Bark\n"
+
+
+def check(path, text, classes=CLASSES, order=SAMPLE[:2]):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    check_submission(path, classes, order)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [GOOD, GOOD.replace("\n", "\r\n"), GOOD.removesuffix("\n"), GOOD.replace("2c.wav", '"2c.wav"')],
+)
+def test_a_good_submission_passes(tmp_path, text):
+    check(tmp_path / "s.csv", text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("fname,label", "fname,labels", "begins with 'fname,labels'; a submission begins with 'fname,label'"),
+        ("fname,label\n", "", "begins with '2c.wav,Bark"),
+        ("fname,label", "\ufefffname,label", "begins with"),
+        ("2c.wav,Bark Bass_drum Cello\n", "", "has 1 rows below the header; the sample submission has 2"),
+        ("0a.wav", "2c.wav,Bark Bass_drum Cello\n0a.wav", "has 3 rows"),
+        ("0a.wav", "2c.wav", "row 3: '2c.wav,Flute .*of clip '0a.wav'"),  # one twice, one absent
+        ("2c.wav", "2C.wav", "row 2: '2C.wav,.*of clip '2c.wav'"),
+        ("2c.wav", " 2c.wav", "row 2: ' 2c.wav,.*of clip '2c.wav'"),
+        ("Flute Cough Bark", "Flute Cough Bark,1", "row 3: .*its labels belongs here"),
+        (",Flute Cough Bark", "", "row 3: '0a.wav'; .*its labels belongs here"),
+        ("Flute Cough Bark", "Flute Cough", "row 3: 'Flute Cough'; 3 different labels"),
+        ("Flute Cough Bark", "Flute Cough Bark Cello", "row 3: .*; 3 different labels"),
+        ("Flute Cough Bark", "Flute Cough Flute", "row 3: .*; 3 different labels"),
+        ("Flute Cough Bark", "Flute  Cough", "row 3: unknown label ''"),
+        ("Flute Cough Bark", "Flute Cough bark", "row 3: unknown label 'bark'"),
+        ("Flute Cough Bark", "Flute,Cough,Bark", "row 3: .*its labels belongs here"),
+        ("Bark Bass_drum", "Bark Bass drum", "row 2: unknown label 'Bass'"),
+        ("Flute Cough Bark", '"Flute Cough Bark', "is not a submission"),
+    ],
+)
+def test_a_fault_in_a_submission_raises(tmp_path, old, new, message):
+    assert GOOD.count(old) == 1
+    with pytest.raises(UserError, match=message) as caught:
+        check(tmp_path / "s.csv", GOOD.replace(old, new))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_other_faults_in_a_submission_raise(tmp_path):
+    header, first, second = GOOD.splitlines(keepends=True)
+    with pytest.raises(UserError, match="row 2: '0a.wav.*of clip '2c.wav'"):
+        check(tmp_path / "s.csv", header + second + first)
+    with pytest.raises(UserError, match="begins with ''"):
+        check(tmp_path / "s.csv", "")
+    with pytest.raises(UserError, match="is not a submission"):
+        check(tmp_path / "s.csv", GOOD.replace("Bark", "B\xe4rk").encode("latin-1"))
+    with pytest.raises(UserError, match="is not a submission"):
+        check_submission(tmp_path / "absent.csv", CLASSES, SAMPLE)
+
+
+def test_what_does_not_pass_is_not_put_in_place(tmp_path, kaggle):
+    """Two classes that submissions spell alike: a row could name one label twice."""
+    path = tmp_path / "submission.csv"
+    path.write_text("of an earlier run")
+    file = save(tmp_path / "a.npz", np.tile([0, 3, 0, 0, 2], (4, 1)))
+    with pytest.raises(UserError, match="row 2: 'Bass_drum Bass_drum Bark'; 3 different labels"):
+        write_submission(path, [file], (*CLASSES[:4], "Bass_drum"), kaggle)
+    assert path.read_text() == "of an earlier run"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"a.npz", "data", "submission.csv"}
+
+
+def test_the_challenges_own_sample(tmp_path, shared_data):
+    """It is right in all but one label, which it spells unlike the training table."""
+    root = shared_data / "fsdkaggle2018"
+    classes, order = open_fsdkaggle2018(root).classes, submission_order(root)
+    assert (len(classes), len(order)) == (41, 9400)
+    sample = root / "sample_submission.csv"
+    with pytest.raises(UserError, match="row 2: unknown label 'Hi-Hat'"):
+        check_submission(sample, classes, order)
+    text = sample.read_text().replace("Hi-Hat", "Hi-hat")
+    check(tmp_path / "s.csv", text, classes, order)
+    lines = text.splitlines(keepends=True)
+    with pytest.raises(UserError, match="has 1600 rows below the header; the sample submission has 9400"):
+        check(tmp_path / "s.csv", "".join(lines[:1601]), classes, order)  # without the padding clips
+    lines[9399], lines[9400] = lines[9400], lines[9399]
+    with pytest.raises(UserError, match="row 9400: "):
+        check(tmp_path / "s.csv", "".join(lines), classes, order)

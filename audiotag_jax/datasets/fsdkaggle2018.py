@@ -40,6 +40,15 @@ def submission_order(path: str | Path) -> tuple[str, ...]:
     return _submission_ids(table)
 
 
+def test_usage(path: str | Path) -> dict[str, str]:
+    """Test clip id: "Public" or "Private", for the scored clips of the post-competition table; {} where there is none.
+
+    The challenge's two leaderboards. Padding clips ("Ignored") are not in it. Raises UserError on a bad table.
+    """
+    table = _find_table(Path(path), TEST_TABLES)
+    return {row["fname"]: row["usage"] for row in _test_rows(table) if _scored_label(row)} if table else {}
+
+
 def is_complete(path: str | Path) -> bool:
     """True where a training table and both audio folders are there, in either layout."""
     root = Path(path)
@@ -73,13 +82,17 @@ def _test_labels(root: Path) -> dict[str, str | None]:
     if submission is not None:  # Zenodo's table lists only the 1,600 scored clips; a submission needs all of them
         labels.update(dict.fromkeys(_submission_ids(submission)))
     if scored is not None:
-        rows = read_table(scored, ("fname", "label", "usage"))
-        if len({row["fname"] for row in rows}) < len(rows):
-            raise UserError(f"{scored} has duplicate rows: every fname must be listed once.")
-        labels.update((row["fname"], _scored_label(row)) for row in rows)
+        labels.update((row["fname"], _scored_label(row)) for row in _test_rows(scored))
     if scored is None and submission is None:
         labels.update((file.name, None) for file in sorted(_audio_dir(root, "audio_test").glob("[!.]*.wav")))
     return labels
+
+
+def _test_rows(table: Path) -> list[dict[str, str]]:
+    rows = read_table(table, ("fname", "label", "usage"))
+    if len({row["fname"] for row in rows}) < len(rows):
+        raise UserError(f"{table} has duplicate rows: every fname must be listed once.")
+    return rows
 
 
 def _submission_ids(table: Path) -> tuple[str, ...]:
