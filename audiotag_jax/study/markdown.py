@@ -13,7 +13,9 @@ SEVERAL_NETWORKS = (
 )
 HOW = (
     "In brackets: 95 % intervals by the percentile bootstrap over clips ({num_resamples:,} resamples, the same ones "
-    "for every row). Where all clips score alike, resampling has no width and the interval is Wilson's.",
+    "for every row). Where all clips score alike, resampling has no width; limits are then derived from Wilson's for "
+    "a share of 0. Intervals are not corrected for the number of variants: one that leaves out 0 tells nothing apart "
+    "by itself.",
     "Differences are paired: both variants are scored on the same clips. The bootstrap test recentres the resampled "
     "differences at 0 and counts, on both sides, those as large as the one seen. McNemar's exact test looks only at "
     "clips that one of the two gets right and the other wrong, with the first seed that both have (on test clips with "

@@ -72,7 +72,9 @@ def _about_score(score: str, family: Sequence[dict], rows: Sequence[dict]) -> st
         some = [_amount(each, rows) for each in real if ((each["value"] < 0) == lower) == wanted]
         if some:
             sentences.append(f"{word}: {'; '.join(some)}.")
-    sentences += [_dispute(each) for each in family if not is_real(each) and min(_corrected(each)) < LEVEL]
+    others = [each for each in family if not is_real(each)]
+    sentences += [_dispute(each) for each in others if min(_corrected(each)) < LEVEL]
+    sentences += _nearly([each for each in others if min(_corrected(each)) >= LEVEL], lower)
     return " ".join([*sentences, _resolution(family, len(real) < len(family))])
 
 
@@ -109,6 +111,22 @@ def _dispute(difference: dict) -> str:
     )
 
 
+def _nearly(others: Sequence[dict], lower: bool) -> list[str]:
+    """The sentence on differences that only the correction keeps from being told apart; none without such."""
+    both = [[p for p in (each["p_bootstrap"], each["p_mcnemar"]) if p is not None] for each in others]
+    names = [
+        f"{each['variant']} ({'better' if (each['value'] < 0) == lower else 'worse'}, p {_p(max(p))})"
+        for each, p in zip(others, both, strict=True)
+        if max(p) < LEVEL
+    ]
+    if not names:
+        return []
+    return [
+        f"Before the correction {_listed(names)} would have been told apart, but so would one variant in twenty "
+        "where there is no difference at all."
+    ]
+
+
 def _resolution(family: Sequence[dict], missed: bool) -> str:
     halves = [f"{(each['high'] - each['low']) / 2:.3f}" for each in family]
     span = f"{min(halves)} to {max(halves)}" if min(halves) != max(halves) else halves[0]
@@ -134,6 +152,8 @@ def _limits(scores: dict) -> list[str]:
             "The correction covers the variants within one score and one choice of clips. "
             "Who looks at several of these has more chances to find something by accident."
         )
+    if any(row["kind"] != "single" for row in scores["rows"]):
+        paragraphs.append("Averages stand in the table with their intervals, but no test compares them with anything.")
     paragraphs.append(
         "Clips were resampled one by one, as if they were independent. Clips of one recording or of one maker are "
         "alike: where there are any, the intervals are too narrow and the p values too small."
@@ -151,7 +171,7 @@ def _seeds(rows: Sequence[dict]) -> str:
         text.append(f"The standard deviation of the accuracy over seeds is {spread} ({most['name']}).")
     if single:
         whose = "Every variant was" if len(single) == len(rows) > 1 else f"{_listed(single)} {_were(single)}"
-        text.append(f"{whose} trained with one seed: how far another would move the scores was not measured.")
+        text.append(f"{whose} trained with one seed: how far another seed would move the scores was not measured.")
     if len(rows) > 1:
         text.append(
             "The tests resample clips, not trainings: a difference told apart is one between these trained networks, "
