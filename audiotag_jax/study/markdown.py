@@ -11,19 +11,22 @@ SEVERAL_NETWORKS = (
     "*averaged* shows one answer a clip, from the mean of the networks' probabilities. Averages of variants take the "
     "first seed that these have in common, and on test clips fold by fold."
 )
-HOW = (
+INTERVALS = (
     "In brackets: 95 % intervals by the percentile bootstrap over clips ({num_resamples:,} resamples, the same ones "
-    "for every row). Where all clips score alike, resampling has no width; limits are then derived from Wilson's for "
-    "a share of 0. Intervals are not corrected for the number of variants: one that leaves out 0 tells nothing apart "
-    "by itself.",
-    "Differences are paired: both variants are scored on the same clips. The bootstrap test recentres the resampled "
-    "differences at 0 and counts, on both sides, those as large as the one seen. McNemar's exact test looks only at "
-    "clips that one of the two gets right and the other wrong, with the first seed that both have (on test clips with "
-    "the average of its folds): *right alone* counts those that only the variant and those that only the baseline gets "
-    "right; it does not apply to MAP@3. Both are corrected by Holm's method for the number of "
-    "variants. Told apart means that every test made is below 0.05 after the correction.",
-    "*Verified*: clips whose label was checked by hand; without such rows all clips were.",
+    "for every row). Where all clips score alike, resampling has no width; limits are then derived from Wilson's for a "
+    "share of 0."
 )
+TESTS = (
+    "Differences are paired: both variants are scored on the same clips. Their intervals are not corrected for the "
+    "number of variants: one that leaves out 0 tells nothing apart by itself. The bootstrap test recentres the "
+    "resampled differences at 0 and counts, on both sides, those as large as the one seen; its p is never below the "
+    "least that an exact test of the clips that differ could give. McNemar's exact test looks only at clips that one "
+    "of the two gets right and the other wrong, with the first seed that both have (on test clips with the average of "
+    "its folds): *right alone* counts those that only the variant, and those that only the baseline gets right. It "
+    "does not apply to MAP@3. Both are corrected by Holm's method for the number of variants. *Told apart* means that "
+    "every test made is below 0.05 after the correction."
+)
+VERIFIED = "*Verified* clips are those whose label was checked by hand."
 
 
 def report(scores: dict, about: Sequence[tuple[str, str]], plots: Mapping[str, str] | None = None) -> str:
@@ -36,7 +39,8 @@ def report(scores: dict, about: Sequence[tuple[str, str]], plots: Mapping[str, s
     lines += ["## Scores", ""]
     for part, clips in blocks(scores):
         lines += _scores(scores, part, clips)
-    lines += [SEVERAL_NETWORKS, ""]
+    if any(row["kind"] != "single" or len(row["seeds"]) > 1 for row in scores["rows"]):
+        lines += [SEVERAL_NETWORKS, ""]
     lines += ["## What the table says", ""]
     for heading, paragraphs in verdict(scores):
         lines += [f"### {_escape(heading)}", ""]
@@ -48,9 +52,9 @@ def report(scores: dict, about: Sequence[tuple[str, str]], plots: Mapping[str, s
             lines += _differences(scores, part, clips)
     for title, path in (plots or {}).items():
         lines += [f"## {_escape(title)}", "", f"![{_escape(title)}]({urllib.parse.quote(path)})", ""]
-    lines += ["## How to read the figures", ""]
-    for paragraph in HOW:
-        lines += [paragraph.format(num_resamples=scores["num_resamples"]), ""]
+    lines += ["## How to read the figures", "", INTERVALS.format(num_resamples=scores["num_resamples"]), ""]
+    lines += [TESTS, ""] if scores["differences"] else []
+    lines += [VERIFIED, ""] if any(clips == "verified" for _, clips in blocks(scores)) else []
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -60,7 +64,7 @@ def _scores(scores: dict, part: str, clips: str) -> list[str]:
     spread = any(row["spread_over_seeds"]["accuracy"] is not None for row in rows)
     by_fold = part == "held out"
     header = ["variant", *map(_lower, SCORE_NAMES.values())]
-    header += ["accuracy by fold"] * by_fold + ["seeds"] + ["spread over seeds of the three"] * spread
+    header += ["accuracy by fold"] * by_fold + ["seeds"] + ["standard deviation over seeds of the three"] * spread
     lines = []
     for row in rows:
         cells = [_escape(row["name"]), *(_interval(row["scores"][score]) for score in SCORE_NAMES)]
@@ -116,5 +120,5 @@ def _lower(name: str) -> str:
 def _escape(text: str) -> str:
     """The text as itself in Markdown: on one line, nothing in it a tag, a link, emphasis or the end of a table cell."""
     text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*\[\]|~$])", r"\\\1", text)
+    text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # an underscore inside a word is none but itself

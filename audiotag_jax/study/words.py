@@ -8,8 +8,15 @@ LEVEL = 0.05
 
 
 def is_real(difference: dict) -> bool:
-    """Whether every test made of a difference rejects "no difference" at 0.05, Holm's correction included."""
-    return all(p < LEVEL for p in _corrected(difference))
+    """Whether every test made of a difference rejects "no difference" at 0.05, Holm's correction included.
+
+    Where McNemar's test saw one seed of several, its clips must also point the way that all seeds together do.
+    """
+    rejected = all(p < LEVEL for p in _corrected(difference))
+    if not rejected or difference["discordant"] is None:
+        return rejected
+    first, second = difference["discordant"]
+    return (first > second) == _is_better(difference)
 
 
 def verdict(scores: dict) -> list[tuple[str, list[str]]]:
@@ -53,6 +60,10 @@ def p_text(p: float) -> str:
     return "< 0.05" if p < LEVEL <= round(p, 3) else f"{p:.3f}"
 
 
+def _is_better(difference: dict) -> bool:
+    return (difference["value"] < 0) == (difference["score"] in LOWER_IS_BETTER)
+
+
 def _corrected(difference: dict) -> list[float]:
     return [difference[key] for key in ("p_bootstrap_holm", "p_mcnemar_holm") if difference[key] is not None]
 
@@ -69,12 +80,12 @@ def _about_score(score: str, family: Sequence[dict], rows: Sequence[dict]) -> st
         sentences = [f"{SCORE_NAMES[score]} is {best} for every variant."]
     sentences.append(_count(real, family, f"{baseline} ({values[baseline]:.3f})"))
     for word, wanted in (("Better", True), ("Worse", False)):
-        some = [_amount(each, rows) for each in real if ((each["value"] < 0) == lower) == wanted]
+        some = [_amount(each, rows) for each in real if _is_better(each) == wanted]
         if some:
             sentences.append(f"{word}: {'; '.join(some)}.")
     others = [each for each in family if not is_real(each)]
     sentences += [_dispute(each) for each in others if min(_corrected(each)) < LEVEL]
-    sentences += _nearly([each for each in others if min(_corrected(each)) >= LEVEL], lower)
+    sentences += _nearly([each for each in others if min(_corrected(each)) >= LEVEL])
     return " ".join([*sentences, _resolution(family, len(real) < len(family))])
 
 
@@ -111,18 +122,18 @@ def _dispute(difference: dict) -> str:
     )
 
 
-def _nearly(others: Sequence[dict], lower: bool) -> list[str]:
+def _nearly(others: Sequence[dict]) -> list[str]:
     """The sentence on differences that only the correction keeps from being told apart; none without such."""
     both = [[p for p in (each["p_bootstrap"], each["p_mcnemar"]) if p is not None] for each in others]
     names = [
-        f"{each['variant']} ({'better' if (each['value'] < 0) == lower else 'worse'}, p {_p(max(p))})"
+        f"{each['variant']} ({'better' if _is_better(each) else 'worse'}, p {_p(max(p))})"
         for each, p in zip(others, both, strict=True)
         if max(p) < LEVEL
     ]
     if not names:
         return []
     return [
-        f"Before the correction {_listed(names)} would have been told apart, but so would one variant in twenty "
+        f"Before the correction {_listed(names)} would have been told apart, but so would about one variant in twenty "
         "where there is no difference at all."
     ]
 
@@ -140,7 +151,7 @@ def _resolution(family: Sequence[dict], missed: bool) -> str:
 
 def _limits(scores: dict) -> list[str]:
     """What holds whatever the figures are: seeds, other pairs, several looks, clips that are alike."""
-    held_out = list({row["name"]: row for row in single_rows(scores)}.values())
+    held_out = [row for row in single_rows(scores) if (row["part"], row["clips"]) == ("held out", "all")]
     paragraphs = [_seeds(held_out)]
     if len(held_out) > 2:
         paragraphs.append(
@@ -168,20 +179,18 @@ def _seeds(rows: Sequence[dict]) -> str:
     if several:
         most = max(several, key=lambda row: row["spread_over_seeds"]["accuracy"])
         spread = f"{'at most ' if len(several) > 1 else ''}{most['spread_over_seeds']['accuracy']:.3f}"
-        text.append(f"The standard deviation of the accuracy over seeds is {spread} ({most['name']}).")
+        text.append(
+            f"The standard deviation of the accuracy on held-out clips over seeds is {spread} ({most['name']})."
+        )
     if single:
-        whose = "Every variant was" if len(single) == len(rows) > 1 else f"{_listed(single)} {_were(single)}"
-        text.append(f"{whose} trained with one seed: how far another seed would move the scores was not measured.")
+        whose = "every variant" if len(single) == len(rows) > 1 else _listed(single)
+        text.append(f"One seed was used for {whose}: how far another would move the scores was not measured.")
     if len(rows) > 1:
         text.append(
             "The tests resample clips, not trainings: a difference told apart is one between these trained networks, "
             "and need not be one between the variants."
         )
     return " ".join(text)
-
-
-def _were(names: Sequence[str]) -> str:
-    return "was" if len(names) == 1 else "were"
 
 
 def _listed(names: Sequence[str]) -> str:

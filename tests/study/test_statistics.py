@@ -287,6 +287,8 @@ def test_test_clips_as_public_private_and_all():
     # The baseline is right on clip t1 in two folds of three and in their average, so only t3 is left.
     assert difference(scores, "accuracy", part="test")["discordant"] == [1, 0]
     assert difference(scores, "top3_error", part="private")["discordant"] == [1, 0]
+    unscored = study_scores(study_of(held_out, test=test, test_labels=labels * 0 - 1), "base", num_resamples=50)
+    assert {each["part"] for each in unscored["rows"]} == {"held out"}
     only_test = study_scores(study_of(held_out, test=test, test_labels=labels), "base", num_resamples=50)
     assert {each["part"] for each in only_test["rows"]} == {"held out", "test"}
 
