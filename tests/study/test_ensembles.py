@@ -52,19 +52,19 @@ def test_probabilities_and_not_logits_are_averaged():
 
 def test_averages_of_variants_take_the_first_common_seed():
     held_out = {
-        "log_db": [[LEANING_TO_1], [SURE_OF_0]],
-        "mel_db": [[DOUBTFUL_1]],
+        "log_db": [[LEANING_TO_1], [SURE_OF_0], [LEANING_TO_1]],
+        "mel_db": [[DOUBTFUL_1], [LEANING_TO_1]],
         "hires_q2": [[DOUBTFUL_1], [DOUBTFUL_1]],
         "hires_q8": [[LEANING_TO_1]],
     }
-    seeds = {"mel_db": (1,), "hires_q8": (7,)}
+    seeds = {"mel_db": (1, 2), "hires_q8": (7,)}
     _, rows = entries(results_of(held_out, labels=[0], seeds=seeds))
     rows = [row for row in rows if row.kind == "variants"]
-    # no seed is common to all four, nor to the high-resolution ones; seed 1 is to the standard ones
+    # no seed is common to all four, nor to the high-resolution ones; seeds 1 and 2 are to the standard ones
     assert [(row.name, row.variants, row.seeds) for row in rows] == [
         ("standard variants averaged (2)", ("log_db", "mel_db"), (1,)),
     ]
-    np.testing.assert_array_equal(rows[0].ranks, [[[0]]])  # of seed 0 it would be class 1
+    np.testing.assert_array_equal(rows[0].ranks, [[[0]]])  # of seeds 0 and 2 it would be class 1
 
 
 def test_groups_of_variants():

@@ -150,8 +150,8 @@ def test_scores_of_clips_all_alike_have_wilson_limits(value):
 
 
 def test_the_order_of_summation_makes_no_difference():
-    """1/3 + 1/2 + 1 is not the same number in every order; a clip on which two variants agree does not count."""
-    base, x = np.array([[1] * 9 + [0], [2] * 10, [0] * 10]), np.array([[0] * 10, [1] * 10, [2] * 10])
+    """1 + 1/3 + 1 and 1 + 1 + 1/3 are not the same floating-point number; such clips do not count as different."""
+    base, x = np.array([[0] * 10, [2] * 10, [0] * 9 + [1]]), np.array([[0] * 10, [0] * 10, [2] * 10])
     scores = study_scores(study_of({"base": base, "x": x}), "base", num_resamples=99)
     assert difference(scores, "map_at_3")["p_bootstrap"] == 1  # one clip differs
 
