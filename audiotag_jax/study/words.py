@@ -86,7 +86,7 @@ def _about_score(score: str, family: Sequence[dict], rows: Sequence[dict]) -> st
     others = [each for each in family if not is_real(each)]
     sentences += [_dispute(each) for each in others if min(_corrected(each)) < LEVEL]
     sentences += _nearly([each for each in others if min(_corrected(each)) >= LEVEL])
-    return " ".join([*sentences, _resolution(family, len(real) < len(family))])
+    return " ".join([*sentences, _resolution(others or family, bool(others))])
 
 
 def _count(real: Sequence[dict], family: Sequence[dict], baseline: str) -> str:
@@ -139,12 +139,15 @@ def _nearly(others: Sequence[dict]) -> list[str]:
 
 
 def _resolution(family: Sequence[dict], missed: bool) -> str:
+    """How small a difference these comparisons could have found; `missed`: they are those that found none."""
     halves = [f"{(each['high'] - each['low']) / 2:.3f}" for each in family]
     span = f"{min(halves)} to {max(halves)}" if min(halves) != max(halves) else halves[0]
-    warning = "Not told apart does not mean equal: half" if missed else "Half"
-    interval = "intervals" if len(family) > 1 else "interval"
+    several = len(family) > 1
+    whose = "Half the width of the"
+    if missed:
+        whose = f"Not told apart does not mean equal: half the width of {'their' if several else 'its'}"
     return (
-        f"{warning} the width of the paired 95 % {interval} is {span}, and a true difference below that "
+        f"{whose} paired 95 % interval{'s' if several else ''} is {span}, and a true difference below that "
         "is more likely to be missed than found."
     )
 
