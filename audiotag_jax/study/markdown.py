@@ -1,0 +1,124 @@
+"""`report.md`: the study as tables and plain words, for a repository's page."""
+
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
+
+from audiotag_jax.study.words import LOWER_IS_BETTER, SCORE_NAMES, block_name, blocks, is_real, p_text, verdict
+
+SEVERAL_NETWORKS = (
+    "A row of several networks (seeds, or folds on test clips) shows the mean of their scores; a row marked "
+    "*averaged* shows one answer a clip, from the mean of the networks' probabilities. Averages of variants take the "
+    "first seed that these have in common, and on test clips fold by fold."
+)
+INTERVALS = (
+    "In brackets: 95 % intervals by the percentile bootstrap over clips ({num_resamples:,} resamples, the same ones "
+    "for every row). Where all clips score alike, resampling has no width; limits are then derived from Wilson's for a "
+    "share of 0."
+)
+TESTS = (
+    "Differences are paired: both variants are scored on the same clips. Their intervals are not corrected for the "
+    "number of variants: one that leaves out 0 tells nothing apart by itself. The bootstrap test recentres the "
+    "resampled differences at 0 and counts, on both sides, those as large as the one seen; its p is never below the "
+    "least that an exact test of the clips that differ could give. McNemar's exact test looks only at clips that one "
+    "of the two gets right and the other wrong, with the first seed that both have (on test clips with the average of "
+    "its folds): *right alone* counts those that only the variant, and those that only the baseline gets right. It "
+    "does not apply to MAP@3. Both are corrected by Holm's method for the number of variants. *Told apart* means that "
+    "every test made is below 0.05 after the correction."
+)
+VERIFIED = "*Verified* clips are those whose label was checked by hand."
+
+
+def report(scores: dict, about: Sequence[tuple[str, str]], plots: Mapping[str, str] | None = None) -> str:
+    """The Markdown text of a report from the dict of `study_scores`.
+
+    `about`: pairs of what and how (data, budget, hardware...); `plots`: paths of images, relative to the report, by
+    title. Both, and all names in `scores`, may hold any characters: they are escaped.
+    """
+    lines = ["# Study", "", *_table(("what", "how"), [(_escape(what), _escape(how)) for what, how in about])]
+    lines += ["## Scores", ""]
+    for part, clips in blocks(scores):
+        lines += _scores(scores, part, clips)
+    if any(row["kind"] != "single" or len(row["seeds"]) > 1 for row in scores["rows"]):
+        lines += [SEVERAL_NETWORKS, ""]
+    lines += ["## What the table says", ""]
+    for heading, paragraphs in verdict(scores):
+        lines += [f"### {_escape(heading)}", ""]
+        for paragraph in paragraphs:
+            lines += [_escape(paragraph), ""]
+    if scores["differences"]:
+        lines += [f"## Differences to {_escape(scores['baseline'])}", ""]
+        for part, clips in blocks(scores):
+            lines += _differences(scores, part, clips)
+    for title, path in (plots or {}).items():
+        lines += [f"## {_escape(title)}", "", f"![{_escape(title)}]({urllib.parse.quote(path)})", ""]
+    lines += ["## How to read the figures", "", INTERVALS.format(num_resamples=scores["num_resamples"]), ""]
+    lines += [TESTS, ""] if scores["differences"] else []
+    lines += [VERIFIED, ""] if any(clips == "verified" for _, clips in blocks(scores)) else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _scores(scores: dict, part: str, clips: str) -> list[str]:
+    """The table of one block: a line a variant, then a line an average."""
+    rows = [row for row in scores["rows"] if (row["part"], row["clips"]) == (part, clips)]
+    spread = any(row["spread_over_seeds"]["accuracy"] is not None for row in rows)
+    by_fold = part == "held out"
+    header = ["variant", *map(_lower, SCORE_NAMES.values())]
+    header += ["accuracy by fold"] * by_fold + ["seeds"] + ["standard deviation over seeds of the three"] * spread
+    lines = []
+    for row in rows:
+        cells = [_escape(row["name"]), *(_interval(row["scores"][score]) for score in SCORE_NAMES)]
+        if by_fold:
+            cells.append(" ".join("–" if value is None else f"{value:.2f}" for value in row["by_fold"]["accuracy"]))
+        cells.append(", ".join(map(str, row["seeds"])))
+        if spread:
+            cells.append(" ".join(_maybe(row["spread_over_seeds"][score]) for score in SCORE_NAMES))
+        lines.append(cells)
+    return [f"### {block_name(part, clips, rows[0]['num_clips'])}", "", *_table(header, lines)]
+
+
+def _differences(scores: dict, part: str, clips: str) -> list[str]:
+    """The tables of one block, one a score."""
+    size = next(row["num_clips"] for row in scores["rows"] if (row["part"], row["clips"]) == (part, clips))
+    header = ("variant", "difference", "bootstrap p", "after Holm", "McNemar's p", "after Holm", "right alone")
+    text = [f"### {block_name(part, clips, size)}: differences", ""]
+    for score, name in SCORE_NAMES.items():
+        family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
+        lines = [_difference(each) for each in family if each["score"] == score]
+        better = "below" if score in LOWER_IS_BETTER else "above"
+        text += [f"{name}, better {better} 0:", "", *_table((*header, "told apart"), lines)]
+    return text
+
+
+def _difference(each: dict) -> list[str]:
+    keys = ("p_bootstrap", "p_bootstrap_holm", "p_mcnemar", "p_mcnemar_holm")
+    p_values = ["–" if each[key] is None else p_text(each[key]) for key in keys]
+    discordant = " : ".join(map(str, each["discordant"])) if each["discordant"] else "–"
+    return [_escape(each["variant"]), _interval(each, "+"), *p_values, discordant, "yes" if is_real(each) else "no"]
+
+
+def _table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+
+
+def _interval(each: Mapping[str, float], sign: str = "") -> str:
+    """Such as "0.875 (0.840 to 0.905)"; numbers that round to 0 have no sign."""
+    value, low, high = (f"{round(each[key], 3) + 0.0:{sign}.3f}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})".replace("+0.000", "0.000").replace("-", "−")
+
+
+def _maybe(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _lower(name: str) -> str:
+    return name if name.isupper() or "@" in name else name.lower()
+
+
+def _escape(text: str) -> str:
+    """The text as itself in Markdown: on one line, nothing in it a tag, a link, emphasis or the end of a table cell."""
+    text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # an underscore inside a word is none but itself
