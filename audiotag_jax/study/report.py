@@ -1,0 +1,99 @@
+"""From finished runs to `scores.json`, `report.md` and `report.html`; scores come from saved logits alone."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import flax
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from audiotag_jax.datasets import fsdkaggle2018
+from audiotag_jax.datasets.prepare import WAVEFORM, prepare, spectral_settings
+from audiotag_jax.datasets.reader import read_split
+from audiotag_jax.files import write_atomic, write_json
+from audiotag_jax.progress import say
+from audiotag_jax.spectral.features import frequencies_hz
+from audiotag_jax.study.html import Media, write_html
+from audiotag_jax.study.markdown import report
+from audiotag_jax.study.plan import variant_config
+from audiotag_jax.study.results import Results, Run, read_results
+from audiotag_jax.study.statistics import study_scores
+from audiotag_jax.study.words import verdict
+
+
+def write(config: ConfigDict, workdir: Path, runs: Sequence[Run], classes: Sequence[str], budget) -> None:
+    """Writes the scores and the report of the runs; `budget` is pairs of a name and what every variant was given."""
+    results = read_results(runs, classes)
+    usage = fsdkaggle2018.test_usage(config.dataset.path) if config.dataset.source == "fsdkaggle2018" else {}
+    scores = study_scores(results, config.study.baseline, usage)
+    write_json(workdir / "scores.json", scores)
+    about = [*describe_data(config, results), *budget, *describe_machine()]
+    text = report(scores, about)
+    write_atomic(workdir / "report.md", lambda file: file.write(text.encode()))
+    names = [variant.variant for variant in results.variants]
+    media = open_media(config, names)
+    curves = {name: mean_curve([run for run in runs if run.variant == name]) for name in names}
+    write_html(workdir / "report.html", results, scores, about, [sentence for _, sentences in verdict(scores) for sentence in sentences], curves, media)
+    say(text)
+    say(f"written to {workdir}: report.html, report.md, scores.json")
+
+
+def describe_data(config: ConfigDict, results: Results) -> list[tuple[str, str]]:
+    """What was tagged, and by which network."""
+    clips = f"{len(results.held_out)} clips of {config.dataset.duration_s:g} s, {len(results.classes)} classes"
+    if results.test is not None:
+        clips += f"; {len(results.test)} test clips"
+    width = f", width {config.model.width}" if config.model.name in ("small", "waveform") else ""
+    first = config.model.pretrained or config.model.init_from or "random weights"
+    return [("preset", config.preset), ("data", clips), ("network", f"{config.model.name}{width}, from {first}")]
+
+
+def describe_machine() -> list[tuple[str, str]]:
+    """What the report was made on, and with."""
+    device = jax.devices()[0]
+    kind = f"{platform.machine()} CPU, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
+    versions = f"Python {platform.python_version()}, JAX {jax.__version__}, Flax {flax.__version__}"
+    return [("device", f"{jax.device_count()} × {kind}"), ("versions", f"{versions}, NumPy {np.__version__}")]
+
+
+def mean_curve(runs: Sequence[Run]) -> np.ndarray:
+    """Training loss by step `[n, 2]`, the mean over the folds and seeds of one variant's runs."""
+    losses: dict[int, list[float]] = {}
+    for run in runs:
+        for fold, workdir in run.workdirs.items():
+            for line in (workdir / "metrics.jsonl").read_text().splitlines():
+                record = json.loads(line)
+                if record["fold"] == fold and record["split"] == "train":
+                    losses.setdefault(record["step"], []).append(record["loss"])
+    return np.array([[step, np.mean(values)] for step, values in sorted(losses.items())]).reshape(-1, 2)
+
+
+def open_media(config: ConfigDict, variants: Sequence[str]) -> Callable[[Sequence[str]], Media]:
+    """A function of clip ids that reads their sounds and images from the prepared datasets."""
+
+    def media(ids: Sequence[str]) -> Media:
+        configs = {variant: variant_config(config, variant) for variant in variants}
+        waveform_config = next(iter(configs.values())).copy_and_resolve_references()
+        waveform_config.spectral.channels = WAVEFORM
+        images, axes = {}, {}
+        for variant, each in configs.items():
+            settings = spectral_settings(each)
+            if settings is not None and not each.dataset.on_the_fly:
+                images[variant] = _inputs(prepare(each), ids)
+                axes[variant] = frequencies_hz(settings.channels[0], settings)
+        waveforms = _inputs(prepare(waveform_config), ids)
+        return Media(config.dataset.sample_rate_hz, config.dataset.duration_s, waveforms, images, axes)
+
+    return media
+
+
+def _inputs(directory: Path, ids: Sequence[str]) -> Mapping[str, np.ndarray]:
+    """The inputs of some training clips by id."""
+    examples = read_split(directory, "train")
+    places = {clip: place for place, clip in enumerate(examples.ids.tolist())}
+    chosen = [clip for clip in ids if clip in places]
+    return dict(zip(chosen, examples.inputs[np.array([places[clip] for clip in chosen], int)], strict=True))

@@ -1,0 +1,211 @@
+"""Mode `study`: trains what is missing of every variant, fold and seed, then writes the report."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import scipy.special
+from ml_collections import ConfigDict
+
+from audiotag_jax import train
+from audiotag_jax.config_check import check_config
+from audiotag_jax.experiment import Experiment, open_experiment
+from audiotag_jax.files import write_json
+from audiotag_jax.input_pipeline import Batches, TrainingOrder
+from audiotag_jax.progress import say
+from audiotag_jax.steps import replicate
+from audiotag_jax.study import report
+from audiotag_jax.study.plan import Training, check_study, final, finished_run, search, variant_config, variant_names
+from audiotag_jax.study.results import VALIDATION
+from audiotag_jax.submission import load_predictions
+from audiotag_jax.workdir import fold_dir, held
+
+_TIMED_STEPS = 5
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Mode `study`: finished trainings are never run again, an interrupted one continues; the report comes last."""
+    check_study(config)
+    variants = variant_names(config)
+    check_config(config)
+    with held(workdir):
+        study = open_study(config, workdir, variants)
+        say(study.describe())
+        study.train()
+        runs = [run for run in study.finished_runs() if run]
+        write_json(workdir / "choices.json", {name: study.factors(name) for name in variants})
+        report.write(config, workdir, runs, study.classes, study.budget())
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The trainings of a study, and how long they take."""
+
+    config: ConfigDict
+    workdir: Path
+    variants: tuple[str, ...]
+    folds: tuple[int, ...]
+    classes: tuple[str, ...]
+    has_test: bool
+    steps: dict[bool, int]  # of one fold; True: of a trial on an inner split
+    seconds_per_step: float
+
+    def trials(self, variant: str) -> dict[float, Training]:
+        """Of the learning rates; none where there is nothing to choose."""
+        one = len(self.config.study.rate_factors) == 1
+        return {} if one else search(self.config, self.workdir, variant, self.folds)
+
+    def factors(self, variant: str) -> dict[int, float] | None:
+        """The factor of the learning rates chosen for each fold, None before all trials are finished."""
+        trials = self.trials(variant)
+        if not trials:
+            return dict.fromkeys(self.folds, float(self.config.study.rate_factors[0]))
+        if any(trial.unfinished(self.has_test) for trial in trials.values()):
+            return None
+        return {fold: choose_factor(trials, fold) for fold in self.folds}
+
+    def trainings(self) -> Iterator[Training]:
+        """All that is to be trained, in order; those after a search are known once it is finished."""
+        for seed in self.config.study.seeds:
+            for variant in self.variants:
+                yield from self.trials(variant).values()
+                yield from final(self.config, self.workdir, variant, seed, self.factors(variant))
+
+    def finished_runs(self) -> Iterator:
+        """The finished runs, variant by variant."""
+        for variant in self.variants:
+            for seed in self.config.study.seeds:
+                trainings = final(self.config, self.workdir, variant, seed, self.factors(variant))
+                yield finished_run(trainings, seed, self.has_test)
+
+    def train(self) -> None:
+        """Runs what is not finished."""
+        left, done_steps, start = self.steps_left(), 0, time.monotonic()
+        for training in self.trainings():
+            folds = training.unfinished(self.has_test)
+            if not folds:
+                continue
+            rate = (time.monotonic() - start) / done_steps if done_steps else self.seconds_per_step
+            say(f"study: {training.title}, folds {_listed(folds)}; about {_duration(rate * (left - done_steps))} left")
+            config = training.config.copy_and_resolve_references()
+            config.train.folds = folds
+            train.run(config, training.workdir)
+            done_steps += len(folds) * self.steps[config.train.inner_split]
+
+    def steps_left(self) -> int:
+        """Steps of all unfinished folds. Where a choice is not made yet, its folds count at factor 1."""
+        return sum(count * self.steps[inner] for inner, (count, _) in self.count_folds().items())
+
+    def count_folds(self) -> dict[bool, tuple[int, int]]:
+        """How many folds are left and how many there are, of the trials (True) and of the rest (False)."""
+        counts = {True: [0, 0], False: [0, 0]}
+        for variant in self.variants:
+            for trial in self.trials(variant).values():
+                counts[True][0] += len(trial.unfinished(self.has_test))
+                counts[True][1] += len(self.folds)
+            factors = self.factors(variant) or dict.fromkeys(self.folds, 1.0)
+            for seed in self.config.study.seeds:
+                trainings = final(self.config, self.workdir, variant, seed, factors)
+                counts[False][0] += sum(len(training.unfinished(self.has_test)) for training in trainings)
+                counts[False][1] += len(self.folds)
+        return {inner: tuple(pair) for inner, pair in counts.items()}
+
+    def describe(self) -> str:
+        """The plan, for a person."""
+        study, counts = self.config.study, self.count_folds()
+        factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
+        lines = [
+            f"study of {len(self.variants)} variants, {len(self.folds)} folds, seeds {_listed(study.seeds)}; "
+            f"baseline {study.baseline}",
+            f"trainings: {counts[False][1]} of {self.steps[False]} steps, {counts[False][0]} of them to do",
+        ]
+        if counts[True][1]:
+            lines.append(
+                f"learning rates x {factors} tried on inner splits: {counts[True][1]} trainings of "
+                f"{self.steps[True]} steps, {counts[True][0]} of them to do"
+            )
+        left = self.steps_left()
+        if left:
+            lines.append(
+                f"about {_duration(left * self.seconds_per_step)} to go, at {1e3 * self.seconds_per_step:.0f} ms "
+                f"for a step of {study.baseline}; compiling and missing datasets come on top"
+            )
+        return "\n".join(lines)
+
+    def budget(self) -> list[tuple[str, str]]:
+        """What every variant is given, for the report."""
+        study, train_fields = self.config.study, self.config.train
+        factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
+        epochs = train_fields.frozen_epochs + train_fields.num_epochs
+        chosen = f"× {factors}, chosen for each fold on an inner split, {study.search_epochs} epochs, one seed"
+        return [
+            ("folds", str(len(self.folds))),
+            ("seeds", _listed(study.seeds)),
+            ("budget", f"{self.steps[False]} steps ({epochs} epochs) in batches of {train_fields.batch_size}"),
+            ("learning rates", chosen if len(study.rate_factors) > 1 else f"× {factors}, not searched"),
+        ]
+
+
+def open_study(config: ConfigDict, workdir: Path, variants: tuple[str, ...]) -> Study:
+    """The study of a configuration; prepares the baseline's dataset, and times a few steps if any are left."""
+    for variant in variants:
+        variant_config(config, variant)  # bad values are found before any training
+    experiment = open_experiment(variant_config(config, config.study.baseline))
+    folds, steps = experiment.all_folds, {False: experiment.num_steps, True: 0}
+    if len(config.study.rate_factors) > 1:
+        trial = search(config, workdir, config.study.baseline, folds)[config.study.rate_factors[0]]
+        steps[True] = open_experiment(trial.config).num_steps
+    study = Study(
+        config=config,
+        workdir=workdir,
+        variants=variants,
+        folds=folds,
+        classes=tuple(experiment.classes),
+        has_test=experiment.test_examples is not None,
+        steps=steps,
+        seconds_per_step=0.0,
+    )
+    if not study.steps_left():
+        return study
+    say("timing a few steps; the first compiles")
+    return dataclasses.replace(study, seconds_per_step=_time_step(experiment))
+
+
+def choose_factor(trials: dict[float, Training], fold: int) -> float:
+    """The factor with the lowest mean cross-entropy on the fold's inner split; of equal ones the nearest to 1."""
+
+    def loss(factor: float) -> float:
+        saved = load_predictions(fold_dir(trials[factor].workdir, fold) / VALIDATION)
+        log_probabilities = scipy.special.log_softmax(saved["logits"].astype(np.float64), axis=1)
+        return -float(log_probabilities[np.arange(len(saved["labels"])), saved["labels"]].mean())
+
+    return float(min(trials, key=lambda factor: (loss(factor), abs(np.log(factor)))))
+
+
+def _time_step(experiment: Experiment) -> float:
+    """Seconds of a training step, the median of a few, on a state that is thrown away."""
+    fold = experiment.all_folds[0]
+    state, clips = replicate(experiment.initial_state(fold)), experiment.training_clips(fold)
+    order = TrainingOrder(clips, experiment.steps_per_epoch, experiment.num_steps, experiment.config.seed, fold)
+    batches = Batches(experiment.examples, order, experiment.config.train.batch_size, experiment.resident)
+    stop = {"stop": np.zeros(jax.local_device_count(), np.float32)}
+    times = []
+    for step in range(1 + _TIMED_STEPS):
+        start = time.monotonic()
+        batch = batches[step % len(batches)] | stop
+        state, metrics = experiment.programs.train_step(state, batch, experiment.data, experiment.key(fold))
+        jax.block_until_ready(metrics)
+        times.append(time.monotonic() - start)
+    return float(np.median(times[1:]))
+
+
+def _listed(values) -> str:
+    return ", ".join(map(str, values))
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"
