@@ -1,0 +1,213 @@
+"""The study's report as one self-contained page: it loads nothing, and the same inputs give the same bytes."""
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from audiotag_jax.files import write_atomic
+from audiotag_jax.study import mistakes, plots, svg
+from audiotag_jax.study.media import Media, sound_uri
+from audiotag_jax.study.pictures import clip_picture
+from audiotag_jax.study.results import Results
+
+NUM_MISTAKES = 20  # a variant
+NUM_COMPARED = 4  # clips, in every variant
+MAX_COMPARED_BYTES, MAX_MISTAKES_BYTES = 3_000_000, 4_500_000  # of pictures and sounds as they stand in the page
+SCORES = {"top3_error": "top-3 error", "accuracy": "accuracy", "map_at_3": "MAP@3"}
+_PARTS = {
+    "held out": "Held-out clips of the cross-validation",
+    "test": "Test set",
+    "public": "Public part of the test set",
+    "private": "Private part of the test set",
+}
+_KINDS = {
+    "single": "one network",
+    "seeds": "average of seeds",
+    "folds": "average of folds",
+    "variants": "average of variants",
+}
+
+
+def write_html(
+    path: Path,
+    results: Results,
+    scores: Mapping,
+    about: Sequence[tuple[str, str]],
+    words: Sequence[str],
+    curves: Mapping[str, np.ndarray],
+    media: Callable[[Sequence[str]], Media],
+) -> None:
+    """Writes the page, of at most about 8 MB, atomically.
+
+    `scores` is what `study_scores` gives, `about` pairs of name and value, `words` what the table says in sentences,
+    `curves[variant]` [n, 2] of (step, training loss). `media(clip_ids)` is called once, with held-out ids or, where
+    the results have scored test clips, with test ids.
+    """
+    text = page(results, scores, about, words, curves, media)
+    write_atomic(path, lambda file: file.write(text.encode("utf-8", "replace")))  # not every file name is Unicode
+
+
+def page(results, scores, about, words, curves, media) -> str:
+    """The text that `write_html` writes."""
+    given = mistakes.judged(results)
+    baseline = scores["baseline"]
+    shown = [name for name in mistakes.extremes(scores["rows"], given.part, baseline) if name in given.networks]
+    wrong = [each for name in shown for each in mistakes.confident_mistakes(given, name, NUM_MISTAKES)]
+    compared = mistakes.disputed_clips(given, NUM_COMPARED)
+    indices = sorted({*compared, *(each.index for each in wrong)})
+    seen = media([str(given.clips.ids[index]) for index in indices])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"csp_hash": _csp_hash, "fixed": _fixed, "percent": plots.percent, "level": svg.level}
+    environment.filters |= {"signed": plots.signed}
+    return environment.get_template("report.html.jinja").render(
+        theme_css=svg.theme_css(),
+        about=about,
+        words=words,
+        baseline=baseline,
+        num_resamples=scores["num_resamples"],
+        tables=_tables(scores),
+        score_names=SCORES,
+        kinds=_KINDS,
+        forests=_forests(scores),
+        alpha=plots.ALPHA,
+        curves=plots.learning_curves(curves, baseline=baseline) if curves else None,
+        part=_PARTS[given.part],
+        num_clips=len(given.clips),
+        confusions=[_confusion(given, name) for name in given.networks],
+        classes=_classes(given),
+        variants=list(given.networks),
+        compared=_compared(given, compared, seen),
+        shown=shown,
+        articles=_articles(given, shown, wrong, seen),
+    )
+
+
+def _csp_hash(text: str) -> str:
+    """The source expression that lets this very text run, and no other (Content Security Policy Level 3)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()}'"
+
+
+def _fixed(value: float | None, decimals: int = 3) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.{decimals}f}".replace("-", "−")
+
+
+def _title(part: str, clips: str) -> str:
+    return f"{_PARTS.get(part, part)}, {clips} clips"
+
+
+def _grouped(records: Sequence[Mapping]) -> dict[str, list[Mapping]]:
+    """By part and kind of clips, in the order in which these first come."""
+    groups = {}
+    for record in records:
+        groups.setdefault(_title(record["part"], record["clips"]), []).append(record)
+    return groups
+
+
+def _tables(scores):
+    return [{"title": title, "rows": rows} for title, rows in _grouped(scores["rows"]).items()]
+
+
+def _forests(scores):
+    sections = []
+    for title, rows in _grouped(scores["differences"]).items():
+        drawings = {}
+        for score, name in SCORES.items():
+            chosen = [row for row in rows if row["score"] == score]
+            if chosen:
+                better = {"baseline": scores["baseline"], "lower_is_better": score == "top3_error"}
+                drawings[name] = plots.forest_plot(chosen, score=name, **better)
+        sections.append({"title": title, "drawings": drawings, "rows": rows})
+    return sections
+
+
+def _confusion(given, variant):
+    shares, counts = mistakes.confusion(given, variant)
+    worst = mistakes.most_confused(shares, 8)
+    pairs = [(given.classes[true], given.classes[predicted], share) for true, predicted, share in worst]
+    drawing = plots.confusion_plot(shares, counts, given.classes, variant=variant)
+    return {"variant": variant, "drawing": drawing, "pairs": pairs}
+
+
+def _classes(given):
+    """Tables of errors: a row a class, a column a variant."""
+    by_variant = {name: mistakes.errors_by_class(given, name) for name in given.networks}
+    counts = np.bincount(given.clips.labels, minlength=len(given.classes))
+    titles = {"first": "Clips whose first tag is wrong", "top3": "Clips whose label is not among the first three tags"}
+    tables = []
+    for key, title in titles.items():
+        columns = [by_variant[name][key] for name in given.networks]
+        rows = [
+            (name, int(counts[k]), [float(column[k]) for column in columns]) for k, name in enumerate(given.classes)
+        ]
+        tables.append({"title": title, "rows": rows})
+    return tables
+
+
+def _clip_title(given, index):
+    return f"clip {given.clips.ids[index]}, labelled {given.classes[given.clips.labels[index]]}"
+
+
+def _verdict(given, variant, index):
+    """The variant's three most probable classes for the clip, and the place and probability of the label."""
+    probabilities = given.mean(variant)[index]
+    order = np.argsort(-probabilities, kind="stable")
+    label = given.clips.labels[index]
+    tags = [(given.classes[k], float(probabilities[k]), bool(k == label)) for k in order[:3]]
+    place = int(np.flatnonzero(order == label)[0]) + 1
+    return {"tags": tags, "place": place, "probability": float(probabilities[label])}
+
+
+def _clip(given, index, media):
+    clip = str(given.clips.ids[index])
+    return {
+        "id": clip,
+        "label": given.classes[given.clips.labels[index]],
+        "verified": bool(given.clips.verified[index]),
+        "sound": sound_uri(media.waveforms[clip], media.sample_rate_hz),
+    }
+
+
+def _compared(given, indices, media):
+    """Clips with their picture in every variant, as many as may be had in their share of the page, one at least."""
+    clips, size = [], 0
+    for index in indices:
+        title = _clip_title(given, index)
+        clip = _clip(given, index, media)
+        clip["figures"] = [
+            {
+                "variant": name,
+                "drawing": clip_picture(media, name, clip["id"], title),
+                "verdict": _verdict(given, name, index),
+            }
+            for name in given.networks
+        ]
+        size += len(clip["sound"]) + sum(len(figure["drawing"]) for figure in clip["figures"])
+        if clips and size > MAX_COMPARED_BYTES:
+            break
+        clips.append(clip)
+    return clips
+
+
+def _articles(given, shown, wrong, media):
+    """The mistakes by clip, in the order of their ranks over all variants, as many as their share of the page holds."""
+    articles, size = {}, 0
+    for each in sorted(wrong, key=lambda mistake: (mistake.rank, shown.index(mistake.variant))):
+        clip = articles.get(each.index) or _clip(given, each.index, media) | {"figures": [], "verdicts": []}
+        drawing = clip_picture(media, each.variant, clip["id"], _clip_title(given, each.index))
+        size += len(drawing) + (0 if each.index in articles else len(clip["sound"]))
+        if articles and size > MAX_MISTAKES_BYTES:
+            break
+        articles[each.index] = clip
+        clip["figures"].append({"variant": each.variant, "rank": each.rank, "drawing": drawing})
+        clip["verdicts"] = [(name, _verdict(given, name, each.index)) for name in shown]
+    return list(articles.values())

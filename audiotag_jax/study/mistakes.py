@@ -1,0 +1,112 @@
+"""Which clips a report looks at closely, and how the classes fare: from logits, the same every time."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.special
+
+from audiotag_jax.metrics import SCORES, label_ranks
+from audiotag_jax.study.results import Clips, Results
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """The scored clips of one part of the data, and what each variant says of them.
+
+    `part` is "test" or "held out". `networks[variant]` [R, n, K] probabilities by seed, and by fold for test clips.
+    """
+
+    part: str
+    classes: tuple[str, ...]
+    clips: Clips
+    networks: dict[str, np.ndarray]
+
+    def mean(self, variant: str) -> np.ndarray:
+        """Probabilities [n, K], averaged over the variant's networks."""
+        return self.networks[variant].mean(axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """A clip whose most probable class is not its label: `index` among the clips, `rank` from 0 among the mistakes."""
+
+    variant: str
+    index: int
+    rank: int
+
+
+def judged(results: Results) -> Judged:
+    """The test clips where there are scored ones, else the held-out clips: those with a label."""
+    on_test = results.test is not None and bool(np.any(results.test.labels >= 0))
+    clips = results.test if on_test else results.held_out
+    scored = clips.labels >= 0
+    kept = Clips(*(getattr(clips, field.name)[scored] for field in dataclasses.fields(Clips)))
+    networks = {}
+    for each in results.variants:
+        logits = each.test.reshape(-1, *each.test.shape[2:]) if on_test else each.held_out
+        networks[each.variant] = scipy.special.softmax(logits[:, scored].astype(np.float64), axis=-1)
+    return Judged("test" if on_test else "held out", results.classes, kept, networks)
+
+
+def confusion(given: Judged, variant: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of each true class [K] the share predicted as each class, [K, K], over all networks, and its number of clips [K].
+
+    NaN in the rows of classes without clips.
+    """
+    num = len(given.classes)
+    predicted = given.networks[variant].argmax(axis=-1)  # [R, n]
+    counts = np.zeros((num, num))
+    np.add.at(counts, (np.broadcast_to(given.clips.labels, predicted.shape), predicted), 1.0)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
+    return shares, np.bincount(given.clips.labels, minlength=num)
+
+
+def most_confused(shares: np.ndarray, at_most: int) -> list[tuple[int, int, float]]:
+    """(true, predicted, share) off the diagonal of [K, K], the most frequent first."""
+    pairs = [(t, p, float(shares[t, p])) for t, p in np.argwhere(np.nan_to_num(shares) > 0).tolist() if t != p]
+    return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))[:at_most]
+
+
+def errors_by_class(given: Judged, variant: str) -> dict[str, np.ndarray]:
+    """The share [K] of each class's clips missed by the `first` tag and by the `top3`, over networks; NaN without clips."""
+    labels = given.clips.labels
+    ranks = np.stack([label_ranks(probabilities, labels) for probabilities in given.networks[variant]])
+    missed = {"first": 1.0 - SCORES["accuracy"](ranks), "top3": SCORES["top3_error"](ranks)}
+    classes = range(len(given.classes))
+    return {
+        name: np.array([values[:, labels == k].mean() if np.any(labels == k) else np.nan for k in classes])
+        for name, values in missed.items()
+    }
+
+
+def confident_mistakes(given: Judged, variant: str, at_most: int) -> list[Mistake]:
+    """The mistakes of the variant's mean probabilities, the most confident first; ties by clip id."""
+    probabilities = given.mean(variant)
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != given.clips.labels)
+    order = np.lexsort((given.clips.ids[wrong], -probabilities[wrong, predicted[wrong]]))
+    return [Mistake(variant, int(index), rank) for rank, index in enumerate(wrong[order][:at_most])]
+
+
+def disputed_clips(given: Judged, at_most: int) -> list[int]:
+    """Indices of the clips whose label the variants find most differently probable, one a class; ties by clip id."""
+    labels = given.clips.labels
+    own = np.stack([given.mean(variant)[np.arange(len(labels)), labels] for variant in given.networks])
+    chosen = []
+    for index in np.lexsort((given.clips.ids, -own.std(axis=0).round(12))).tolist():
+        if len(chosen) < at_most and labels[index] not in labels[chosen]:
+            chosen.append(index)
+    return chosen
+
+
+def extremes(rows: Sequence[dict], part: str, baseline: str) -> list[str]:
+    """The baseline and the single variants of least and of greatest top-3 error over all clips of the part."""
+    scored = {
+        row["name"]: row["scores"]["top3_error"]["value"]
+        for row in rows
+        if row["kind"] == "single" and row["part"] == part and row["clips"] == "all"
+    }
+    best_and_worst = [min(scored, key=scored.get), max(scored, key=scored.get)] if scored else []
+    return list(dict.fromkeys([baseline, *best_and_worst]))
