@@ -16,7 +16,7 @@ from audiotag_jax.study.results import Results
 
 NUM_MISTAKES = 20  # a variant
 NUM_COMPARED = 4  # clips, in every variant
-MAX_COMPARED_BYTES, MAX_MISTAKES_BYTES = 3_000_000, 4_500_000  # of pictures and sounds as they stand in the page
+MAX_BYTES, MAX_COMPARED_BYTES = 7_500_000, 2_700_000  # of all drawings and sounds, and of the clips compared
 SCORES = {"top3_error": "top-3 error", "accuracy": "accuracy", "map_at_3": "MAP@3"}
 _PARTS = {
     "held out": "Held-out clips of the cross-validation",
@@ -60,6 +60,9 @@ def page(results, scores, about, words, curves, media) -> str:
     compared = mistakes.disputed_clips(given, NUM_COMPARED)
     indices = sorted({*compared, *(each.index for each in wrong)})
     seen = media([str(given.clips.ids[index]) for index in indices])
+    confusions = [_confusion(given, name) for name in given.networks]
+    clips = _compared(given, compared, seen)
+    room = MAX_BYTES - _size(clips) - sum(len(each["drawing"]) for each in confusions)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -68,7 +71,7 @@ def page(results, scores, about, words, curves, media) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"csp_hash": _csp_hash, "fixed": _fixed, "percent": plots.percent, "level": svg.level}
-    environment.filters |= {"signed": plots.signed}
+    environment.filters |= {"signed": plots.signed, "shortened": svg.shortened}
     return environment.get_template("report.html.jinja").render(
         theme_css=svg.theme_css(),
         about=about,
@@ -83,12 +86,12 @@ def page(results, scores, about, words, curves, media) -> str:
         curves=plots.learning_curves(curves, baseline=baseline) if curves else None,
         part=_PARTS[given.part],
         num_clips=len(given.clips),
-        confusions=[_confusion(given, name) for name in given.networks],
+        confusions=confusions,
         classes=_classes(given),
         variants=list(given.networks),
-        compared=_compared(given, compared, seen),
+        compared=clips,
         shown=shown,
-        articles=_articles(given, shown, wrong, seen),
+        articles=_articles(given, shown, wrong, seen, room),
     )
 
 
@@ -114,7 +117,9 @@ def _grouped(records: Sequence[Mapping]) -> dict[str, list[Mapping]]:
 
 
 def _tables(scores):
-    return [{"title": title, "rows": rows} for title, rows in _grouped(scores["rows"]).items()]
+    return [
+        {"title": f"{title}: {rows[0]['num_clips']}", "rows": rows} for title, rows in _grouped(scores["rows"]).items()
+    ]
 
 
 def _forests(scores):
@@ -179,7 +184,7 @@ def _clip(given, index, media):
 
 def _compared(given, indices, media):
     """Clips with their picture in every variant, as many as may be had in their share of the page, one at least."""
-    clips, size = [], 0
+    clips = []
     for index in indices:
         title = _clip_title(given, index)
         clip = _clip(given, index, media)
@@ -191,21 +196,24 @@ def _compared(given, indices, media):
             }
             for name in given.networks
         ]
-        size += len(clip["sound"]) + sum(len(figure["drawing"]) for figure in clip["figures"])
-        if clips and size > MAX_COMPARED_BYTES:
+        if clips and _size([*clips, clip]) > MAX_COMPARED_BYTES:
             break
         clips.append(clip)
     return clips
 
 
-def _articles(given, shown, wrong, media):
-    """The mistakes by clip, in the order of their ranks over all variants, as many as their share of the page holds."""
+def _size(clips):
+    return sum(len(clip["sound"]) + sum(len(figure["drawing"]) for figure in clip["figures"]) for clip in clips)
+
+
+def _articles(given, shown, wrong, media, room):
+    """The mistakes by clip, in the order of their ranks over all variants, as many as there is room for, one at least."""
     articles, size = {}, 0
     for each in sorted(wrong, key=lambda mistake: (mistake.rank, shown.index(mistake.variant))):
         clip = articles.get(each.index) or _clip(given, each.index, media) | {"figures": [], "verdicts": []}
         drawing = clip_picture(media, each.variant, clip["id"], _clip_title(given, each.index))
         size += len(drawing) + (0 if each.index in articles else len(clip["sound"]))
-        if articles and size > MAX_MISTAKES_BYTES:
+        if articles and size > room:
             break
         articles[each.index] = clip
         clip["figures"].append({"variant": each.variant, "rank": each.rank, "drawing": drawing})
