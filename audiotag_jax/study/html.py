@@ -41,7 +41,7 @@ def write_html(
     curves: Mapping[str, np.ndarray],
     media: Callable[[Sequence[str]], Media],
 ) -> None:
-    """Writes the page, of at most about 8 MB, atomically.
+    """Writes the page, atomically; media is left out where it would exceed about 8 MB.
 
     `scores` is what `study_scores` gives, `about` pairs of name and value, `words` what the table says in sentences,
     `curves[variant]` [n, 2] of (step, training loss). `media(clip_ids)` is called once, with held-out ids or, where
@@ -63,16 +63,7 @@ def page(results, scores, about, words, curves, media) -> str:
     confusions = [_confusion(given, name) for name in given.networks]
     clips = _compared(given, compared, seen)
     room = MAX_BYTES - _size(clips) - sum(len(each["drawing"]) for each in confusions)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"csp_hash": _csp_hash, "fixed": _fixed, "percent": plots.percent, "level": svg.level}
-    environment.filters |= {"signed": plots.signed, "shortened": svg.shortened}
-    return environment.get_template("report.html.jinja").render(
+    return _template().render(
         theme_css=svg.theme_css(),
         about=about,
         words=words,
@@ -93,6 +84,19 @@ def page(results, scores, about, words, curves, media) -> str:
         shown=shown,
         articles=_articles(given, shown, wrong, seen, room),
     )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"csp_hash": _csp_hash, "fixed": _fixed, "percent": plots.percent, "level": svg.level}
+    environment.filters |= {"signed": plots.signed, "shortened": svg.shortened}
+    return environment.get_template("report.html.jinja")
 
 
 def _csp_hash(text: str) -> str:
@@ -127,7 +131,7 @@ def _forests(scores):
     for title, rows in _grouped(scores["differences"]).items():
         drawings = {}
         for score, name in SCORES.items():
-            chosen = [row for row in rows if row["score"] == score]
+            chosen = [row for row in rows if row["score"] == score and row["value"] is not None]
             if chosen:
                 better = {"baseline": scores["baseline"], "lower_is_better": score == "top3_error"}
                 drawings[name] = plots.forest_plot(chosen, score=name, **better)
@@ -207,7 +211,7 @@ def _size(clips):
 
 
 def _articles(given, shown, wrong, media, room):
-    """The mistakes by clip, in the order of their ranks over all variants, as many as there is room for, one at least."""
+    """The mistakes by clip, by rank over all variants: as many as there is room for, one at least."""
     articles, size = {}, 0
     for each in sorted(wrong, key=lambda mistake: (mistake.rank, shown.index(mistake.variant))):
         clip = articles.get(each.index) or _clip(given, each.index, media) | {"figures": [], "verdicts": []}

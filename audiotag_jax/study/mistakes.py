@@ -106,7 +106,10 @@ def extremes(rows: Sequence[dict], part: str, baseline: str) -> list[str]:
     scored = {
         row["name"]: row["scores"]["top3_error"]["value"]
         for row in rows
-        if row["kind"] == "single" and row["part"] == part and row["clips"] == "all"
+        if row["kind"] == "single"
+        and row["part"] == part
+        and row["clips"] == "all"
+        and row["scores"]["top3_error"]["value"] is not None
     }
     best_and_worst = [min(scored, key=scored.get), max(scored, key=scored.get)] if scored else []
     return list(dict.fromkeys([baseline, *best_and_worst]))

@@ -139,8 +139,10 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + "\u00a0%" if np.isfinite(share) else "–"
 
 
-def signed(value: float, decimals: int) -> str:
-    """With a sign wherever it is not zero, as typographers write it."""
+def signed(value: float | None, decimals: int) -> str:
+    """With a sign wherever it is not zero, as typographers write it; a dash for None."""
+    if value is None:
+        return "–"
     text = f"{value:+.{decimals}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
