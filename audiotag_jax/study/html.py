@@ -16,7 +16,7 @@ from audiotag_jax.study.results import Results
 
 NUM_MISTAKES = 20  # a variant
 NUM_COMPARED = 4  # clips, in every variant
-MAX_COMPARED_BYTES, MAX_MISTAKES_BYTES = 3_000_000, 4_500_000  # of pictures and sounds as they stand in the page
+MAX_BYTES, MAX_COMPARED_BYTES = 7_500_000, 2_700_000  # of all drawings and sounds, and of the clips compared
 SCORES = {"top3_error": "top-3 error", "accuracy": "accuracy", "map_at_3": "MAP@3"}
 _PARTS = {
     "held out": "Held-out clips of the cross-validation",
@@ -41,7 +41,7 @@ def write_html(
     curves: Mapping[str, np.ndarray],
     media: Callable[[Sequence[str]], Media],
 ) -> None:
-    """Writes the page, of at most about 8 MB, atomically.
+    """Writes the page, atomically; media is left out where it would exceed about 8 MB.
 
     `scores` is what `study_scores` gives, `about` pairs of name and value, `words` what the table says in sentences,
     `curves[variant]` [n, 2] of (step, training loss). `media(clip_ids)` is called once, with held-out ids or, where
@@ -60,16 +60,10 @@ def page(results, scores, about, words, curves, media) -> str:
     compared = mistakes.disputed_clips(given, NUM_COMPARED)
     indices = sorted({*compared, *(each.index for each in wrong)})
     seen = media([str(given.clips.ids[index]) for index in indices])
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"csp_hash": _csp_hash, "fixed": _fixed, "percent": plots.percent, "level": svg.level}
-    environment.filters |= {"signed": plots.signed}
-    return environment.get_template("report.html.jinja").render(
+    confusions = [_confusion(given, name) for name in given.networks]
+    clips = _compared(given, compared, seen)
+    room = MAX_BYTES - _size(clips) - sum(len(each["drawing"]) for each in confusions)
+    return _template().render(
         theme_css=svg.theme_css(),
         about=about,
         words=words,
@@ -83,13 +77,26 @@ def page(results, scores, about, words, curves, media) -> str:
         curves=plots.learning_curves(curves, baseline=baseline) if curves else None,
         part=_PARTS[given.part],
         num_clips=len(given.clips),
-        confusions=[_confusion(given, name) for name in given.networks],
+        confusions=confusions,
         classes=_classes(given),
         variants=list(given.networks),
-        compared=_compared(given, compared, seen),
+        compared=clips,
         shown=shown,
-        articles=_articles(given, shown, wrong, seen),
+        articles=_articles(given, shown, wrong, seen, room),
     )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"csp_hash": _csp_hash, "fixed": _fixed, "percent": plots.percent, "level": svg.level}
+    environment.filters |= {"signed": plots.signed, "shortened": svg.shortened}
+    return environment.get_template("report.html.jinja")
 
 
 def _csp_hash(text: str) -> str:
@@ -114,7 +121,9 @@ def _grouped(records: Sequence[Mapping]) -> dict[str, list[Mapping]]:
 
 
 def _tables(scores):
-    return [{"title": title, "rows": rows} for title, rows in _grouped(scores["rows"]).items()]
+    return [
+        {"title": f"{title}: {rows[0]['num_clips']}", "rows": rows} for title, rows in _grouped(scores["rows"]).items()
+    ]
 
 
 def _forests(scores):
@@ -122,7 +131,7 @@ def _forests(scores):
     for title, rows in _grouped(scores["differences"]).items():
         drawings = {}
         for score, name in SCORES.items():
-            chosen = [row for row in rows if row["score"] == score]
+            chosen = [row for row in rows if row["score"] == score and row["value"] is not None]
             if chosen:
                 better = {"baseline": scores["baseline"], "lower_is_better": score == "top3_error"}
                 drawings[name] = plots.forest_plot(chosen, score=name, **better)
@@ -179,7 +188,7 @@ def _clip(given, index, media):
 
 def _compared(given, indices, media):
     """Clips with their picture in every variant, as many as may be had in their share of the page, one at least."""
-    clips, size = [], 0
+    clips = []
     for index in indices:
         title = _clip_title(given, index)
         clip = _clip(given, index, media)
@@ -191,21 +200,24 @@ def _compared(given, indices, media):
             }
             for name in given.networks
         ]
-        size += len(clip["sound"]) + sum(len(figure["drawing"]) for figure in clip["figures"])
-        if clips and size > MAX_COMPARED_BYTES:
+        if clips and _size([*clips, clip]) > MAX_COMPARED_BYTES:
             break
         clips.append(clip)
     return clips
 
 
-def _articles(given, shown, wrong, media):
-    """The mistakes by clip, in the order of their ranks over all variants, as many as their share of the page holds."""
+def _size(clips):
+    return sum(len(clip["sound"]) + sum(len(figure["drawing"]) for figure in clip["figures"]) for clip in clips)
+
+
+def _articles(given, shown, wrong, media, room):
+    """The mistakes by clip, by rank over all variants: as many as there is room for, one at least."""
     articles, size = {}, 0
     for each in sorted(wrong, key=lambda mistake: (mistake.rank, shown.index(mistake.variant))):
         clip = articles.get(each.index) or _clip(given, each.index, media) | {"figures": [], "verdicts": []}
         drawing = clip_picture(media, each.variant, clip["id"], _clip_title(given, each.index))
         size += len(drawing) + (0 if each.index in articles else len(clip["sound"]))
-        if articles and size > MAX_MISTAKES_BYTES:
+        if articles and size > room:
             break
         articles[each.index] = clip
         clip["figures"].append({"variant": each.variant, "rank": each.rank, "drawing": drawing})

@@ -70,7 +70,7 @@ def most_confused(shares: np.ndarray, at_most: int) -> list[tuple[int, int, floa
 
 
 def errors_by_class(given: Judged, variant: str) -> dict[str, np.ndarray]:
-    """The share [K] of each class's clips missed by the `first` tag and by the `top3`, over networks; NaN without clips."""
+    """Share [K] of each class's clips missed by the `first` tag and by the `top3`, over networks; NaN without clips."""
     labels = given.clips.labels
     ranks = np.stack([label_ranks(probabilities, labels) for probabilities in given.networks[variant]])
     missed = {"first": 1.0 - SCORES["accuracy"](ranks), "top3": SCORES["top3_error"](ranks)}
@@ -106,7 +106,10 @@ def extremes(rows: Sequence[dict], part: str, baseline: str) -> list[str]:
     scored = {
         row["name"]: row["scores"]["top3_error"]["value"]
         for row in rows
-        if row["kind"] == "single" and row["part"] == part and row["clips"] == "all"
+        if row["kind"] == "single"
+        and row["part"] == part
+        and row["clips"] == "all"
+        and row["scores"]["top3_error"]["value"] is not None
     }
     best_and_worst = [min(scored, key=scored.get), max(scored, key=scored.get)] if scored else []
     return list(dict.fromkeys([baseline, *best_and_worst]))

@@ -63,19 +63,19 @@ def learning_curves(curves: Mapping[str, np.ndarray], *, baseline: str) -> Marku
     steps, low, high = points[:, 0].max() or 1.0, min(0.0, points[:, 1].min()), points[:, 1].max()
     high = high if high > low else low + 1.0
     columns = min(4, len(lines))
-    left, gap, panel_height = 52, 16, 110
-    panel_width = (_WIDTH - left - gap * columns) / columns
+    left, gap, panel_height = 52, 28, 110
+    panel_width = (_WIDTH - left - gap * columns) / columns  # a gap to the right too: ticks reach beyond
     rows = -(-len(lines) // columns)
 
     def place(line):
         x = panel_width * line[:, 0] / steps
         return path(x, panel_height * (high - line[:, 1]) / (high - low))
 
-    every = element("g", *(element("path", d=place(line), class_="all") for line in lines.values()), id="every-curve")
+    every = element("g", *(element("path", d=place(line)) for line in lines.values()), id="every-curve")
     parts = [element("defs", every)]
     for index, (name, line) in enumerate(lines.items()):
         x, y = left + (index % columns) * (panel_width + gap), 24 + (index // columns) * (panel_height + 44)
-        content = [element("use", href="#every-curve"), element("path", d=place(line), class_="one")]
+        content = [element("use", href="#every-curve", class_="all"), element("path", d=place(line), class_="one")]
         content += _curve_axes(panel_width, panel_height, steps, (low, high), with_losses=index % columns == 0)
         suffix = " (baseline)" if name == baseline else ""
         title = element("text", shortened(name, 26 - len(suffix)) + suffix, y=-7, class_="small strong")
@@ -90,7 +90,10 @@ def learning_curves(curves: Mapping[str, np.ndarray], *, baseline: str) -> Marku
 
 
 def confusion_plot(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str], *, variant: str) -> Markup:
-    """The confusion matrix: `shares[true, predicted]` [K, K] of each true class's clips, their number in `counts` [K]."""
+    """The confusion matrix: `shares[true, predicted]` [K, K] of each true class's clips, `counts` [K] in number.
+
+    Cells are coloured by the square root of their share, so that the rare ones show; those of 0 % are left out.
+    """
     num = len(classes)
     side = 40 if num <= 12 else 22 if num <= 24 else 16
     size = "small" if num <= 24 else "tiny"
@@ -108,17 +111,19 @@ def confusion_plot(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str
         turned = f"translate({number(middle + 4)} {number(margin - 6)}) rotate(-90)"
         parts.append(element("text", full, name, x=margin - 6, y=middle + 4, text_anchor="end", class_=size))
         parts.append(element("text", full, name, transform=turned, class_=size))
-    for true, predicted in zip(*np.nonzero(np.nan_to_num(shares)), strict=True):
+    for true, predicted in zip(*np.nonzero(np.nan_to_num(shares) >= 0.005), strict=True):
         share = float(shares[true, predicted])
         x, y = margin + side * predicted, margin + side * true
-        words = f"{classes[true]}, predicted {classes[predicted]}: {percent(share)} of {int(counts[true])} clips"
+        words = f"{classes[true]} → {classes[predicted]}: {percent(share)} of {int(counts[true])}"
         parts.append(
-            element("rect", element("title", words), x=x, y=y, width=side, height=side, class_=f"l{level(share)}")
+            element("rect", element("title", words), x=x, y=y, width=side, height=side, class_=f"l{level(share**0.5)}")
         )
         if side >= 22:
             middle = {"x": x + side / 2, "y": y + side / 2 + 4, "text_anchor": "middle"}
             parts.append(
-                element("text", f"{100 * share:.0f}", class_=f"small t{level(share)}", pointer_events="none", **middle)
+                element(
+                    "text", f"{100 * share:.0f}", class_=f"small t{level(share**0.5)}", pointer_events="none", **middle
+                )
             )
     if side < 22:  # guides for the eye where cells are small
         lines = "".join(
@@ -131,11 +136,13 @@ def confusion_plot(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str
 
 def percent(share: float) -> str:
     """A share as a percentage with at most one decimal; a dash where there is none."""
-    return f"{100 * share:.1f}".removesuffix(".0") + " %" if np.isfinite(share) else "–"
+    return f"{100 * share:.1f}".removesuffix(".0") + "\u00a0%" if np.isfinite(share) else "–"
 
 
-def signed(value: float, decimals: int) -> str:
-    """With a sign wherever it is not zero, as typographers write it."""
+def signed(value: float | None, decimals: int) -> str:
+    """With a sign wherever it is not zero, as typographers write it; a dash for None."""
+    if value is None:
+        return "–"
     text = f"{value:+.{decimals}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
