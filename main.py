@@ -23,6 +23,8 @@ MODES = {
     "prepare": "audiotag_jax.prepare",
     "evaluate": "audiotag_jax.evaluate",
     "inspect": "audiotag_jax.inspect_checkpoint",
+    "doctor": "audiotag_jax.doctor",
+    "study": "audiotag_jax.study.run",
 }
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/VARIANT.py[:PRESET]")
@@ -38,11 +40,11 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.FATAL)  # what stops a run is raised; other words of the libraries only bury it
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     config = _CONFIG.value
-    workdir = Path(_WORKDIR.value or f"runs/{config.name}-{config.preset}")
+    workdir = Path(_WORKDIR.value or f"runs/{_MODE.value if _MODE.value == 'study' else config.name}-{config.preset}")
     try:
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir {workdir} is a file; name a folder.")
-        if _MODE.value == "train":
+        if _MODE.value in ("train", "study"):
             keep_freed_memory()
         _set_up_jax(config)
         importlib.import_module(MODES[_MODE.value]).run(config, workdir)

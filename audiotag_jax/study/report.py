@@ -17,8 +17,9 @@ from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.files import write_atomic, write_json
 from audiotag_jax.progress import say
 from audiotag_jax.spectral.features import frequencies_hz
-from audiotag_jax.study.html import Media, write_html
+from audiotag_jax.study.html import write_html
 from audiotag_jax.study.markdown import report
+from audiotag_jax.study.media import Media
 from audiotag_jax.study.plan import variant_config
 from audiotag_jax.study.results import Results, Run, read_results
 from audiotag_jax.study.statistics import study_scores
@@ -37,7 +38,15 @@ def write(config: ConfigDict, workdir: Path, runs: Sequence[Run], classes: Seque
     names = [variant.variant for variant in results.variants]
     media = open_media(config, names)
     curves = {name: mean_curve([run for run in runs if run.variant == name]) for name in names}
-    write_html(workdir / "report.html", results, scores, about, [sentence for _, sentences in verdict(scores) for sentence in sentences], curves, media)
+    write_html(
+        workdir / "report.html",
+        results,
+        scores,
+        about,
+        [sentence for _, sentences in verdict(scores) for sentence in sentences],
+        curves,
+        media,
+    )
     say(text)
     say(f"written to {workdir}: report.html, report.md, scores.json")
 
@@ -92,8 +101,10 @@ def open_media(config: ConfigDict, variants: Sequence[str]) -> Callable[[Sequenc
 
 
 def _inputs(directory: Path, ids: Sequence[str]) -> Mapping[str, np.ndarray]:
-    """The inputs of some training clips by id."""
-    examples = read_split(directory, "train")
-    places = {clip: place for place, clip in enumerate(examples.ids.tolist())}
-    chosen = [clip for clip in ids if clip in places]
-    return dict(zip(chosen, examples.inputs[np.array([places[clip] for clip in chosen], int)], strict=True))
+    """The inputs of some clips, of either split, by id."""
+    found = {}
+    for examples in (read_split(directory, "train"), read_split(directory, "test")):
+        if examples is not None:
+            places = np.flatnonzero(np.isin(examples.ids, ids))
+            found |= dict(zip(examples.ids[places].tolist(), examples.inputs[places], strict=True))
+    return found
