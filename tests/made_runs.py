@@ -1,6 +1,7 @@
 """Finished runs without a training: networks of random numbers, evaluated as trained ones are, on a few tiny sounds."""
 
 import csv
+import functools
 from pathlib import Path
 
 import jax
@@ -9,7 +10,9 @@ import soundfile
 from ml_collections import ConfigDict
 
 from audiotag_jax import checkpoint, evaluate
-from audiotag_jax.experiment import open_experiment
+from audiotag_jax.experiment import Experiment, open_experiment
+from audiotag_jax.steps import replicate
+from audiotag_jax.train_state import TrainState
 from audiotag_jax.workdir import claim, fold_dir
 from configs import log_db
 
@@ -55,17 +58,25 @@ def make_run(config: ConfigDict, workdir: Path) -> Path:
     claim(workdir, config, experiment.classes, experiment.fingerprint)
     for fold in experiment.folds:
         state = experiment.initial_state(fold)
-        rng = np.random.default_rng(fold)
-        stats = jax.tree.map_with_path(
-            lambda path, x, rng=rng: _statistic(path[-1].key, x.shape, rng), state.batch_stats
-        )
-        state = state.replace(step=np.int32(experiment.num_steps), batch_stats=stats)
+        stats = jax.tree.map_with_path(functools.partial(_statistic, np.random.default_rng(fold)), state.batch_stats)
+        state = _standardized(experiment, state.replace(step=np.int32(experiment.num_steps), batch_stats=stats))
         with checkpoint.open_checkpoints(fold_dir(workdir, fold)) as manager:
             checkpoint.save(manager, state, {"step": experiment.num_steps})
     evaluate.run(config, workdir)
     return workdir
 
 
-def _statistic(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Small variances, so that activations do not fade away from layer to layer."""
-    return (rng.normal(0, 0.05, shape) if name == "mean" else rng.uniform(0.05, 0.2, shape)).astype(np.float32)
+def _statistic(rng: np.random.Generator, path: tuple, values: jax.Array) -> np.ndarray:
+    """Variances below 1, so that activations do not fade away from layer to layer."""
+    draw = rng.normal(0, 0.05, values.shape) if path[-1].key == "mean" else rng.uniform(0.25, 0.5, values.shape)
+    return draw.astype(np.float32)
+
+
+def _standardized(experiment: Experiment, state: TrainState) -> TrainState:
+    """The state with a last layer by which each class' logits have mean 0 and deviation 1.5 over the sounds."""
+    clips = np.arange(len(experiment.examples))
+    logits = evaluate.predict_logits(experiment, replicate(state), experiment.examples, clips, "trying")
+    scale = 1.5 / logits.std(axis=0)
+    last = state.params["head"]["linear2"]
+    last = {"kernel": last["kernel"] * scale, "bias": (last["bias"] - logits.mean(axis=0)) * scale}
+    return state.replace(params=state.params | {"head": state.params["head"] | {"linear2": last}})
