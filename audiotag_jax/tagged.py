@@ -143,7 +143,11 @@ def _as_json(tagged: Tagged, naming: Naming) -> dict[str, Any]:
         "note": tagged.note,
         **_answer(tagged.probabilities, naming),
         "windows": [
-            {"start_s": window.start_s, "end_s": window.end_s, **_answer(window.probabilities, naming)}
+            {
+                "start_s": round(window.start_s, 6),
+                "end_s": round(window.end_s, 6),
+                **_answer(window.probabilities, naming),
+            }
             for window in tagged.windows
         ],
     }

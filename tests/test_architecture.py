@@ -18,7 +18,7 @@ LAYERS = [
     {"progress", "processes"},
     {"files", "array_table", "front_end"},
     {"datasets", "optimizer", "workdir", "tagged"},
-    {"train_state", "input_pipeline", "submission"},
+    {"train_state", "input_pipeline", "submission", "recordings"},
     {"steps", "checkpoint"},
     {"interruption", "initial_weights"},
     {"config_check"},
