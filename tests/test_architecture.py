@@ -14,11 +14,11 @@ PACKAGE = ROOT / "audiotag_jax"
 # A module may import those of a lower number only; parts of a package may import each other.
 LAYERS = [
     {"errors", "memory", "compilation"},
-    {"audio", "spectral", "augment", "losses", "metrics", "models"},  # leaves: third parties only
+    {"audio", "spectral", "augment", "losses", "metrics", "calibration", "models"},  # leaves: third parties only
     {"progress", "processes"},
     {"files", "array_table", "front_end"},
-    {"datasets", "optimizer", "workdir"},
-    {"train_state", "input_pipeline", "submission"},
+    {"datasets", "optimizer", "workdir", "tagged"},
+    {"train_state", "input_pipeline", "submission", "recordings"},
     {"steps", "checkpoint"},
     {"interruption", "initial_weights"},
     {"audit"},
@@ -26,7 +26,8 @@ LAYERS = [
     {"config_check", "doctor"},
     {"experiment"},
     {"evaluate", "prepare", "inspect_checkpoint"},
-    {"train"},
+    {"train", "tagger"},
+    {"predict", "export"},
     {"study"},
 ]
 LEAVES = LAYERS[1]

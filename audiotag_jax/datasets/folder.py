@@ -40,7 +40,7 @@ def open_folder(
 def _clips_of_folder(root: Path) -> list[Clip]:
     clips = []
     for label_dir in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        for file in _audio_files(label_dir):
+        for file in audio_files(label_dir):
             clip_id = file.relative_to(root).as_posix()
             clips.append(Clip(clip_id, str(file), label_dir.name, -1, "train", verified=True))
     if not clips:
@@ -51,7 +51,7 @@ def _clips_of_folder(root: Path) -> list[Clip]:
     return clips
 
 
-def _audio_files(folder: Path) -> list[Path]:
+def audio_files(folder: Path) -> list[Path]:
     """All sound files below `folder`, by suffix in any case, hidden files and folders left out, sorted."""
     files = []
     for parent, folders, names in os.walk(folder):

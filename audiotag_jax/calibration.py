@@ -1,0 +1,58 @@
+"""Temperature scaling: probabilities that mean what they say (Guo et al., 2017, arXiv:1706.04599)."""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+TEMPERATURES = (0.1, 10.0)  # between these the fitted one lies, however few or easy the clips
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The T for which softmax(logits / T) has the least mean negative log-likelihood; `logits` [n, K], `labels` [n].
+
+    It lies within `TEMPERATURES`: clips that are all right would otherwise drive it to 0. Without clips, or where no T
+    is better than another, it is 1. Logits should be of clips that the network was not trained on. Raises ValueError
+    on other shapes, on logits that are not finite and on labels that are none of the K classes.
+    """
+    logits = _checked(logits, labels)
+
+    if len(labels) == 0:
+        return 1.0
+    own = np.arange(logits.shape[1]) == np.asarray(labels)[:, None]
+    margins = np.where(own, -np.inf, logits - logits[own][:, None])
+
+    def mean_loss(log_temperature: float) -> float:
+        # Exact to the last digit for clips that are all but certain, too.
+        return float(np.logaddexp(0, logsumexp(margins * np.exp(-log_temperature), axis=1)).mean())
+
+    low, high = np.log(TEMPERATURES)
+    # The loss is convex in 1 / T, so there is one minimum, or an end of the range is the best.
+    found = minimize_scalar(mean_loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(min((0.0, found.x, low, high), key=mean_loss)))
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
+    """Mean over clips of |accuracy - confidence| within bins of equal width; `probabilities` [n, K], `labels` [n].
+
+    Confidence is the largest probability; a bin holds its upper edge. NaN without clips. Raises ValueError as
+    `fit_temperature` does.
+    """
+    probabilities = _checked(probabilities, labels)
+    if len(labels) == 0:
+        return float("nan")
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    gaps = np.bincount(bins, right - confidence, minlength=num_bins)  # a bin's size times its gap
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def _checked(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or values.shape[1] < 1 or np.shape(labels) != values.shape[:1]:
+        raise ValueError(f"expected [n, K] and labels [n], got {values.shape} and {np.shape(labels)}")
+    if not np.isfinite(values).all():
+        raise ValueError("The logits or probabilities hold NaN or infinity.")
+    if len(labels) and not 0 <= np.min(labels) <= np.max(labels) < values.shape[1]:
+        raise ValueError(f"Labels must be 0 to {values.shape[1] - 1}.")
+    return values
