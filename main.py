@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from audiotag_jax.errors import Stopped, UserError
 from audiotag_jax.memory import keep_freed_memory
 
-# Mode: the module whose `run(config, workdir)` does it, imported on demand.
+# Mode: the module whose `run` does it, imported on demand.
 MODES = {
     "train": "audiotag_jax.train",
     "prepare": "audiotag_jax.prepare",
@@ -25,7 +25,10 @@ MODES = {
     "inspect": "audiotag_jax.inspect_checkpoint",
     "doctor": "audiotag_jax.doctor",
     "study": "audiotag_jax.study.run",
+    "predict": "audiotag_jax.predict",
+    "export": "audiotag_jax.export",
 }
+OF_A_RUN = ("predict", "export")  # modes whose `run(workdir, …)` asks nothing but the work directory of a trained run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/VARIANT.py[:PRESET]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; by default runs/VARIANT-PRESET")
@@ -33,21 +36,27 @@ _MODE = flags.DEFINE_enum("mode", "train", list(MODES), "what to do")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes, or cluster")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many train together", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+_AUDIO = flags.DEFINE_multi_string("audio", [], "predict: a recording or a folder of them; may be given again")
+_TOP = flags.DEFINE_integer("top", 3, "predict: tags a recording", lower_bound=1)
+_THRESHOLD = flags.DEFINE_float("threshold", 0.0, "predict: below it a tag is none of these", 0.0, 1.0)
+_HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict: from window to window; 0: a clip's length", lower_bound=0.0)
+_OUT = flags.DEFINE_string("out", None, "predict, export: folder of what is written; by default in the work directory")
 
 
 def main(argv: list[str]) -> None:
     """Runs the mode; prints what a person can mend in a line or two, without a traceback."""
     logging.set_verbosity(logging.FATAL)  # what stops a run is raised; other words of the libraries only bury it
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
-    config = _CONFIG.value
-    workdir = Path(_WORKDIR.value or f"runs/{_MODE.value if _MODE.value == 'study' else config.name}-{config.preset}")
+    config, mode = _CONFIG.value, _MODE.value
+    workdir = Path(_WORKDIR.value or f"runs/{mode if mode == 'study' else config.name}-{config.preset}")
     try:
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir {workdir} is a file; name a folder.")
-        if _MODE.value in ("train", "study"):
+        if mode in ("train", "study"):
             keep_freed_memory()
         _set_up_jax(config)
-        importlib.import_module(MODES[_MODE.value]).run(config, workdir)
+        module = importlib.import_module(MODES[mode])
+        module.run(workdir, **_options(argv)) if mode in OF_A_RUN else module.run(config, workdir)
     except UserError as error:
         _stop(str(error), at_once=_is_one_of_several())  # the other processes would be waited for
     except Stopped as stopped:
@@ -69,8 +78,17 @@ def _set_up_jax(config: ConfigDict) -> None:
         processes.check_alike()
         if not processes.is_first():
             progress.be_silent()
-    if config.train.compilation_cache:
+    if config is not None and config.train.compilation_cache:
         compilation.keep_compiled(Path(config.dataset.prepared_dir) / "compiled")
+
+
+def _options(argv: list[str]) -> dict:
+    """What the command line says to predict or to export."""
+    options = {"out": Path(_OUT.value) if _OUT.value else None}
+    if _MODE.value == "predict":
+        options |= {"audio": [*_AUDIO.value, *argv[1:]], "top": _TOP.value}
+        options |= {"threshold": _THRESHOLD.value, "hop_s": _HOP_S.value}
+    return options
 
 
 def _is_one_of_several() -> bool:
@@ -92,10 +110,12 @@ def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with one line for each thing that can be wrong on the command line."""
     try:
         rest = flags.FLAGS(argv)
-        if rest[1:]:
+        if rest[1:] and _MODE.value != "predict":  # there they are files: --audio *.wav
             raise UserError(f"Unknown argument {rest[1]!r}; options begin with --.")
-        if _CONFIG.value is None:
+        if _CONFIG.value is None and not (_MODE.value in OF_A_RUN and _WORKDIR.value):
             raise UserError("--config is missing.")
+        if _CONFIG.value is None:
+            return rest
         _ = _CONFIG.value.name  # a file that could not be read is an error only now
     except Exception as error:
         variants = sorted(path.stem for path in Path(__file__).with_name("configs").glob("*.py"))
