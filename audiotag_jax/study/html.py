@@ -73,7 +73,6 @@ def page(results, scores, about, words, curves, media) -> str:
         score_names=SCORES,
         kinds=_KINDS,
         forests=_forests(scores),
-        alpha=plots.ALPHA,
         curves=plots.learning_curves(curves, baseline=baseline) if curves else None,
         part=_PARTS[given.part],
         num_clips=len(given.clips),

@@ -3,11 +3,10 @@
 import base64
 import dataclasses
 import io
-import struct
-import zlib
 from collections.abc import Mapping
 
 import numpy as np
+import PIL.Image
 import soundfile
 
 _GREY_LEVELS, _COLOUR_LEVELS = 64, 32  # enough for the eye, and half the bytes of 256
@@ -81,16 +80,10 @@ def _palette():
 
 
 def _png(pixels, palette=None):
-    """A PNG file (ISO 15948) of [H, W] indices into a palette [n, 3], or of [H, W, 3] colours; all uint8."""
-    height, width = pixels.shape[:2]
-    kind = 2 if palette is None else 3
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)  # 0: unfiltered
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0))]
+    """A PNG file of [H, W] indices into a palette [n, 3], or of [H, W, 3] colours; all uint8."""
+    picture = PIL.Image.fromarray(pixels)
     if palette is not None:
-        chunks.append((b"PLTE", palette.tobytes()))
-    chunks += [(b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
-
-
-def _chunk(name, data):
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        picture.putpalette(palette.tobytes())
+    with io.BytesIO() as file:
+        picture.save(file, "PNG", optimize=True)
+        return file.getvalue()

@@ -70,7 +70,7 @@ def most_confused(shares: np.ndarray, at_most: int) -> list[tuple[int, int, floa
 
 
 def errors_by_class(given: Judged, variant: str) -> dict[str, np.ndarray]:
-    """Share [K] of each class's clips missed by the `first` tag and by the `top3`, over networks; NaN without clips."""
+    """Share [K] of each class's clips missed by the `first` tag and by the `top3`; NaN for a class without clips."""
     labels = given.clips.labels
     ranks = np.stack([label_ranks(probabilities, labels) for probabilities in given.networks[variant]])
     missed = {"first": 1.0 - SCORES["accuracy"](ranks), "top3": SCORES["top3_error"](ranks)}

@@ -6,8 +6,8 @@ import numpy as np
 from markupsafe import Markup
 
 from audiotag_jax.study.svg import chart, element, level, number, path, round_ticks, shortened
+from audiotag_jax.study.words import is_real
 
-ALPHA = 0.05
 _WIDTH = 760
 _CURVE_POINTS = 120
 
@@ -15,8 +15,8 @@ _CURVE_POINTS = 120
 def forest_plot(differences: Sequence[Mapping], *, score: str, baseline: str, lower_is_better: bool) -> Markup:
     """Paired differences of one score to the baseline with their intervals, a line each.
 
-    A difference has `variant, value, low, high, p_bootstrap_holm`, as `study_scores` gives them; filled marks are
-    those whose corrected p is below `ALPHA`. Raises ValueError without differences.
+    A difference is a dict as `study_scores` gives it; filled marks are those that `words.is_real`.
+    Raises ValueError without differences.
     """
     if not differences:
         raise ValueError("a forest plot needs one difference or more")
@@ -153,7 +153,7 @@ def number_of_tick(tick: float) -> str:
 
 
 def _forest_row(each, y, at):
-    sure = each["p_bootstrap_holm"] is not None and each["p_bootstrap_holm"] < ALPHA
+    sure = is_real(each)
     value, low, high = (signed(each[name], 3) for name in ("value", "low", "high"))
     name = element("text", element("title", each["variant"]), shortened(each["variant"], 24), x=0, y=y + 4)
     return [

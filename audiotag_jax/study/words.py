@@ -12,7 +12,8 @@ def is_real(difference: dict) -> bool:
 
     Where McNemar's test saw one seed of several, its clips must also point the way that all seeds together do.
     """
-    rejected = all(p < LEVEL for p in _corrected(difference))
+    corrected = _corrected(difference)
+    rejected = bool(corrected) and max(corrected) < LEVEL
     if not rejected or difference["discordant"] is None:
         return rejected
     first, second = difference["discordant"]

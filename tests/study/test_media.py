@@ -4,6 +4,7 @@ import base64
 import io
 
 import numpy as np
+import PIL.Image
 import pytest
 import soundfile
 
@@ -36,15 +37,14 @@ def test_what_cannot_be_played_is_silence():
 
 
 def test_an_image_lies_with_time_to_the_right_and_frequency_upwards():
-    pillow = pytest.importorskip("PIL.Image")
     image = np.zeros((3, 2, 1), np.float16)  # 3 frames, 2 bins
     image[2, 0] = 1.0  # the last frame, the low bin
-    pixels = np.asarray(pillow.open(decoded(image_uri(image))[1]).convert("RGB"))
+    pixels = np.asarray(PIL.Image.open(decoded(image_uri(image))[1]).convert("RGB"))
     assert pixels.shape == (2, 3, 3)
     assert pixels[1, 2].tolist() == [253, 231, 37] and pixels[0, 2].tolist() == [68, 1, 84]  # viridis' ends
     colours = np.zeros((3, 2, 3), np.float16)
     colours[0, 1] = (1.0, 0.0, 0.5)
-    pixels = np.asarray(pillow.open(decoded(image_uri(colours))[1]).convert("RGB"))
+    pixels = np.asarray(PIL.Image.open(decoded(image_uri(colours))[1]).convert("RGB"))
     np.testing.assert_allclose(pixels[0, 0], [255, 0, 127.5], atol=5)
     assert pixels.sum() == pixels[0, 0].sum()
 

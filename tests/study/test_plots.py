@@ -12,7 +12,9 @@ NAMES = ('"<&>\x00', "hires_q8", "mel_db")
 
 
 def difference(variant, value, p):
-    return {"variant": variant, "value": value, "low": value - 0.02, "high": value + 0.03, "p_bootstrap_holm": p}
+    interval = {"value": value, "low": value - 0.02, "high": value + 0.03}
+    tests = {"p_bootstrap_holm": p, "p_mcnemar_holm": None, "discordant": None}
+    return {"variant": variant, "score": "accuracy", **interval, **tests}
 
 
 def drawn(drawing):
