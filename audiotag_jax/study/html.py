@@ -94,7 +94,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"csp_hash": _csp_hash, "fixed": _fixed, "percent": plots.percent, "level": svg.level}
-    environment.filters |= {"signed": plots.signed, "shortened": svg.shortened}
+    environment.filters |= {"signed": plots.signed, "shortened": svg.shortened, "is_real": is_real}
     return environment.get_template("report.html.jinja")
 
 
