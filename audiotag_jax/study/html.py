@@ -13,6 +13,7 @@ from audiotag_jax.study import mistakes, plots, svg
 from audiotag_jax.study.media import Media, sound_uri
 from audiotag_jax.study.pictures import clip_picture
 from audiotag_jax.study.results import Results
+from audiotag_jax.study.words import is_real
 
 NUM_MISTAKES = 20  # a variant
 NUM_COMPARED = 4  # clips, in every variant
