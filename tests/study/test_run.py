@@ -1,5 +1,7 @@
 """A whole study of tiny sounds, interrupted and continued, with every training run once."""
 
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -96,6 +98,23 @@ def test_without_a_search_a_run_is_that_of_mode_train(config, tmp_path, written)
     ):
         np.testing.assert_array_equal(one["logits"], other["logits"])
     train.run(config, tmp_path / "study/runs/log_db-seed_0-rate_1")  # and mode train takes it for its own
+
+
+def test_the_report_is_written_from_the_runs(config, tmp_path, capsys):
+    config = config.copy_and_resolve_references()
+    config.study.rate_factors, config.study.seeds, config.train.num_epochs = (1.0,), (0,), 1
+    config.study.variants = ("mel_db", "waveform")
+    run.run(config, tmp_path / "study")
+    scores = json.loads((tmp_path / "study/scores.json").read_text())
+    names = [row["name"] for row in scores["rows"] if row["kind"] == "single"]
+    assert names == ["log_db", "mel_db", "waveform"]
+    said, text = capsys.readouterr().out, (tmp_path / "study/report.md").read_text()
+    assert text.strip() in said and "36 clips of 0.3 s, 3 classes" in text and "× 1, not searched" in text
+    page = (tmp_path / "study/report.html").read_text()
+    assert page.count("data:audio/") >= 4 and page.count("data:image/png") >= 8
+    before = [(tmp_path / "study" / name).read_bytes() for name in ("scores.json", "report.md", "report.html")]
+    run.run(config, tmp_path / "study")
+    assert before == [(tmp_path / "study" / name).read_bytes() for name in ("scores.json", "report.md", "report.html")]
 
 
 def test_a_search_needs_three_folds(config, tmp_path):
