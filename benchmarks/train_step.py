@@ -6,13 +6,19 @@
 Every step is forward, backward and AdamW on images of noise, 224 x 224, float32 on a CPU, bfloat16 on a GPU. PyTorch
 (channels last; on a GPU autocast and torch.compile) runs timm's network of the same name, or for `small` one of the
 same layers; without PyTorch ours alone is timed. "Fed" is the training loop's own path, with augmentation: batches
-gathered on the devices by index, or stacked by grain's threads. Run it on an idle machine.
+gathered on the devices by index, or stacked by grain's threads; it is compared with the bare step of one batch that
+lies ready, augmented alike. `--profile` adds where the time of our bare step goes. Run it on an idle machine.
 """
 
 import argparse
+import collections
+import gzip
+import json
 import os
+import re
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -40,38 +46,50 @@ def main() -> None:
     parser.add_argument("--model", default="resnext50_32x4d")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10, help="timed, of which the median counts")
+    parser.add_argument("--profile", action="store_true", help="by kind of operation, from jax.profiler")
     options = parser.parse_args()
     keep_freed_memory()
     device = jax.devices()[0]
     print(f"{options.model}, batches of {options.batch_size}, {device.platform} ({device.device_kind})")
     print(f"JAX {jax.__version__}")
     reference = time_pytorch(options)
-    rows = [("PyTorch", reference)] if reference else []
-    for name in ("bare step", "fed from the devices, augmented", "fed from memory by grain, augmented"):
-        rows.append((f"ours, {name}", time_ours(options, name)))
-    bare = dict(rows)["ours, bare step"]
-    print("| step | clips a second | times PyTorch | times the bare step |", "| --- | --- | --- | --- |", sep="\n")
-    for name, speed in rows:
-        ratio = f"{speed / reference:.2f}" if reference else ""
-        print(f"| {name} | {speed:.2f} | {ratio} | {speed / bare:.2f} |")
+    rows = [("PyTorch", reference, None)] if reference else []
+    bare = time_ours(options, augmented=False, feed=None)
+    ready = time_ours(options, augmented=True, feed=None)
+    rows += [("ours, bare step", bare, bare), ("ours, bare step, augmented", ready, ready)]
+    for name, feed in (("the devices", "device"), ("memory by grain", "stream")):
+        rows.append((f"ours, fed from {name}, augmented", time_ours(options, augmented=True, feed=feed), ready))
+    print(
+        "| step | clips a second | times PyTorch | times the bare step alike |", "| --- | --- | --- | --- |", sep="\n"
+    )
+    for name, speed, alike in rows:
+        ratios = [f"{speed / other:.2f}" if other else "" for other in (reference, alike)]
+        print(f"| {name} | {speed:.2f} | {' | '.join(ratios)} |")
+    if options.profile:
+        print_profile(options)
 
 
-def time_ours(options, kind: str) -> float:
-    """Clips a second of our step."""
+def make_step(options, *, augmented: bool):
+    """Our training step and its first state."""
     config = log_db.get_config()
     config.model.name, config.train.batch_size = options.model, options.batch_size
     config.model.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    if kind == "bare step":
+    if not augmented:
         config.augment.max_time_shift = config.augment.mixup_alpha = 0.0
         config.augment.time_masks = config.augment.frequency_masks = 0
     tx, model = make_optimizer(config, make_phases(config, 100)), build_network(config, NUM_CLASSES)
     train_step, _ = pmapped_steps(step_settings(config, NUM_CLASSES))
-    state = replicate(create_train_state(model, tx, IMAGE_SHAPE, jax.random.key(0)))
+    return train_step, replicate(create_train_state(model, tx, IMAGE_SHAPE, jax.random.key(0)))
+
+
+def time_ours(options, *, augmented: bool, feed: str | None) -> float:
+    """Clips a second of our step, on one batch that lies ready or fed from `device` or `stream`."""
+    train_step, state = make_step(options, augmented=augmented)
     examples, num_steps = noise(8 * options.batch_size), options.steps + 3
-    resident = "memory" not in kind
+    resident = feed == "device"
     order = TrainingOrder(np.arange(len(examples)), 8, num_steps, seed=0, fold=0)
     batches = read_ahead(Batches(examples, order, options.batch_size, resident))
-    if kind == "bare step":
+    if feed is None:
         batch = replicate_batch(next(batches))
         batches = (batch for _ in range(num_steps))
     data = replicate(resident_data(examples)) if resident else {}
@@ -81,6 +99,32 @@ def time_ours(options, kind: str) -> float:
         metrics["watch"].block_until_ready()
         times.append(time.perf_counter())
     return options.batch_size / statistics.median(np.diff(times)[2:])
+
+
+def print_profile(options) -> None:
+    """Prints the share of each kind of operation in our bare step, as jax.profiler sees it."""
+    train_step, state = make_step(options, augmented=False)
+    order = TrainingOrder(np.arange(options.batch_size), 1, 3, seed=0, fold=0)
+    batch = replicate_batch(Batches(noise(options.batch_size), order, options.batch_size, resident=False)[0])
+    batch |= {"stop": np.zeros(jax.local_device_count(), np.float32)}
+    with tempfile.TemporaryDirectory() as folder:
+        for step in range(5):
+            if step == 2:
+                jax.profiler.start_trace(folder, create_perfetto_trace=True)
+            state, metrics = train_step(state, batch, {}, jax.random.key(1))
+            metrics["watch"].block_until_ready()
+        jax.profiler.stop_trace()
+        [path] = Path(folder).rglob("perfetto_trace.json.gz")
+        with gzip.open(path) as file:
+            events = json.load(file)["traceEvents"]
+    kinds = collections.Counter()
+    for event in events:
+        if "hlo_op" in event.get("args", {}):  # not the host's own spans
+            kinds[re.sub(r"[._]?(\d+|clone|remat\d*)$", "", event["name"].split(".")[0])] += event["dur"]
+    total = sum(kinds.values())
+    print("", "| operation | share of the bare step |", "| --- | --- |", sep="\n")
+    for kind, duration in kinds.most_common(8):
+        print(f"| {kind} | {duration / total:.0%} |")
 
 
 def replicate_batch(batch):
