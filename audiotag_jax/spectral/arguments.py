@@ -48,7 +48,7 @@ def memory_bytes(memory_mib) -> float:
 
 
 def real_samples(name: str, x) -> jax.Array:
-    """`x` as float32, or float64 where it is that and JAX has it enabled. Raises ValueError for what holds no numbers."""
+    """`x` as float32, or float64 where it is that and JAX has it enabled. Raises ValueError if it holds no numbers."""
     try:
         samples = jnp.asarray(x)
     except (TypeError, ValueError, OverflowError) as error:

@@ -329,7 +329,7 @@ BAD_ONES = [
 
 @pytest.mark.parametrize(("changes", "message"), BAD_ONES)
 def test_bad_arguments_are_told_in_one_line(changes, message):
-    with pytest.raises(ValueError, match=message) as raised:
+    with pytest.raises(ValueError, match=message) as raised, np.errstate(over="ignore"):
         high_resolution_spectrogram(**{"x": np.zeros(10)} | GRID | changes)
     assert "\n" not in str(raised.value)
 
@@ -343,16 +343,16 @@ def test_numbers_of_other_types_are_the_same_numbers():
     assert reference.any()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_channel_with_nan_is_silent_where_nothing_can_be_raised(bad):
+def test_a_channel_with_nan_is_silent_where_nothing_can_be_raised():
     jitted = jax.jit(functools.partial(high_resolution_spectrogram, **GRID))
     x = noise(400, (2,))
-    x[7, 0] = bad
     other = np.asarray(jitted(np.stack([np.zeros(400), x[:, 1]], axis=1)))
     assert other.any()
-    np.testing.assert_array_equal(jitted(x), other)
-    np.testing.assert_array_equal(jitted(x[:, 0]), 0.0)
-    np.testing.assert_array_equal(high_resolution_spectrograms(x.T, **GRID)[0], 0.0)
+    for bad in (np.nan, np.inf):
+        x[7, 0] = bad
+        np.testing.assert_array_equal(jitted(x), other)
+        np.testing.assert_array_equal(jitted(x[:, 0]), 0.0)
+        np.testing.assert_array_equal(high_resolution_spectrograms(x[:, :1].T, **GRID), 0.0)
 
 
 def test_inside_jit_is_outside():
@@ -367,7 +367,9 @@ def test_channels_add_their_energies():
     """Opposite phases do not cancel."""
     x = chirp(700)
     one, two = (np.asarray(high_resolution_spectrogram(signal, **GRID)) for signal in (x, np.stack([x, -x], axis=1)))
-    assert difference(two[two > 0.0], 2.0 * one[two > 0.0]) < 1e-5
+    both = (one > 0.0) & (two > 0.0)  # twice the hits, but a threshold of sqrt(2) only
+    np.testing.assert_allclose(two[both], 2.0 * one[both], rtol=1e-4)
+    assert two[both].sum() > 0.99 * two.sum() > 1.9 * one.sum() > 0.0
 
 
 def test_where_the_bins_lie():
