@@ -107,7 +107,7 @@ def kind(channels: tuple[str, ...]) -> str:
 
 
 def draw_variant(panel, samples: np.ndarray, rate_hz: int, config, images: dict) -> None:
-    """One channel in colours of its own, or three as red, green and blue; each is kept in `images` for other variants."""
+    """One channel in colours of its own, or three as red, green and blue; `images` keeps each for other variants."""
     settings = features.SpectralSettings(**config.spectral.to_dict(), sample_rate_hz=rate_hz)
     alone = [dataclasses.replace(settings, channels=(channel,)) for channel in settings.channels]
     for channel in alone:

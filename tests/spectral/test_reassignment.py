@@ -13,6 +13,7 @@ from audiotag_jax.spectral.lattice import Grid, fit, interpolation_kernel
 from audiotag_jax.spectral.reassignment import high_resolution_spectrogram, high_resolution_spectrograms
 
 GRID = {"q": 2.0, "tdeci": 45, "over": 4, "noct": 12.0, "minf": 0.0207, "maxf": 0.4507}  # on no bin of an FFT
+COARSE = GRID | {"over": 2, "noct": 3.0}  # soon compiled
 
 
 def oracle(x, q, tdeci, over, noct, minf, maxf):
@@ -336,15 +337,15 @@ def test_bad_arguments_are_told_in_one_line(changes, message):
 
 def test_numbers_of_other_types_are_the_same_numbers():
     x = (1000 * noise(300)).astype(np.int16)
-    reference = np.asarray(high_resolution_spectrogram(x.astype(np.float32), **GRID, stride=4))
-    others = {"q": np.float32(2), "tdeci": 45.0, "over": np.int64(4), "noct": jnp.asarray(12)}
-    image = high_resolution_spectrogram(list(map(int, x)), **GRID | others, stride=np.array(4), memory_mib=np.inf)
+    reference = np.asarray(high_resolution_spectrogram(x.astype(np.float32), **COARSE, stride=4))
+    others = {"q": np.float32(2), "tdeci": 45.0, "over": np.int64(2), "noct": jnp.asarray(3)}
+    image = high_resolution_spectrogram(list(map(int, x)), **COARSE | others, stride=np.array(4), memory_mib=np.inf)
     np.testing.assert_array_equal(image, reference)
     assert reference.any()
 
 
 def test_a_channel_with_nan_is_silent_where_nothing_can_be_raised():
-    jitted = jax.jit(functools.partial(high_resolution_spectrogram, **GRID))
+    jitted = jax.jit(functools.partial(high_resolution_spectrogram, **COARSE))
     x = noise(400, (2,))
     other = np.asarray(jitted(np.stack([np.zeros(400), x[:, 1]], axis=1)))
     assert other.any()
@@ -352,13 +353,13 @@ def test_a_channel_with_nan_is_silent_where_nothing_can_be_raised():
         x[7, 0] = bad
         np.testing.assert_array_equal(jitted(x), other)
         np.testing.assert_array_equal(jitted(x[:, 0]), 0.0)
-        np.testing.assert_array_equal(high_resolution_spectrograms(x[:, :1].T, **GRID), 0.0)
+        np.testing.assert_array_equal(high_resolution_spectrograms(x[:, :1].T, **COARSE), 0.0)
 
 
 def test_inside_jit_is_outside():
     x = noise(701, (2,)).astype(np.float32)
-    jitted = jax.jit(functools.partial(high_resolution_spectrogram, **GRID))
-    np.testing.assert_array_equal(jitted(x), high_resolution_spectrogram(x, **GRID))
+    jitted = jax.jit(functools.partial(high_resolution_spectrogram, **COARSE))
+    np.testing.assert_array_equal(jitted(x), high_resolution_spectrogram(x, **COARSE))
     with pytest.raises(ValueError, match="looks transposed"):
         jitted(x.T)
 
@@ -366,7 +367,7 @@ def test_inside_jit_is_outside():
 def test_channels_add_their_energies():
     """Opposite phases do not cancel."""
     x = chirp(700)
-    one, two = (np.asarray(high_resolution_spectrogram(signal, **GRID)) for signal in (x, np.stack([x, -x], axis=1)))
+    one, two = (np.asarray(high_resolution_spectrogram(signal, **COARSE)) for signal in (x, np.stack([x, -x], axis=1)))
     both = (one > 0.0) & (two > 0.0)  # twice the hits, but a threshold of sqrt(2) only
     np.testing.assert_allclose(two[both], 2.0 * one[both], rtol=1e-4)
     assert two[both].sum() > 0.99 * two.sum() > 1.9 * one.sum() > 0.0
