@@ -1,11 +1,12 @@
-"""Draws one recording as every variant in configs/ sees it.
+"""Draws one recording as every spectrogram variant in configs/ sees it, and its waveform.
 
     python benchmarks/show_variants.py RECORDING --out=variants.png
 
-Needs matplotlib, which nothing else here does.
+Needs matplotlib, which nothing else here does. Takes about a minute, mostly of compiling.
 """
 
 import argparse
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -43,6 +44,11 @@ def main() -> None:
         sys.exit("matplotlib is not installed: `pip install matplotlib`.")
     if not options.duration > 0:
         parser.error("--duration must be above 0")
+    if not options.out.absolute().parent.is_dir():
+        sys.exit(f"--out: there is no folder {options.out.parent}.")
+    kinds = sorted(Figure().canvas.get_supported_filetypes())
+    if options.out.suffix.lower().removeprefix(".") not in kinds:
+        sys.exit(f"--out: {options.out.name} must end in one of {', '.join(kinds)}, such as variants.png.")
     configs = load_variants()
     rate_hz = configs[0].dataset.sample_rate_hz
     try:
@@ -56,15 +62,17 @@ def main() -> None:
     range_db = f"{configs[0].spectral.range_db:g} dB below its maximum"
     legend = f"Every image from 0, black, to its own maximum; db and hires from {range_db}"
     figure.suptitle(f"{heading}\n{legend}", fontsize=13)
+    print("Drawing …", flush=True)
     figure.savefig(options.out, dpi=DOTS_PER_INCH)
     print(f"{len(configs)} variants in {options.out}")
 
 
 def load_variants() -> list:
-    """Their configs: single channels in the order of `features.CHANNELS`, then mixes by name."""
+    """The configs with images: single channels in the order of `features.CHANNELS`, then mixes by name."""
     names = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("default", "__init__"))
     configs = [importlib.import_module(f"configs.{name}").get_config() for name in names]
     order = list(features.CHANNELS)
+    configs = [config for config in configs if set(config.spectral.channels) <= set(order)]  # not waveform
     return sorted(configs, key=lambda c: (len(c.spectral.channels) > 1, order.index(c.spectral.channels[0]), c.name))
 
 
@@ -76,10 +84,12 @@ def draw(samples: np.ndarray, rate_hz: int, configs: list) -> "Figure":
     num_columns = max(4, *(len(row) for row in rows.values()))
     figure = Figure(figsize=FIGURE_INCHES, layout="constrained")
     panels = figure.subplots(len(rows), num_columns, squeeze=False)
+    images = {}
     spare = [panel for line, row in zip(panels, rows.values(), strict=True) for panel in line[len(row) :]]
     for line, row in zip(panels, rows.values(), strict=True):
         for panel, config in zip(line, row, strict=False):
-            draw_variant(panel, samples, rate_hz, config)
+            print(f"Computing {config.name} …", flush=True)
+            draw_variant(panel, samples, rate_hz, config, images)
         line[0].set_ylabel(line[0].get_ylabel() or "frequency (Hz)")
     for panel in spare[1:]:
         panel.set_visible(False)
@@ -96,10 +106,14 @@ def kind(channels: tuple[str, ...]) -> str:
     return "hires" if channels[0].startswith("hires") else channels[0].rsplit("_", 1)[1]
 
 
-def draw_variant(panel, samples: np.ndarray, rate_hz: int, config) -> None:
-    """One channel in colours of its own, or three as red, green and blue."""
+def draw_variant(panel, samples: np.ndarray, rate_hz: int, config, images: dict) -> None:
+    """One channel in colours of its own, or three as red, green and blue; `images` keeps each for other variants."""
     settings = features.SpectralSettings(**config.spectral.to_dict(), sample_rate_hz=rate_hz)
-    image = np.asarray(features.spectrograms(samples[None], settings))[0].transpose(1, 0, 2)  # [F, T, C]
+    alone = [dataclasses.replace(settings, channels=(channel,)) for channel in settings.channels]
+    for channel in alone:
+        if channel not in images:
+            images[channel] = np.asarray(features.spectrograms(samples[None], channel))[0, :, :, 0].T
+    image = np.stack([images[channel] for channel in alone], axis=-1)  # [F, T, C]
     axes = {features.CHANNELS[channel].axis for channel in settings.channels}
     half_frame_s = stft.hop_samples(len(samples), settings.num_frames) / rate_hz / 2
     times_s = features.times_s(settings, len(samples))

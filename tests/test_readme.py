@@ -115,3 +115,20 @@ def test_plain_orbax_opens_a_checkpoint_on_fewer_devices_than_wrote_it(tmp_path)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["1", "2", "3", "0.0", "1.0", "2.0", "3.0", "4.0", "5.0"]
+
+
+def test_the_high_resolution_spectrogram_of_ones_own_file(tmp_path):
+    """The README's own lines, of a tone in two channels."""
+    seconds = np.arange(4000) / 16000
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * seconds)
+    soundfile.write(tmp_path / "my.wav", np.stack([tone, -tone], axis=1), 16000)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    [block] = [block for block in blocks if "high_resolution_spectrogram" in block]
+    loudest = "print(*energies.shape, frequencies_hz[np.argmax(energies[5:-5].sum(axis=0))])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", block + loudest]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    *shape, hz = done.stdout.split()
+    assert shape == [str(-(-4000 // 197)), "224"]
+    assert abs(np.log2(float(hz) / 1000)) <= 0.51 / 26.2

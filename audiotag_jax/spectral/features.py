@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from audiotag_jax.spectral import stft
+from audiotag_jax.spectral.arguments import MAX_STRIDE
 from audiotag_jax.spectral.filterbanks import filterbank
 from audiotag_jax.spectral.reassignment import high_resolution_spectrograms
 from audiotag_jax.spectral.scales import EDGES_HZ, MAX_FREQUENCY, bins_per_octave, lowest_frequency
@@ -46,8 +47,7 @@ class SpectralSettings:
         _require_whole("fft_samples", self.fft_samples, self.window_samples)
         if not 0.0 < self.range_db <= 300.0:  # more than 300 dB would not fit in single precision
             raise ValueError(f"range_db must be above 0 and at most 300, not {self.range_db!r}")
-        if not isinstance(self.stride, int | float) or not 1.0 <= self.stride <= 100.0:
-            raise ValueError(f"stride must be from 1 to 100, not {self.stride!r}")
+        _require_stride(self.stride)
         for channel in self.channels:
             _bank(CHANNELS[channel].axis, self)  # raises where these sizes leave a band empty
 
@@ -160,6 +160,11 @@ def _require_channel(channel):
 def _require_whole(name, value, least):
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
+
+
+def _require_stride(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1.0 <= value <= MAX_STRIDE:
+        raise ValueError(f"stride must be from 1 to {MAX_STRIDE:g}, not {value!r}")
 
 
 class Channel(NamedTuple):

@@ -48,10 +48,13 @@ class Grid:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, not {value!r}")
-        if not 0.0 < self.noct < math.inf:
-            raise ValueError(f"noct must be above 0, not {self.noct!r}")
+        if not 0.2 <= self.noct < math.inf:  # below, the first rows' windows would be wider than any memory
+            raise ValueError(f"noct must be above 0, at least 0.2 bins an octave, not {self.noct!r}")
         if not 0.0 < self.minf < self.maxf <= 0.5:
-            raise ValueError(f"minf and maxf must be 0 < minf < maxf <= 0.5, not {self.minf!r} and {self.maxf!r}")
+            note = " (a fraction of the sampling rate, not Hz)" if self.maxf > 0.5 else ""
+            raise ValueError(f"minf and maxf must be 0 < minf < maxf <= 0.5{note}, not {self.minf!r} and {self.maxf!r}")
+        if self.num_bins < 2:
+            raise ValueError(f"noct {self.noct!r} leaves no bin between minf {self.minf!r} and maxf {self.maxf!r}")
 
     @property
     def lowest_position(self) -> float:

@@ -242,7 +242,7 @@ def test_high_resolution_of_few_samples_and_of_silence(num_samples):
     np.testing.assert_array_equal(images[1], 0.0)
 
 
-@pytest.mark.parametrize("stride", [0.5, 101, "8"])
+@pytest.mark.parametrize("stride", [0.5, 101, "8", True, None, float("nan")])
 def test_strides_that_cannot_work_raise(stride):
     with pytest.raises(ValueError, match="stride must be from 1 to 100"):
         SpectralSettings(("hires_q1",), stride=stride)

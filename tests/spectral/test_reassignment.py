@@ -13,6 +13,7 @@ from audiotag_jax.spectral.lattice import Grid, fit, interpolation_kernel
 from audiotag_jax.spectral.reassignment import high_resolution_spectrogram, high_resolution_spectrograms
 
 GRID = {"q": 2.0, "tdeci": 45, "over": 4, "noct": 12.0, "minf": 0.0207, "maxf": 0.4507}  # on no bin of an FFT
+COARSE = GRID | {"over": 2, "noct": 3.0}  # soon compiled
 
 
 def oracle(x, q, tdeci, over, noct, minf, maxf):
@@ -289,3 +290,114 @@ def test_bad_arguments(changes, message):
 def test_bad_batch():
     with pytest.raises(ValueError, match=r"waveforms must be \[clips, samples\]"):
         high_resolution_spectrograms(np.zeros(10), **GRID)
+
+
+BAD_ONES = [
+    ({"x": np.zeros((2, 2000))}, r"x is \[samples\] or \[samples, channels\]; \(2, 2000\) looks transposed: give x.T"),
+    ({"x": np.zeros((2000, 33))}, r"at most 32 channels, not \(2000, 33\)"),
+    ({"x": "my.wav"}, "x must hold numbers, not str"),
+    ({"x": np.array(["1", "2"])}, "x must hold numbers, not <U1"),
+    ({"x": None}, "x must hold numbers, not NoneType"),
+    ({"x": np.ones(10, bool)}, "x must hold numbers, not bool"),
+    ({"x": [2**40]}, "x must hold numbers"),
+    ({"x": np.array([0.0, np.nan])}, "x holds NaN or infinity"),
+    ({"x": jnp.array([0.0, -jnp.inf])}, "x holds NaN or infinity"),
+    ({"x": np.array([1e300])}, r"x holds NaN or infinity \(as float32\)"),
+    ({"x": np.array([[0.0, 1.0], [0.0, np.inf]])}, "x holds NaN or infinity"),
+    ({"memory_mib": 0}, "memory_mib must be above 0, not 0.0"),
+    ({"memory_mib": -5}, "memory_mib must be above 0, not -5.0"),
+    ({"memory_mib": np.nan}, "memory_mib must be above 0, not nan"),
+    ({"memory_mib": None}, "memory_mib must be a number, not None"),
+    ({"noct": 1e-20}, "noct must be above 0, at least 0.2 bins an octave, not 1e-20"),
+    ({"noct": 0.1}, "noct must be above 0"),
+    ({"noct": 0.2, "minf": 0.5 - 5e-17, "maxf": 0.5}, r"noct 0.2 leaves no bin between minf 0.4999\d* and maxf 0.5"),
+    ({"tdeci": np.inf}, "tdeci must be a whole number, not inf"),
+    ({"tdeci": np.nan}, "tdeci must be a whole number, not nan"),
+    ({"tdeci": None}, "tdeci must be a number, not None"),
+    ({"tdeci": 2**31}, "tdeci must be below 2.31, not 2147483648"),
+    ({"over": True}, "over must be a number, not True"),
+    ({"q": None}, "q must be a number, not None"),
+    ({"q": "2"}, "q must be a number, not '2'"),
+    ({"q": [1, 2]}, r"q must be a number, not \[1, 2\]"),
+    ({"minf": None}, "minf must be a number, not None"),
+    ({"maxf": 11025}, r"<= 0.5 \(a fraction of the sampling rate, not Hz\), not 0.0207 and 11025.0"),
+    ({"stride": None}, "stride must be a number, not None"),
+    ({"stride": "8"}, "stride must be a number, not '8'"),
+    ({"stride": 101}, "stride must be 1 or more, at most 100, not 101.0"),
+    ({"stride": np.nan}, "stride must be 1 or more"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_ONES)
+def test_bad_arguments_are_told_in_one_line(changes, message):
+    with pytest.raises(ValueError, match=message) as raised, np.errstate(over="ignore"):
+        high_resolution_spectrogram(**{"x": np.zeros(10)} | GRID | changes)
+    assert "\n" not in str(raised.value)
+
+
+def test_numbers_of_other_types_are_the_same_numbers():
+    x = (1000 * noise(300)).astype(np.int16)
+    reference = np.asarray(high_resolution_spectrogram(x.astype(np.float32), **COARSE, stride=4))
+    others = {"q": np.float32(2), "tdeci": 45.0, "over": np.int64(2), "noct": jnp.asarray(3)}
+    image = high_resolution_spectrogram(list(map(int, x)), **COARSE | others, stride=np.array(4), memory_mib=np.inf)
+    np.testing.assert_array_equal(image, reference)
+    assert reference.any()
+
+
+def test_a_channel_with_nan_is_silent_where_nothing_can_be_raised():
+    jitted = jax.jit(functools.partial(high_resolution_spectrogram, **COARSE))
+    x = noise(400, (2,))
+    other = np.asarray(jitted(np.stack([np.zeros(400), x[:, 1]], axis=1)))
+    assert other.any()
+    for bad in (np.nan, np.inf):
+        x[7, 0] = bad
+        np.testing.assert_array_equal(jitted(x), other)
+        np.testing.assert_array_equal(jitted(x[:, 0]), 0.0)
+        np.testing.assert_array_equal(high_resolution_spectrograms(x[:, :1].T, **COARSE), 0.0)
+
+
+def test_inside_jit_is_outside():
+    x = noise(701, (2,)).astype(np.float32)
+    jitted = jax.jit(functools.partial(high_resolution_spectrogram, **COARSE))
+    np.testing.assert_array_equal(jitted(x), high_resolution_spectrogram(x, **COARSE))
+    with pytest.raises(ValueError, match="looks transposed"):
+        jitted(x.T)
+
+
+def test_channels_add_their_energies():
+    """Opposite phases do not cancel."""
+    x = chirp(700)
+    one, two = (np.asarray(high_resolution_spectrogram(signal, **COARSE)) for signal in (x, np.stack([x, -x], axis=1)))
+    both = (one > 0.0) & (two > 0.0)  # twice the hits, but a threshold of sqrt(2) only
+    np.testing.assert_allclose(two[both], 2.0 * one[both], rtol=1e-4)
+    assert two[both].sum() > 0.99 * two.sum() > 1.9 * one.sum() > 0.0
+
+
+def test_where_the_bins_lie():
+    """Tones on the centres maxf * 2 ** (-b / noct) and, by a third of a bin, beside them; the last bin is empty."""
+    for b in (1, 13, 40, 52):
+        for beside in (-0.33, 0.0, 0.33):
+            tone = np.cos(2 * np.pi * 0.4507 * 2.0 ** (-(b + beside) / 12.0) * np.arange(4000))
+            image = np.asarray(high_resolution_spectrogram(tone, **GRID | {"q": 8.0}, stride=4))
+            assert image[10:-10].sum(axis=0).argmax() == b
+    white = np.asarray(high_resolution_spectrogram(noise(4410), 2, 45, 10, 26.2, 1.4e-3, 0.5)).sum(axis=0)
+    assert len(white) == 224 and white[-1] == 0.0 and white[-2] > 0.0
+    assert white[0] < 0.6 * white[1:20].mean()
+
+
+@pytest.mark.parametrize("q", [1.0, 2.0])
+def test_a_click_in_digital_silence(q):
+    """Rounding decides which cells enough points reach, but not what they hold; a little noise settles it."""
+    x, grid = np.zeros(1260), GRID | {"q": q}
+    x[637] = 1.0
+    reference, single = oracle(x, **grid), np.asarray(high_resolution_spectrogram(x, **grid))
+    both = (reference > 1e-6 * reference.max()) & (single > 0.0)
+    assert both.any()
+    np.testing.assert_allclose(single[both], reference[both], rtol=1e-3)
+    x += 1e-6 * noise(1260)
+    reference, single = oracle(x, **grid), np.asarray(high_resolution_spectrogram(x, **grid))
+    assert difference(single, reference) < 0.01
+    with jax.enable_x64(True):
+        double = np.asarray(high_resolution_spectrogram(x, **grid))
+    assert difference(double, reference) < 1e-12
+    np.testing.assert_array_equal(double > 0.0, reference > 0.0)
