@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         _stop("Interrupted. The same command continues from what is whole.", status=130, at_once=True)
     except Exception as error:
-        reason = _disk_trouble(error)
+        reason = _trouble(error)
         if not reason:
             raise
         _stop(f"{reason}\nMend that and run the same command: it continues from what is whole.", at_once=True)
@@ -74,11 +74,13 @@ def _set_up_jax(config: ConfigDict) -> None:
     from audiotag_jax import compilation, processes, progress  # JAX is loaded for a run alone, not for a word of help
 
     joins = _MODE.value in ("train", "evaluate")
+    if not joins and (_COORDINATOR.value or _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None):
+        raise UserError(f"Mode {_MODE.value} runs in one process: leave out --coordinator and the flags with it.")
     if joins and processes.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
         processes.check_alike()
         if not processes.is_first():
             progress.be_silent()
-    if config is not None and config.train.compilation_cache:
+    if _MODE.value in ("train", "evaluate", "study") and config.train.compilation_cache:
         compilation.keep_compiled(Path(config.dataset.prepared_dir) / "compiled")
 
 
@@ -95,13 +97,15 @@ def _is_one_of_several() -> bool:
     return bool(_COORDINATOR.value or os.environ.get("JAX_COORDINATOR_ADDRESS"))
 
 
-def _disk_trouble(error: Exception) -> str:
-    """What the system said of a file, in one line; "" if the error is of another kind.
+def _trouble(error: Exception) -> str:
+    """What went wrong with disk or memory, in one line; "" if the error is of another kind.
 
     Only Python's own errors are OSError: the writers of records and of checkpoints wrap the system's words in others.
     """
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "Out of memory: lower config.train.batch_size or config.model.width, or set config.dataset.input=stream."
     full = os.strerror(errno.ENOSPC)
     return f"{full}." if full in str(error) else ""
 

@@ -1,16 +1,16 @@
 """Values of a configuration that could not work, found before any long step."""
 
 import math
-from pathlib import Path
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from audiotag_jax.augment import AugmentSettings
 from audiotag_jax.datasets.prepare import clip_settings, spectral_settings, trains_on_clips
 from audiotag_jax.errors import UserError
 from audiotag_jax.front_end import FrontEnd
-from audiotag_jax.initial_weights import find_checkpoints
 from audiotag_jax.input_pipeline import choose_place
 from audiotag_jax.models.build import Tagger, build_model
 from audiotag_jax.models.pretrained import IMAGENET
@@ -86,10 +86,6 @@ def check_config(config: ConfigDict) -> None:
         raise UserError(f"config.model.pretrained is for {', '.join(BODIES)}, not for {config.model.name}.")
     if config.model.pretrained == IMAGENET and config.model.name != IMAGENET_NETWORK:
         raise UserError(f"config.model.pretrained imagenet is {IMAGENET_NETWORK}; for others name a file of weights.")
-    if config.model.pretrained and config.model.pretrained != IMAGENET and not Path(config.model.pretrained).is_file():
-        raise UserError(f"config.model.pretrained: there is no file {config.model.pretrained}.")
-    if config.model.init_from and "{fold}" not in config.model.init_from:
-        find_checkpoints(config.model.init_from, 0)
     if config.dataset.margin_s and not trains_on_clips(config):
         raise UserError("config.dataset.margin_s needs config.dataset.on_the_fly: stored images have been cropped.")
     if (config.model.name == "waveform") != (spectral_settings(config) is None):
@@ -97,7 +93,13 @@ def check_config(config: ConfigDict) -> None:
     choose_place(config.dataset.input, 0)
     clip_settings(config)
     step_settings(config, num_classes=2)
-    build_network(config, num_classes=2)
+    network = build_network(config, num_classes=2)
+    if config.model.name == "waveform":
+        length = clip_settings(config).length_samples
+        try:
+            jax.eval_shape(partial(network.init, train=False), jax.random.key(0), jnp.zeros((1, length, 1, 1)))
+        except ValueError as error:
+            raise UserError(f"config.dataset.duration_s is too short: {error}") from error
 
 
 def step_settings(config: ConfigDict, num_classes: int) -> StepSettings:

@@ -13,7 +13,7 @@ from audiotag_jax.datasets.reader import Examples
 from audiotag_jax.errors import UserError
 from audiotag_jax.experiment import Experiment, open_experiment
 from audiotag_jax.files import write_json, write_npz
-from audiotag_jax.input_pipeline import Batches, evaluation_order, read_ahead
+from audiotag_jax.input_pipeline import Batches, close, evaluation_order, read_ahead
 from audiotag_jax.metrics import SCORES, score_table
 from audiotag_jax.processes import is_first
 from audiotag_jax.progress import progress, say
@@ -85,6 +85,7 @@ def predict_logits(
     for indices, batch in zip(order, progress(batches, len(order), description, "batches"), strict=True):
         logits = np.asarray(experiment.programs.eval_step(state, batch, experiment.data if resident else {}))
         rows.append(logits.reshape(-1, logits.shape[-1])[: len(indices)])
+    close(batches)
     logits = np.concatenate(rows)
     if not np.isfinite(logits).all():
         raise UserError(

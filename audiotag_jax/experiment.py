@@ -96,8 +96,14 @@ class Experiment:
         """The state to go on from, on all devices, and the input's position: the latest checkpoint's, or the first."""
         state, position = checkpoint.restore(manager, self.initial_state(fold))
         if not position:
-            state = initial_weights(state, self.config, self.classes, fold)
+            state = initial_weights(state, self.config, self.classes, fold, self.scored_ids(fold))
         return replicate(state), position
+
+    def scored_ids(self, fold: int) -> set[str]:
+        """Ids of the clips that no network of the fold may have seen: those held out, and the test clips."""
+        held_out = np.isin(self.examples.folds, _held_out(self.config, self.all_folds, fold))
+        test = read_split(self.dataset_dir, "test")
+        return {*self.examples.ids[held_out].tolist(), *([] if test is None else test.ids.tolist())}
 
     def training_clips(self, fold: int) -> np.ndarray:
         """Indices of the clips outside the fold, and outside the one that is scored for it."""

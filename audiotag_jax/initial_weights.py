@@ -1,6 +1,7 @@
 """Where a network's first weights come from, if not from chance: a file of weights, or another run's checkpoint."""
 
 import json
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import jax
@@ -9,20 +10,23 @@ from ml_collections import ConfigDict
 
 from audiotag_jax.checkpoint import read_arrays
 from audiotag_jax.errors import UserError
-from audiotag_jax.models.pretrained import load_pretrained
+from audiotag_jax.files import write_json
+from audiotag_jax.models.pretrained import IMAGENET, load_pretrained
 from audiotag_jax.progress import say
 from audiotag_jax.train_state import TrainState
 
-# What decides which clips a fold holds out.
-_FOLD_FIELDS = ("source", "num_folds", "fold_seed")
+SEEN = "clips_seen.json"  # beside a fold's checkpoints: ids of all clips that its weights were trained on
 
 
-def initial_weights(state: TrainState, config: ConfigDict, classes: list[str], fold: int) -> TrainState:
+def initial_weights(
+    state: TrainState, config: ConfigDict, classes: list[str], fold: int, held_out: Collection[str]
+) -> TrainState:
     """The state with the weights that `model.pretrained` or `model.init_from` name; as it is where both are empty.
 
-    Raises UserError where they are not to be had, do not fit the network, or come from a run on the same source that
-    was trained on this fold's held-out clips.
+    Raises UserError where they are not to be had, do not fit the network, or were trained on clips with an id among
+    `held_out`, those that are scored.
     """
+    check_initial_weights(config, fold, held_out)
     if config.model.pretrained:
         try:
             params, batch_stats = load_pretrained(config.model.pretrained, state.params, state.batch_stats)
@@ -34,9 +38,47 @@ def initial_weights(state: TrainState, config: ConfigDict, classes: list[str], f
     return state
 
 
+def check_initial_weights(config: ConfigDict, fold: int, held_out: Collection[str]) -> None:
+    """Raises UserError as `initial_weights` does, but for what only the arrays can tell; reads no arrays."""
+    source = config.model.pretrained
+    if source and source != IMAGENET and not Path(source).expanduser().is_file():
+        raise UserError(f"config.model.pretrained: there is no file {source}.")
+    if not config.model.init_from:
+        return
+    path = find_checkpoints(config.model.init_from, fold)
+    common = sorted(clips_seen(config, fold) & set(held_out))
+    if common:
+        raise UserError(
+            f"config.model.init_from: the network in {path} was trained on {len(common)} clips that fold {fold} holds "
+            f"out or tests, such as {common[0]}.\nWrite {{fold}} in place of the fold's number, and use the same folds."
+        )
+
+
+def clips_seen(config: ConfigDict, fold: int) -> set[str]:
+    """Ids of the clips that the first weights were trained on, and those before them; none without `init_from`.
+
+    ImageNet's and other files of weights count as having seen none. Raises UserError if there is no record.
+    """
+    if not config.model.init_from:
+        return set()
+    path = find_checkpoints(config.model.init_from, fold).parent / SEEN
+    try:
+        return set(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"config.model.init_from: {path} does not say which clips the network has seen, so held-out ones may be "
+            "among them.\nName the fold_K folder of a run, whole as mode train left it."
+        ) from error
+
+
+def record_seen(fold_dir: Path, config: ConfigDict, fold: int, ids: Iterable[str]) -> None:
+    """Writes `clips_seen.json`: `ids`, and the clips that the first weights had seen."""
+    write_json(fold_dir / SEEN, sorted(clips_seen(config, fold) | set(ids)))
+
+
 def find_checkpoints(init_from: str, fold: int) -> Path:
     """The folder of the steps that `init_from` names, itself or its fold's; raises UserError if it is not there."""
-    path = Path(init_from.replace("{fold}", str(fold)))
+    path = Path(init_from.replace("{fold}", str(fold))).expanduser().absolute()
     path = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     if not path.is_dir():
         raise UserError(f"config.model.init_from: there is no folder {path}.")
@@ -45,12 +87,11 @@ def find_checkpoints(init_from: str, fold: int) -> Path:
 
 def _from_checkpoint(state, config, classes, fold):
     path = find_checkpoints(config.model.init_from, fold)
-    step, arrays, position = read_arrays(path)
+    step, arrays, _ = read_arrays(path)
     record = _record(path.parent.parent / "config.json")
-    _check_held_out(config, record, position, fold, path)
     new = {"params": dict(state.params), "batch_stats": dict(state.batch_stats)}
     parts = ["body"]
-    if record.get("classes", classes) == classes and _fits(new, arrays, "head"):
+    if record.get("classes") == classes and _fits(new, arrays, "head"):
         parts.append("head")
     if not _fits(new, arrays, "body"):
         raise UserError(f"config.model.init_from: the body in {path} is another network's.")
@@ -60,20 +101,6 @@ def _from_checkpoint(state, config, classes, fold):
                 new[kind][part] = arrays[kind][part]
     say(f"{' and '.join(parts)} start from {path}, step {step}")
     return state.replace(**new)
-
-
-def _check_held_out(config, record, position, fold, path):
-    """Raises UserError if the checkpoint may have seen the clips that `fold` holds out."""
-    theirs = record.get("config", {}).get("dataset", {})
-    ours = {name: config.dataset[name] for name in _FOLD_FIELDS}
-    if theirs and theirs.get("source") != ours["source"]:
-        return
-    same_folds = all(theirs.get(name, value) == value for name, value in ours.items())
-    if not same_folds or position.get("fold", fold) != fold:
-        raise UserError(
-            f"config.model.init_from: the network in {path} was trained on clips that fold {fold} holds out.\n"
-            "Write {fold} in place of the fold's number, and use the same folds."
-        )
 
 
 def _record(path):

@@ -102,6 +102,12 @@ def read_ahead(batches: Batches, first: int = 0, num_workers: int = 0) -> Iterat
     return iter(dataset)
 
 
+def close(batches: Iterator) -> None:
+    """Ends the threads and processes that read ahead."""
+    if hasattr(batches, "close"):
+        batches.close()
+
+
 def evaluation_order(clips: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """The clips in the order given, `batch_size` at a time."""
     return [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
@@ -143,13 +149,10 @@ def resident_data(examples: Examples) -> dict[str, np.ndarray]:
 
 def _memory_bytes() -> int:
     device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    if device.platform != "cpu":
-        return 0  # unknown: then nothing fits
-    # The devices of a host share its memory, or a container's part of it, and each holds all inputs.
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
         host = min(host, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return host // jax.local_device_count()
+    if device.platform == "cpu":
+        return host // jax.local_device_count()  # which share it, or a container's part of it, and hold all inputs each
+    stats = device.memory_stats() or {}
+    return min(host, stats.get("bytes_limit", 0))  # unknown: then nothing fits

@@ -63,7 +63,7 @@ class Watch:
         if not inputs_finite:
             return "Suspected: the inputs of this batch were not finite; remove the prepared dataset and prepare anew."
         told = f"the learning rate (head: {self._rate:.3g})" if math.isfinite(self._rate) else "the learning rate"
-        advice = "train with a lower config.optimizer.learning_rate_high, in another --workdir."
+        advice = "train with lower learning rates (config.optimizer), in another --workdir."
         if np.isfinite(metrics["loss"]):
             return f"Suspected: {told}, or config.model.dtype, too coarse for the gradient; {advice}"
         if len(self._losses) > 1 and self._losses[-1][1] > 1.5 * min(loss for _, loss in self._losses):

@@ -1,6 +1,8 @@
 """Several processes, on one host or many, that train one run together."""
 
+import hashlib
 import os
+import re
 
 import jax
 import numpy as np
@@ -25,6 +27,8 @@ def connect(coordinator: str, num_processes: int | None = None, process_id: int 
         return False
     if coordinator != CLUSTER and (num_processes is None or process_id is None):
         raise UserError("--coordinator=HOST:PORT needs --num_processes and --process_id; or say --coordinator=cluster.")
+    if coordinator != CLUSTER and not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator}: give HOST:PORT, or cluster.")
     address = None if coordinator == CLUSTER else coordinator
     try:
         jax.distributed.initialize(address, num_processes, process_id)
@@ -53,6 +57,14 @@ def anyone_says(value: bool) -> bool:
     if jax.process_count() == 1:
         return value
     return bool(np.any(multihost_utils.process_allgather(np.asarray(value))))
+
+
+def same_everywhere(text: str) -> bool:
+    """Whether all processes have this text."""
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
+    if jax.process_count() == 1:
+        return True
+    return not anyone_says(bool(np.any(multihost_utils.broadcast_one_to_all(digest) != digest)))
 
 
 def is_first() -> bool:

@@ -49,7 +49,7 @@ def train_step(
 
     `key` is the run's: draws are keyed by it, by the step, and by a row's place in the global batch. Metrics are the
     weighted mean `loss`, `accuracy`, norms of gradients and updates, of all parameters and by group, and `watch`: 1 if
-    the step's numbers are all finite, 1 if its inputs are, and how many processes want to stop.
+    the step's numbers are all finite, 1 if its inputs are, and how many devices' processes want to stop.
     """
     batch = _gather(batch, data)
     mask = batch["mask"]

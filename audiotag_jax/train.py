@@ -14,7 +14,8 @@ from audiotag_jax.config_check import check_config
 from audiotag_jax.errors import Stopped, UserError
 from audiotag_jax.evaluate import conclude, is_finished, predict_logits, save_predictions
 from audiotag_jax.experiment import Experiment, open_experiment
-from audiotag_jax.input_pipeline import Batches, TrainingOrder, read_ahead
+from audiotag_jax.initial_weights import check_initial_weights, record_seen
+from audiotag_jax.input_pipeline import Batches, TrainingOrder, close, read_ahead
 from audiotag_jax.interruption import Watch, told_to_stop
 from audiotag_jax.metrics import label_ranks
 from audiotag_jax.processes import anyone_says, first_says, is_first
@@ -32,6 +33,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
         check_unclaimed(workdir, config)
         experiment = open_experiment(config)
         claim(workdir, config, experiment.classes, experiment.fingerprint)
+        for fold in experiment.folds:
+            check_fold(experiment, workdir, fold)
         with told_to_stop() as stop:  # not before: preparing has nothing to save, and may end at once
             for fold in experiment.folds:
                 if first_says(is_finished(experiment, workdir, fold)):
@@ -42,6 +45,15 @@ def run(config: ConfigDict, workdir: Path) -> None:
                 if anyone_says(stop()):
                     raise Stopped(f"Told to end: fold {fold} is finished.")
         conclude(experiment, workdir)
+
+
+def check_fold(experiment: Experiment, workdir: Path, fold: int) -> None:
+    """Raises UserError, before any step, if the fold cannot begin: for its first weights, or for want of weight."""
+    config = experiment.config
+    if not checkpoint.kept_steps(fold_dir(workdir, fold) / "checkpoints"):
+        check_initial_weights(config, fold, experiment.scored_ids(fold))
+    if config.train.unverified_weight == 0 and not experiment.examples.verified[experiment.training_clips(fold)].any():
+        raise UserError(f"config.train.unverified_weight is 0, and fold {fold} leaves no verified clip to train on.")
 
 
 def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[[], bool]) -> TrainState:
@@ -59,17 +71,20 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
                 raise UserError(f"Fold {fold}: the input position {position} is not that of step {first_step}.")
             say(f"fold {fold}: continuing at step {first_step} of {num_steps}")
         clips, held_out = experiment.training_clips(fold), experiment.validation_clips(fold)
+        if not position and is_first():
+            record_seen(fold_dir(workdir, fold), config, fold, experiment.examples.ids[clips].tolist())
         say(f"fold {fold}: {num_steps} steps on {len(clips)} clips, {len(held_out)} held out; the first step compiles")
         order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, config.seed, fold)
         batches = Batches(experiment.examples, order, config.train.batch_size, experiment.resident)
-        batches = read_ahead(batches, first_step, config.dataset.num_workers)
-        batches = progress(batches, num_steps, f"training fold {fold}", "steps", first=first_step)
+        reader = read_ahead(batches, first_step, config.dataset.num_workers)
+        batches = progress(reader, num_steps, f"training fold {fold}", "steps", first=first_step)
         with MetricsWriter(workdir, fold, first_step, enabled=is_first()) as writer:
             loop = _Loop(experiment, workdir, fold, manager, writer)
             try:
                 state = loop.run(state, batches, stop)
             finally:
                 loop.end_profile()
+                close(reader)
     say(f"fold {fold}: {num_steps - first_step} steps in {time.monotonic() - start:.0f} s")
     return state
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from audiotag_jax.errors import UserError
 from audiotag_jax.files import locked, write_atomic, write_json
-from audiotag_jax.processes import first_says, is_first, wait_for_all
+from audiotag_jax.processes import first_says, is_first, same_everywhere, wait_for_all
 
 # Fields that may differ when a run is continued: they change where data lies or what is kept, not what is computed.
 FREE_FIELDS = (
@@ -27,6 +27,10 @@ FREE_FIELDS = (
     "train.compilation_cache",
     "train.profile_steps",
 )
+
+
+# Of these, what may differ between the processes of one run: where each host finds things.
+_LOCAL_FIELDS = ("dataset.path", "dataset.table", "dataset.prepared_dir", "dataset.num_threads")
 
 
 def fold_dir(workdir: Path, fold: int) -> Path:
@@ -88,6 +92,11 @@ def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -
     if is_first():
         write_json(workdir / "config.json", record)
     wait_for_all("claim")
+    alike = {
+        name: value for name, value in _flatten(record).items() if name.removeprefix("config.") not in _LOCAL_FIELDS
+    }
+    if not same_everywhere(json.dumps(alike, sort_keys=True)):
+        raise UserError("The processes of a run must have the same flags and the same data; these differ.")
 
 
 def read_record(workdir: Path) -> dict[str, Any]:

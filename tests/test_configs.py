@@ -93,16 +93,19 @@ def test_network_and_optimizer(preset):
 
 
 @functools.cache
-def compiled(name: str, channels: int):
-    """Configuration, model, optimizer and steps of a shrunk run: one for all variants of one network and channels."""
-    config = shrunk(name)
+def compiled(name: str, preset: str):
+    """Model, optimizer and steps of a shrunk run: one for all variants of a preset with one network and channels."""
+    config = shrunk(name, preset)
     phases = make_phases(config, steps_per_epoch=4)
     model, tx = build_network(config, NUM_CLASSES), make_optimizer(config, phases)
     return model, tx, learning_rates(config, phases), pmapped_steps(step_settings(config, NUM_CLASSES))
 
 
-def shrunk(name: str) -> ConfigDict:
-    config = get_config(name, "folder")
+def shrunk(name: str, preset: str = "folder") -> ConfigDict:
+    config = get_config(name, preset)
+    if config.model.name != "waveform":
+        config.model.name = "small"
+    config.model.pretrained = ""
     config.spectral.num_frames = config.spectral.num_bins = 32
     config.dataset.duration_s = 0.3
     config.model.width = 4
@@ -110,10 +113,21 @@ def shrunk(name: str) -> ConfigDict:
     return config
 
 
+ALIKE = {"esc10": "folder", "esc50": "folder", "fsdkaggle2018": "folder"}  # in all that the shrunk step depends on
+
+
+def test_alike_presets_are():
+    for preset, other in ALIKE.items():
+        mine, theirs = shrunk("log_db", preset), shrunk("log_db", other)
+        assert mine.augment == theirs.augment and mine.model == theirs.model
+        assert step_settings(mine, NUM_CLASSES) == step_settings(theirs, NUM_CLASSES)
+
+
+@pytest.mark.parametrize("preset", sorted(default.PRESETS))
 @pytest.mark.parametrize("name", VARIANTS)
-def test_trains_a_step(name):
+def test_trains_a_step(name, preset):
     """Its own images of noise, or the noise itself, through a shrunk network, the last three clips being padding."""
-    config = shrunk(name)
+    config = shrunk(name, preset)
     inputs = np.random.default_rng(0).standard_normal((16, clip_settings(config).length_samples)).astype(np.float32)
     settings = spectral_settings(config)
     if settings:
@@ -122,7 +136,7 @@ def test_trains_a_step(name):
         assert 0 <= inputs.min() < inputs.max() == 1
     shape = inputs.shape[1:] if settings else (inputs.shape[1], 1, 1)
     alike = name if not settings else "log_db" if shape[-1] == 1 else "mix_q1_q4_q8"
-    model, tx, rates, (train_step, eval_step) = compiled(alike, shape[-1])
+    model, tx, rates, (train_step, eval_step) = compiled(alike, ALIKE.get(preset, preset))
     state = replicate(create_train_state(model, tx, shape, jax.random.PRNGKey(0)))
     before = jax.tree.map(np.array, state.params)
     rows = 16 // jax.local_device_count()
@@ -175,8 +189,6 @@ def test_the_earlier_study_s_recipe():
     ("fields", "message"),
     [
         ({"model.pretrained": "x.pth", "model.init_from": "runs/a"}, "both set"),
-        ({"model.pretrained": "x.pth", "model.name": "resnet18"}, "there is no file x.pth"),
-        ({"model.init_from": "runs/absent"}, "there is no folder runs/absent"),
         ({"model.pretrained": "x.pth"}, "pretrained is for resnet18, .*, not for small"),
         ({"model.pretrained": "imagenet", "model.name": "resnet50"}, "imagenet is resnext50_32x4d"),
         ({"model.name": "waveform"}, "go together"),

@@ -199,6 +199,39 @@ def test_full_disk(monkeypatch, capsys, error, said):
     assert re.fullmatch(said, text)
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")]
+)
+def test_out_of_memory(monkeypatch, capsys, error):
+    status, text = stopped(monkeypatch, capsys, error)
+    assert status == 2
+    assert re.fullmatch(r"error: Out of memory: lower config\.train\.batch_size .*\n.+\n", text)
+
+
+def test_one_process_modes_refuse_a_coordinator():
+    said = run(DEMO, "--mode=prepare", "--coordinator=nowhere:1", "--num_processes=2", "--process_id=1")
+    assert "Mode prepare runs in one process" in said
+
+
+def test_a_clip_too_short_for_the_waveform_network(tmp_path):
+    arguments = ["--config=configs/waveform.py:demo", "--config.dataset.duration_s=0.002", f"--workdir={tmp_path}/run"]
+    assert re.search(r"config\.dataset\.duration_s is too short: .*64 samples or more", run(*arguments))
+
+
+def test_inspect_leaves_the_accelerator_alone(monkeypatch):
+    """It may belong to a training beside it: nothing may look for devices before inspect has chosen the CPU."""
+    script = (
+        "import sys, main\n"
+        "from audiotag_jax import inspect_checkpoint\n"
+        "from jax._src import xla_bridge\n"
+        "inspect_checkpoint.run = lambda *_: print('initialized', xla_bridge.backends_are_initialized())\n"
+        f"sys.argv = ['main.py', '{DEMO}', '--mode=inspect']\n"
+        "main.main(main.parse_flags(sys.argv))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "initialized False\n", done
+
+
 def test_interrupt(monkeypatch, capsys):
     status, text = stopped(monkeypatch, capsys, KeyboardInterrupt())
     assert status == 130

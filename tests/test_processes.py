@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from audiotag_jax.errors import UserError
-from audiotag_jax.processes import connect
+from audiotag_jax.processes import connect, same_everywhere
 
 ROOT = Path(__file__).parents[1]
 BUDGET = {
@@ -105,6 +105,7 @@ def test_told_to_end_one_process_saves_for_all(tmp_path):
     [
         (("", 2, None), "--num_processes and --process_id need --coordinator"),
         (("127.0.0.1:1", None, 0), "needs --num_processes and --process_id"),
+        (("127.0.0.1", 2, 0), "--coordinator=127.0.0.1: give HOST:PORT, or cluster"),
     ],
 )
 def test_incomplete_flags(arguments, message):
@@ -114,4 +115,13 @@ def test_incomplete_flags(arguments, message):
 
 def test_without_a_coordinator_nothing_happens(monkeypatch):
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
-    connect("")
+    assert connect("") is False
+    assert same_everywhere("one process agrees with itself")
+
+
+def test_processes_of_other_flags_do_not_train_together(tmp_path):
+    flags = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2")
+    two = [start(tmp_path, "two", 1, *flags, f"--process_id={i}", f"--config.seed={i}") for i in (0, 1)]
+    outputs = [process.communicate(timeout=200)[0] for process in two]
+    assert 0 not in [process.returncode for process in two]
+    assert any("must have the same flags and the same data" in output for output in outputs), outputs
