@@ -152,7 +152,8 @@ def test_trains_a_step(name, preset):
     assert int(state.step) == 1
     assert 0.5 < float(metrics["loss"]) < 10
     moved = jax.tree.map(lambda old, new: bool(np.any(old != np.asarray(new))), before, state.params)
-    assert all(jax.tree.leaves(moved["head"])) and moved["body"]["conv1"]["kernel"]
+    assert all(jax.tree.leaves(moved["head"]))
+    assert moved["body"]["conv1"]["kernel"] == (config.train.frozen_epochs == 0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     logits = np.asarray(eval_step(state, batch, {}))
     assert logits.shape == (jax.local_device_count(), rows, NUM_CLASSES)
