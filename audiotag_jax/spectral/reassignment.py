@@ -64,7 +64,10 @@ def high_resolution_spectrogram(x, q, tdeci, over, noct, minf, maxf, *, stride=1
 def high_resolution_spectrograms(
     waveforms, q, tdeci, over, noct, minf, maxf, *, stride=1, memory_mib=DEFAULT_MEMORY_MIB
 ):
-    """Those of several one-channel clips: `waveforms` [B, N] to [B, T, F]; see `high_resolution_spectrogram`."""
+    """Those of several one-channel clips: `waveforms` [B, N] to [B, T, F]; see `high_resolution_spectrogram`.
+
+    Values are not looked at, inside `jax.jit` or out: a clip with NaN or infinity counts as silence.
+    """
     waveforms = arguments.real_samples("waveforms", waveforms)
     if waveforms.ndim != 2 or 0 in waveforms.shape:
         raise ValueError(f"waveforms must be [clips, samples], one or more of each, not {waveforms.shape}")
