@@ -154,7 +154,8 @@ def _held_out(config: ConfigDict, folds: Sequence[int], fold: int) -> tuple[int,
 def _recipe(config: ConfigDict) -> str:
     """All of a configuration that a network, its optimizer and their schedules depend on."""
     train = {name: config.train[name] for name in ("frozen_epochs", "num_epochs")}
-    return json.dumps({"model": config.model.to_dict(), "optimizer": config.optimizer.to_dict(), "train": train})
+    model = {name: config.model[name] for name in ("name", "width", "dropout", "dtype")}
+    return json.dumps({"model": model, "optimizer": config.optimizer.to_dict(), "train": train})
 
 
 @functools.lru_cache(maxsize=8)  # compiling takes long: runs of one process share what they have in common
