@@ -51,7 +51,7 @@ def test_every_variant_has_the_same_budget(base):
 
 
 def test_a_search_is_short_and_scored_on_inner_splits(base, tmp_path):
-    base.study.seeds = (4, 5)
+    base.study.seeds, base.study.rate_factors = (4, 5), (0.5, 1.0, 2.0)
     trials = search(base, tmp_path, "mel_db", (0, 1, 2))
     assert list(trials) == [0.5, 1.0, 2.0]
     assert len({trial.workdir for trial in trials.values()}) == 3
