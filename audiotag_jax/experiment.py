@@ -14,7 +14,13 @@ from ml_collections import ConfigDict
 
 from audiotag_jax import checkpoint
 from audiotag_jax.config_check import build_network, check_config, step_settings
-from audiotag_jax.datasets.prepare import prepare, spectral_settings, spectrograms_fingerprint, trains_on_clips
+from audiotag_jax.datasets.prepare import (
+    clip_digests,
+    prepare,
+    spectral_settings,
+    spectrograms_fingerprint,
+    trains_on_clips,
+)
 from audiotag_jax.datasets.reader import Examples, read_metadata, read_split
 from audiotag_jax.errors import UserError
 from audiotag_jax.front_end import to_images
@@ -96,14 +102,20 @@ class Experiment:
         """The state to go on from, on all devices, and the input's position: the latest checkpoint's, or the first."""
         state, position = checkpoint.restore(manager, self.initial_state(fold))
         if not position:
-            state = initial_weights(state, self.config, self.classes, fold, self.scored_ids(fold))
+            state = initial_weights(state, self.config, self.classes, fold, self.scored_clips(fold))
         return replicate(state), position
 
-    def scored_ids(self, fold: int) -> set[str]:
-        """Ids of the clips that no network of the fold may have seen: those held out, and the test clips."""
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """By clip id, what tells its recording from others."""
+        return clip_digests(self.config)
+
+    def scored_clips(self, fold: int) -> dict[str, str]:
+        """Ids by digest of the clips that no network of the fold may have seen: those held out, and the test clips."""
         held_out = np.isin(self.examples.folds, _held_out(self.config, self.all_folds, fold))
         test = read_split(self.dataset_dir, "test")
-        return {*self.examples.ids[held_out].tolist(), *([] if test is None else test.ids.tolist())}
+        ids = [*self.examples.ids[held_out].tolist(), *([] if test is None else test.ids.tolist())]
+        return {self.digests.get(clip, clip): clip for clip in ids}
 
     def training_clips(self, fold: int) -> np.ndarray:
         """Indices of the clips outside the fold, and outside the one that is scored for it."""

@@ -1,7 +1,7 @@
 """Where a network's first weights come from, if not from chance: a file of weights, or another run's checkpoint."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
@@ -15,18 +15,18 @@ from audiotag_jax.models.pretrained import IMAGENET, load_pretrained
 from audiotag_jax.progress import say
 from audiotag_jax.train_state import TrainState
 
-SEEN = "clips_seen.json"  # beside a fold's checkpoints: ids of all clips that its weights were trained on
+SEEN = "clips_seen.json"  # beside a fold's checkpoints: digests of all clips that its weights were trained on
 
 
 def initial_weights(
-    state: TrainState, config: ConfigDict, classes: list[str], fold: int, held_out: Collection[str]
+    state: TrainState, config: ConfigDict, classes: list[str], fold: int, scored: Mapping[str, str]
 ) -> TrainState:
     """The state with the weights that `model.pretrained` or `model.init_from` name; as it is where both are empty.
 
-    Raises UserError where they are not to be had, do not fit the network, or were trained on clips with an id among
-    `held_out`, those that are scored.
+    Raises UserError where they are not to be had, do not fit the network, or were trained on clips among `scored`, ids
+    by digest.
     """
-    check_initial_weights(config, fold, held_out)
+    check_initial_weights(config, fold, scored)
     if config.model.pretrained:
         try:
             params, batch_stats = load_pretrained(config.model.pretrained, state.params, state.batch_stats)
@@ -38,7 +38,7 @@ def initial_weights(
     return state
 
 
-def check_initial_weights(config: ConfigDict, fold: int, held_out: Collection[str]) -> None:
+def check_initial_weights(config: ConfigDict, fold: int, scored: Mapping[str, str]) -> None:
     """Raises UserError as `initial_weights` does, but for what only the arrays can tell; reads no arrays."""
     source = config.model.pretrained
     if source and source != IMAGENET and not Path(source).expanduser().is_file():
@@ -46,7 +46,7 @@ def check_initial_weights(config: ConfigDict, fold: int, held_out: Collection[st
     if not config.model.init_from:
         return
     path = find_checkpoints(config.model.init_from, fold)
-    common = sorted(clips_seen(config, fold) & set(held_out))
+    common = sorted(scored[digest] for digest in clips_seen(config, fold) & scored.keys())
     if common:
         raise UserError(
             f"config.model.init_from: the network in {path} was trained on {len(common)} clips that fold {fold} holds "
@@ -55,7 +55,7 @@ def check_initial_weights(config: ConfigDict, fold: int, held_out: Collection[st
 
 
 def clips_seen(config: ConfigDict, fold: int) -> set[str]:
-    """Ids of the clips that the first weights were trained on, and those before them; none without `init_from`.
+    """Digests of the clips that the first weights were trained on, and those before them; none without `init_from`.
 
     ImageNet's and other files of weights count as having seen none. Raises UserError if there is no record.
     """
@@ -71,9 +71,9 @@ def clips_seen(config: ConfigDict, fold: int) -> set[str]:
         ) from error
 
 
-def record_seen(fold_dir: Path, config: ConfigDict, fold: int, ids: Iterable[str]) -> None:
-    """Writes `clips_seen.json`: `ids`, and the clips that the first weights had seen."""
-    write_json(fold_dir / SEEN, sorted(clips_seen(config, fold) | set(ids)))
+def record_seen(fold_dir: Path, config: ConfigDict, fold: int, digests: Iterable[str]) -> None:
+    """Writes `clips_seen.json`: `digests`, and those of the clips that the first weights had seen."""
+    write_json(fold_dir / SEEN, sorted(clips_seen(config, fold) | set(digests)))
 
 
 def find_checkpoints(init_from: str, fold: int) -> Path:

@@ -51,7 +51,7 @@ def check_fold(experiment: Experiment, workdir: Path, fold: int) -> None:
     """Raises UserError, before any step, if the fold cannot begin: for its first weights, or for want of weight."""
     config = experiment.config
     if not checkpoint.kept_steps(fold_dir(workdir, fold) / "checkpoints"):
-        check_initial_weights(config, fold, experiment.scored_ids(fold))
+        check_initial_weights(config, fold, experiment.scored_clips(fold))
     if config.train.unverified_weight == 0 and not experiment.examples.verified[experiment.training_clips(fold)].any():
         raise UserError(f"config.train.unverified_weight is 0, and fold {fold} leaves no verified clip to train on.")
 
@@ -72,7 +72,8 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
             say(f"fold {fold}: continuing at step {first_step} of {num_steps}")
         clips, held_out = experiment.training_clips(fold), experiment.validation_clips(fold)
         if not position and is_first():
-            record_seen(fold_dir(workdir, fold), config, fold, experiment.examples.ids[clips].tolist())
+            seen = (experiment.digests.get(clip, clip) for clip in experiment.examples.ids[clips].tolist())
+            record_seen(fold_dir(workdir, fold), config, fold, seen)
         say(f"fold {fold}: {num_steps} steps on {len(clips)} clips, {len(held_out)} held out; the first step compiles")
         order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, config.seed, fold)
         batches = Batches(experiment.examples, order, config.train.batch_size, experiment.resident)

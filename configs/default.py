@@ -192,7 +192,7 @@ def _demo(config: ConfigDict) -> None:
     config.train.num_epochs = 20
     config.train.evaluate_every_epochs = 5
     config.train.checkpoint_every_epochs = 5
-    config.study.rate_factors = (1.0,)  # no search, which would take twice the quarter of an hour that a study does
+    config.study.rate_factors = (1.0,)  # no search, to stay short
     config.study.search_epochs = 4
 
 

@@ -36,7 +36,35 @@ def prepare(config: ConfigDict) -> Path:
     It holds spectrograms, or clips where they become spectrograms on the fly, or stay waveforms.
     """
     dataset = config.dataset
-    source = open_source(
+    clips_dir = prepare_clips(_source(config), clip_settings(config), Path(dataset.prepared_dir), dataset.num_threads)
+    if trains_on_clips(config):
+        return clips_dir
+    return prepare_spectrograms(clips_dir, spectral_settings(config), Path(dataset.prepared_dir))
+
+
+def clip_digests(config: ConfigDict) -> dict[str, str]:
+    """By clip id, what tells a recording from all others wherever it lies: a hash of its size, beginning and end.
+
+    Where the recording is gone, its id must do.
+    """
+    return {clip.id: _digest(Path(clip.path)) or clip.id for clip in _source(config).clips}
+
+
+def _digest(path: Path, num_bytes: int = 16384) -> str:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(num_bytes)
+            file.seek(max(0, size - num_bytes))
+            return hashlib.sha256(b"%d " % size + head + file.read(num_bytes)).hexdigest()[:16]
+    except OSError:
+        return ""
+
+
+def _source(config: ConfigDict) -> ClipSource:
+    dataset = config.dataset
+    return open_source(
         dataset.source,
         dataset.path,
         table=dataset.table,
@@ -44,10 +72,6 @@ def prepare(config: ConfigDict) -> Path:
         seed=dataset.fold_seed,
         download=dataset.download,
     )
-    clips_dir = prepare_clips(source, clip_settings(config), Path(dataset.prepared_dir), dataset.num_threads)
-    if trains_on_clips(config):
-        return clips_dir
-    return prepare_spectrograms(clips_dir, spectral_settings(config), Path(dataset.prepared_dir))
 
 
 def trains_on_clips(config: ConfigDict) -> bool:

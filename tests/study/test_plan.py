@@ -78,6 +78,7 @@ def test_folds_with_the_same_rate_share_a_run(base, tmp_path):
 
 
 def test_bad_values_are_named(base):
+    base.study.rate_factors = (0.5, 1.0)
     for field, value in (
         ("seeds", ()),
         ("seeds", (0.5,)),
