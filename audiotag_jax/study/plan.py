@@ -1,7 +1,6 @@
 """What a study trains: the configuration and the work directory of each of its runs."""
 
 import dataclasses
-import json
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from ml_collections import ConfigDict
 
 from audiotag_jax.config_check import check_config
 from audiotag_jax.errors import UserError
-from audiotag_jax.study.results import TEST, VALIDATION, Run
-from audiotag_jax.workdir import fold_dir
+from audiotag_jax.evaluate import TEST, VALIDATION
+from audiotag_jax.study.results import Run
+from audiotag_jax.workdir import fold_dir, recorded_fields
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 _PEAKS = ("frozen_learning_rate", "learning_rate_low", "learning_rate_high")
@@ -130,7 +130,5 @@ def _load(variant: str, preset: str) -> dict:
 
 
 def _flatten(config: ConfigDict) -> dict:
-    fields = json.loads(config.to_json())
-    fields.pop("study", None)
-    flat = traverse_util.flatten_dict(fields, sep=".")
+    flat = traverse_util.flatten_dict(recorded_fields(config), sep=".")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}

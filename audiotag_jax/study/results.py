@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from audiotag_jax.errors import UserError
+from audiotag_jax.evaluate import TEST, VALIDATION
 from audiotag_jax.submission import load_predictions
 from audiotag_jax.workdir import fold_dir
-
-VALIDATION, TEST = "predictions.npz", "test_predictions.npz"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from audiotag_jax import train
 from audiotag_jax.config_check import check_config
+from audiotag_jax.evaluate import VALIDATION
 from audiotag_jax.experiment import Experiment, open_experiment
 from audiotag_jax.files import write_json
 from audiotag_jax.input_pipeline import Batches, TrainingOrder
@@ -19,7 +20,6 @@ from audiotag_jax.progress import say
 from audiotag_jax.steps import replicate
 from audiotag_jax.study import report
 from audiotag_jax.study.plan import Training, check_study, final, finished_run, search, variant_config, variant_names
-from audiotag_jax.study.results import VALIDATION
 from audiotag_jax.submission import load_predictions
 from audiotag_jax.workdir import fold_dir, held
 
