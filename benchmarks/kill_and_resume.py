@@ -1,10 +1,13 @@
 """Kills runs of the demo at random moments and shows that the same command, given again, ends as if nothing had been.
 
     python benchmarks/kill_and_resume.py --trials=20
+    python benchmarks/kill_and_resume.py --trials=10 --mode=study
 
 One run is left alone; its length sets the moments of the kills, so that they fall where it writes sounds, prepares,
 trains and evaluates. Every other run gets SIGKILL, with all its children, once or twice, and is then started again. Its
-summary must be the same text and its last parameters the same bits. Every third run writes the demo's sounds afresh.
+summary must be the same text and its last parameters the same bits; a study (two variants, two seeds, a search of
+two learning rates) must have the same scores and the same reports, byte for byte. Every third run writes the demo's
+sounds afresh.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -37,34 +41,47 @@ SETTINGS = (
     "--config.train.log_every_steps=1",
     "--config.augment.mixup_alpha=0.3",
 )
+STUDY = (
+    "--mode=study",
+    "--config.dataset.num_folds=3",  # the fewest that leave an inner split
+    "--config.train.num_epochs=2",
+    "--config.study.variants=('log_db', 'mel_db')",
+    "--config.study.seeds=(0, 1)",
+    "--config.study.rate_factors=(1.0, 3.0)",
+    "--config.study.search_epochs=1",
+)
+REPORTS = ("choices.json", "scores.json", "report.md", "report.html")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--mode", choices=("train", "study"), default="train")
     options = parser.parse_args()
+    settings = (*SETTINGS, *STUDY) if options.mode == "study" else SETTINGS
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="kill_and_resume.") as folder:
         folder = Path(folder)
         start = time.monotonic()
-        run(folder / "whole", folder / "sounds")
+        run(settings, folder / "whole", folder / "sounds")
         length_s = time.monotonic() - start
         print(f"undisturbed: {length_s:.1f} s", flush=True)
         same = 0
         for trial in range(options.trials):
             kills_s = [rng.uniform(0.0, length_s) for _ in range(rng.choice((1, 1, 2)))]
-            same += attempt(folder, trial, kills_s)
-    print(f"{same} of {options.trials} killed runs ended with the undisturbed run's summary and parameters")
+            same += attempt(settings, folder, trial, kills_s)
+    what = "reports" if options.mode == "study" else "summary and parameters"
+    print(f"{same} of {options.trials} killed runs ended with the undisturbed run's {what}")
     sys.exit(same < options.trials)
 
 
-def attempt(folder: Path, trial: int, kills_s: list[float]) -> bool:
+def attempt(settings: Sequence[str], folder: Path, trial: int, kills_s: list[float]) -> bool:
     """Kills a fresh run at these moments after its starts, lets it end, and compares; prints one line."""
     own = folder / "killed"
     sounds = own / "sounds" if trial % 3 == 0 else folder / "sounds"
-    found = [kill(own, sounds, after_s) for after_s in kills_s]
-    run(own, sounds)
+    found = [kill(settings, own, sounds, after_s) for after_s in kills_s]
+    run(settings, own, sounds)
     differences = compare(folder / "whole", own)
     moments = ", ".join(f"{after_s:.1f} s ({state})" for after_s, state in zip(kills_s, found, strict=True))
     print(f"trial {trial}: killed after {moments}: {'; '.join(differences) or 'same'}", flush=True)
@@ -72,23 +89,23 @@ def attempt(folder: Path, trial: int, kills_s: list[float]) -> bool:
     return not differences
 
 
-def command(folder: Path, sounds: Path) -> list[str]:
+def command(settings: Sequence[str], folder: Path, sounds: Path) -> list[str]:
     """The run, on one device, with its work directory and datasets below `folder`."""
     places = (f"--workdir={folder}/run", f"--config.dataset.prepared_dir={folder}/prepared")
-    return [sys.executable, "main.py", *SETTINGS, *places, f"--config.dataset.path={sounds}"]
+    return [sys.executable, "main.py", *settings, *places, f"--config.dataset.path={sounds}"]
 
 
-def run(folder: Path, sounds: Path) -> None:
+def run(settings: Sequence[str], folder: Path, sounds: Path) -> None:
     """Runs to the end; an error of the run ends this program with its words."""
-    done = subprocess.run(command(folder, sounds), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command(settings, folder, sounds), cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"the run failed with status {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
-def kill(folder: Path, sounds: Path, after_s: float) -> str:
+def kill(settings: Sequence[str], folder: Path, sounds: Path, after_s: float) -> str:
     """Starts the run, kills it and its children after a while, and says how far it had come."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command(folder, sounds), cwd=ROOT, start_new_session=True, **quiet)
+    process = subprocess.Popen(command(settings, folder, sounds), cwd=ROOT, start_new_session=True, **quiet)
     try:
         process.wait(after_s)
     except subprocess.TimeoutExpired:
@@ -99,8 +116,11 @@ def kill(folder: Path, sounds: Path, after_s: float) -> str:
 
 def progress(folder: Path, sounds: Path) -> str:
     """What lies there after a kill, in a word or two."""
-    if (folder / "run" / "summary.json").exists():
+    if any((folder / "run" / name).exists() for name in ("summary.json", "report.html")):
         return "finished"
+    cells = sorted(folder.glob("run/*/*/fold_*/predictions.npz"))
+    if cells:
+        return f"{len(cells)} cells of the study"
     steps = [
         f"{path.parts[-3]} step {path.name}" for path in folder.glob("run/fold_*/checkpoints/*") if path.name.isdigit()
     ]
@@ -114,6 +134,9 @@ def progress(folder: Path, sounds: Path) -> str:
 
 def compare(whole: Path, killed: Path) -> list[str]:
     """What differs between two finished runs."""
+    if (whole / "run" / "report.html").exists():
+        same = {name: (whole / "run" / name).read_bytes() == (killed / "run" / name).read_bytes() for name in REPORTS}
+        return [f"{name} differs" for name in REPORTS if not same[name]]
     differences = []
     for name in ("summary.json", "submission.csv"):
         if (whole / "run" / name).read_bytes() != (killed / "run" / name).read_bytes():

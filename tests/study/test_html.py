@@ -11,6 +11,7 @@ import pytest
 from audiotag_jax.study import html
 from audiotag_jax.study.media import Media
 from audiotag_jax.study.results import Clips, Results, VariantLogits
+from audiotag_jax.study.statistics import study_scores
 
 HOSTILE = ('</script><script>alert("1")</script>', "\"><img src=x onerror='alert(2)'>", "a & b --> ]]> \x00\x1b")
 VARIANTS = ("log_db", "mix", "</option></select><i>&amp;", "waveform")
@@ -97,6 +98,15 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def parsed():
     return Page(page())
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_real_scores_of_several_seeds_have_all_their_rows(test):
+    given = results(test=test)
+    table = study_scores(given, "log_db", dict.fromkeys(given.held_out.ids.tolist(), "Public"), num_resamples=50)
+    assert {row["kind"] for row in table["rows"]} >= {"single", "seeds", "variants"}
+    text = Page(page(given, table)).text
+    assert all(" ".join(row["name"].split()) in " ".join(text.split()) for row in table["rows"])
 
 
 def test_the_page_is_well_formed_and_every_reference_within_it_resolves(parsed):
