@@ -32,7 +32,8 @@ def entries(results: Results, *, test: bool = False) -> tuple[Clips, list[Entry]
 
     `single`: every network by itself. `seeds`: the seeds' probabilities averaged, network by network. `folds` (test
     clips only): those of a seed's folds averaged, as in a submission. `variants`: those of several variants averaged,
-    network by network, with the first seed common to them. Probabilities are softmax of logits.
+    network by network, with the first seed common to them; on test clips also those with the folds averaged, as in a
+    submission of several variants. Probabilities are softmax of logits.
     """
     clips = results.test if test else results.held_out
     scored = clips.labels >= 0
@@ -47,7 +48,11 @@ def entries(results: Results, *, test: bool = False) -> tuple[Clips, list[Entry]
         seeds = sorted(set.intersection(*(set(member.seeds) for member in members)))
         if seeds:
             chosen = [probabilities[member.variant][[member.seeds.index(seeds[0])]] for member in members]
-            rows.append(_entry(name, "variants", members, seeds[:1], np.mean(chosen, axis=0), clips))
+            mean = np.mean(chosen, axis=0)
+            rows.append(_entry(name, "variants", members, seeds[:1], mean, clips))
+            if mean.shape[1] > 1:
+                mean = mean.mean(1, keepdims=True)
+                rows.append(_entry(f"{name}, folds averaged", "variants", members, seeds[:1], mean, clips))
     return clips, sorted(rows, key=lambda row: KINDS.index(row.kind))
 
 

@@ -67,6 +67,19 @@ def test_averages_of_variants_take_the_first_common_seed():
     np.testing.assert_array_equal(rows[0].ranks, [[[0]]])  # of seeds 0 and 2 it would be class 1
 
 
+def test_variants_and_folds_are_averaged_together_on_test_clips():
+    test = {name: random_logits(2, 3, 40, 3, seed=k) for k, name in enumerate(("log_db", "mel_db"))}
+    held_out = {name: random_logits(2, 4, 3) for name in test}
+    labels = np.arange(40) % 3
+    clips, rows = entries(results_of(held_out, [0] * 4, test, labels), test=True)
+    [row] = [row for row in rows if row.name == "all variants averaged (2), folds averaged"]
+    assert (row.kind, row.seeds, row.ranks.shape) == ("variants", (0,), (1, 1, 40))
+    exponentials = np.exp(np.stack([test[name][0] for name in test]).astype(np.float64))
+    mean = (exponentials / exponentials.sum(-1, keepdims=True)).mean((0, 1))
+    np.testing.assert_array_equal(row.ranks[0, 0] == 0, mean.argmax(1) == clips.labels)
+    assert not any("folds" in row.name for row in entries(results_of(held_out, [0] * 4))[1])
+
+
 def test_groups_of_variants():
     names = ("log_db", "mel_db", "hires_q1", "hires_q8", "mix_q1_q8_log")
     logits = {name: random_logits(1, 20, 3, seed=k) for k, name in enumerate(names)}
