@@ -1,7 +1,7 @@
 """Clips a second of the training step: ours, bare and fed by the whole pipeline, against PyTorch with timm.
 
     python benchmarks/train_step.py --model=small --batch_size=32
-    python benchmarks/train_step.py --model=resnext50_32x4d --batch_size=8
+    python benchmarks/train_step.py --model=resnext50_32x4d --batch_size=8 --cpu_devices=2
 
 Every step is forward, backward and AdamW on images of noise, 224 x 224, float32 on a CPU, bfloat16 on a GPU. PyTorch
 (channels last; on a GPU autocast and torch.compile) runs timm's network of the same name, or for `small` one of the
@@ -47,11 +47,13 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10, help="timed, of which the median counts")
     parser.add_argument("--profile", action="store_true", help="by kind of operation, from jax.profiler")
+    parser.add_argument("--cpu_devices", type=int, default=1, help="into which JAX splits a CPU")
     options = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", options.cpu_devices)
     keep_freed_memory()
     device = jax.devices()[0]
     print(f"{options.model}, batches of {options.batch_size}, {device.platform} ({device.device_kind})")
-    print(f"JAX {jax.__version__}")
+    print(f"JAX {jax.__version__}, {jax.local_device_count()} device(s)")
     reference = time_pytorch(options)
     rows = [("PyTorch", reference, None)] if reference else []
     bare = time_ours(options, augmented=False, feed=None)
