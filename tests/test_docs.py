@@ -62,22 +62,22 @@ def paste(text: str, file: Path, where: str, side: str | None, line: str | None)
     file.write_text("".join(lines), encoding="utf-8")
 
 
-def python(clone: Path, *arguments: str) -> str:
-    """Output of a Python in the clone, which must succeed; pytest is told to stay in one process."""
+def run(command: str, clone: Path) -> str:
+    """Output of a line such as `ruff check .` or `python -m pytest …`, in one process, which must succeed."""
+    name, *arguments = shlex.split(command.removeprefix("python -m "))
+    assert name in ("pytest", "ruff"), command
+    arguments += ["-n", "0"] if name == "pytest" else []
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "XLA_"))}
-    if arguments[:2] == ("-m", "pytest"):
-        arguments += ("-n", "0", "-p", "no:cacheprovider")
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", name, *arguments],
+        cwd=clone,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def words(command: str) -> list[str]:
-    """The arguments of Python in a line of a walk."""
-    first, *arguments = shlex.split(command)
-    assert first == "python"
-    return arguments
 
 
 def test_there_are_walks():
@@ -87,16 +87,16 @@ def test_there_are_walks():
 @each_walk
 def test_ends_in_a_test_that_passes(path, clone):
     commands = follow(path, clone)
-    for command in commands:
-        told = python(clone, *words(command))
-    assert "pytest" in commands[-1] and re.search(r"\b\d+ passed", told) and "skipped" not in told
+    assert commands[-1].startswith("python -m pytest ")
+    *_, told = [run(command, clone) for command in commands]
+    assert re.search(r"\b\d+ passed", told) and "skipped" not in told
 
 
 def test_all_walks_together_keep_the_project_whole(clone):
     """As a contributor's own tests and ruff see it; what takes long to compile is left out."""
-    for path in DOCS:
-        follow(path, clone)
-    python(clone, "-m", "ruff", "check", "--no-cache", ".")
-    python(clone, "-m", "ruff", "format", "--check", "--no-cache", ".")
-    quick = "not trains_a_step and not network_and_optimizer"
-    python(clone, "-m", "pytest", "-k", quick, "tests/test_architecture.py", "tests/test_configs.py")
+    commands = [command for path in DOCS for command in follow(path, clone)]
+    assert commands.count("ruff format .") == len(DOCS)
+    run("ruff format .", clone)
+    run("ruff check .", clone)
+    quick = "-k 'not trains_a_step and not network_and_optimizer'"
+    run(f"python -m pytest {quick} tests/test_architecture.py tests/test_configs.py", clone)
