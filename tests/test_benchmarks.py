@@ -25,8 +25,8 @@ def test_show_variants_draws_all_of_them(tmp_path):
     done = show_variants(tmp_path, "my.wav", "--out=variants.png", "--duration=0.1")
     assert done.returncode == 0, done.stderr
     *computing, drawing, result = done.stdout.splitlines()
-    assert sorted(computing) == [f"Computing {name} …" for name in VARIANTS] and len(VARIANTS) == 13
-    assert (drawing, result) == ("Drawing …", "13 variants in variants.png")
+    assert sorted(computing) == [f"Computing {name} …" for name in VARIANTS] and len(VARIANTS) >= 13
+    assert (drawing, result) == ("Drawing …", f"{len(VARIANTS)} variants in variants.png")
     from matplotlib.image import imread
 
     picture = imread(tmp_path / "variants.png")[..., :3]

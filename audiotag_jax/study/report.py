@@ -15,6 +15,7 @@ from audiotag_jax.datasets import fsdkaggle2018
 from audiotag_jax.datasets.prepare import WAVEFORM, prepare, spectral_settings
 from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.files import write_atomic, write_json
+from audiotag_jax.models.resnet import BODIES
 from audiotag_jax.progress import say
 from audiotag_jax.spectral.features import frequencies_hz
 from audiotag_jax.study.html import write_html
@@ -56,7 +57,7 @@ def describe_data(config: ConfigDict, results: Results) -> list[tuple[str, str]]
     clips = f"{len(results.held_out)} clips of {config.dataset.duration_s:g} s, {len(results.classes)} classes"
     if results.test is not None:
         clips += f"; {len(results.test)} test clips"
-    width = f", width {config.model.width}" if config.model.name in ("small", "waveform") else ""
+    width = f", width {config.model.width}" if config.model.name not in BODIES else ""
     first = config.model.pretrained or config.model.init_from or "random weights"
     return [("preset", config.preset), ("data", clips), ("network", f"{config.model.name}{width}, from {first}")]
 

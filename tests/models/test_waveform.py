@@ -230,5 +230,5 @@ def test_learns_to_tell_two_tones():
 
 
 def test_an_unknown_model_lists_this_one():
-    with pytest.raises(ValueError, match="Unknown model.name 'wave'; choose from small, waveform, resnet18, "):
+    with pytest.raises(ValueError, match="Unknown model.name 'wave'; choose from small, waveform, "):
         build_model("wave", 2, width=4, dropout=0.0)
