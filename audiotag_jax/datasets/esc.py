@@ -37,4 +37,4 @@ def _clip(row: dict[str, str], table: Path, audio_dir: Path) -> Clip:
     if not 1 <= fold <= 5:
         raise UserError(f"{table}: clip '{row['filename']}' is in fold {fold}; the official folds are 1 to 5.")
     path = str(audio_dir / row["filename"])
-    return Clip(row["filename"], path, row["category"] or None, fold - 1, "train", verified=True)
+    return Clip(row["filename"], path, row["category"] or None, fold - 1, "train", True, row.get("src_file", ""))

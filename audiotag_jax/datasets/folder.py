@@ -19,8 +19,9 @@ def open_folder(
     """Lists the clips of `path/LABEL/*`, or those of the CSV file `table` where one is named.
 
     The table may lie in `path` or elsewhere; columns are one of path, filename, fname or file, then label and,
-    optionally, fold, split (train or test) and verified or manually_verified (0, 1, true, false). Its paths are
-    relative to its own folder or to `path`. Folds that are not given are dealt by `stratified_folds`.
+    optionally, fold, split (train or test), verified or manually_verified (0, 1, true, false) and recording (a name
+    that clips cut from the same recording share). Its paths are relative to its own folder or to `path`. Folds that
+    are not given are dealt by `stratified_folds`, a recording's clips together.
     """
     root = Path(path)
     if not root.is_dir():
@@ -32,7 +33,8 @@ def open_folder(
     train = [clip for clip in clips if clip.split == "train"]
     if train and not folds:
         labels = [clip.label or "" for clip in train]  # a missing label is for `validate` to report
-        folds = stratified_folds([c.id for c in train], labels, [c.verified for c in train], num_folds, seed)
+        verified, recordings = [clip.verified for clip in train], [clip.recording for clip in train]
+        folds = stratified_folds([clip.id for clip in train], labels, verified, num_folds, seed, recordings)
     clips = [replace(clip, fold=folds[clip.id]) if clip.split == "train" else clip for clip in clips]
     return validate(ClipSource(name, train_classes(clips), tuple(clips)))
 
@@ -100,4 +102,4 @@ def _clip_of_row(row: dict[str, str], file: str, table: Path, root: Path) -> Cli
     )
     beside_table, in_root = table.parent / clip_id, root / clip_id
     path = in_root if in_root.exists() and not beside_table.exists() else beside_table
-    return Clip(clip_id, str(path), row["label"] or None, -1, split, verified)
+    return Clip(clip_id, str(path), row["label"] or None, -1, split, verified, row.get("recording", ""))

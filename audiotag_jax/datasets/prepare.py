@@ -62,6 +62,11 @@ def _digest(path: Path, num_bytes: int = 16384) -> str:
         return ""
 
 
+def recordings_of_clips(config: ConfigDict) -> dict[str, str]:
+    """By clip id, the name of the recording it was cut from; clips that stand alone are left out."""
+    return {clip.id: clip.recording for clip in _source(config).clips if clip.recording}
+
+
 def _source(config: ConfigDict) -> ClipSource:
     dataset = config.dataset
     return open_source(

@@ -10,7 +10,10 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound file: `label` is None where the clip is not scored, `fold` is -1 for test clips."""
+    """One sound file: `label` is None where the clip is not scored, `fold` is -1 for test clips.
+
+    `recording` names what it was cut from, if others may be cut from the same; empty: it is a recording of its own.
+    """
 
     id: str
     path: str
@@ -18,6 +21,7 @@ class Clip:
     fold: int
     split: str
     verified: bool
+    recording: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,10 @@ def train_classes(clips: list[Clip]) -> tuple[str, ...]:
 
 
 def validate(source: ClipSource) -> ClipSource:
-    """Returns `source` as it is, or raises UserError: no clips, a duplicate id, a bad label, split or fold."""
+    """Returns `source` as it is, or raises UserError: no clips, a duplicate id, a bad label, split or fold.
+
+    So does a recording whose clips are in several folds.
+    """
     name = source.name
     train = [clip for clip in source.clips if clip.split == "train"]
     if not source.clips:
@@ -61,6 +68,13 @@ def validate(source: ClipSource) -> ClipSource:
         raise UserError(f"{name}: all training clips are in a single fold; at least 2 folds are needed.")
     if folds != list(range(len(folds))):
         raise UserError(f"{name}: folds must be numbered 0 to {len(folds) - 1} without gaps, found {_some(folds)}.")
+    homes: dict[str, int] = {}
+    for clip in source.clips:
+        if clip.recording and homes.setdefault(clip.recording, clip.fold) != clip.fold:
+            raise UserError(
+                f"{name}: recording '{clip.recording}' has clips in folds {homes[clip.recording]} and {clip.fold} "
+                "(-1: the test set), so one would be trained on and the other scored; put them all in one."
+            )
     return source
 
 

@@ -13,7 +13,7 @@ from audiotag_jax.study import mistakes, plots, svg
 from audiotag_jax.study.media import Media, sound_uri
 from audiotag_jax.study.pictures import clip_picture
 from audiotag_jax.study.results import Results
-from audiotag_jax.study.words import is_real
+from audiotag_jax.study.words import is_real, resampled
 
 NUM_MISTAKES = 20  # a variant
 NUM_COMPARED = 4  # clips, in every variant
@@ -70,6 +70,7 @@ def page(results, scores, about, words, curves, media) -> str:
         words=words,
         baseline=baseline,
         num_resamples=scores["num_resamples"],
+        resampled=resampled(scores),
         tables=_tables(scores),
         score_names=SCORES,
         kinds=_KINDS,

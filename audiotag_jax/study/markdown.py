@@ -4,7 +4,16 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 
-from audiotag_jax.study.words import LOWER_IS_BETTER, SCORE_NAMES, block_name, blocks, is_real, p_text, verdict
+from audiotag_jax.study.words import (
+    LOWER_IS_BETTER,
+    SCORE_NAMES,
+    block_name,
+    blocks,
+    is_real,
+    p_text,
+    resampled,
+    verdict,
+)
 
 SEVERAL_NETWORKS = (
     "A row of several networks (seeds, or folds on test clips) shows the mean of their scores; a row marked "
@@ -12,7 +21,7 @@ SEVERAL_NETWORKS = (
     "first seed that these have in common, and on test clips fold by fold."
 )
 INTERVALS = (
-    "In brackets: 95 % intervals by the percentile bootstrap over clips ({num_resamples:,} resamples, the same ones "
+    "In brackets: 95 % intervals by the percentile bootstrap over {units} ({num_resamples:,} resamples, the same ones "
     "for every row). Where all clips score alike, resampling has no width; limits are then derived from Wilson's for a "
     "share of 0."
 )
@@ -52,7 +61,8 @@ def report(scores: dict, about: Sequence[tuple[str, str]], plots: Mapping[str, s
             lines += _differences(scores, part, clips)
     for title, path in (plots or {}).items():
         lines += [f"## {_escape(title)}", "", f"![{_escape(title)}]({urllib.parse.quote(path)})", ""]
-    lines += ["## How to read the figures", "", INTERVALS.format(num_resamples=scores["num_resamples"]), ""]
+    intervals = INTERVALS.format(units=resampled(scores), num_resamples=scores["num_resamples"])
+    lines += ["## How to read the figures", "", intervals, ""]
     lines += [TESTS, ""] if scores["differences"] else []
     lines += [VERIFIED, ""] if any(clips == "verified" for _, clips in blocks(scores)) else []
     return "\n".join(lines).rstrip() + "\n"

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from audiotag_jax.datasets import fsdkaggle2018
-from audiotag_jax.datasets.prepare import WAVEFORM, prepare, spectral_settings
+from audiotag_jax.datasets.prepare import WAVEFORM, prepare, recordings_of_clips, spectral_settings
 from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.files import write_atomic, write_json
 from audiotag_jax.models.resnet import BODIES
@@ -31,7 +31,7 @@ def write(config: ConfigDict, workdir: Path, runs: Sequence[Run], classes: Seque
     """Writes the scores and the report of the runs; `budget` is pairs of a name and what every variant was given."""
     results = read_results(runs, classes)
     usage = fsdkaggle2018.test_usage(config.dataset.path) if config.dataset.source == "fsdkaggle2018" else {}
-    scores = study_scores(results, config.study.baseline, usage)
+    scores = study_scores(results, config.study.baseline, usage, recordings_of_clips(config))
     write_json(workdir / "scores.json", scores)
     about = [*describe_data(config, results), *budget, *describe_machine()]
     text = report(scores, about)

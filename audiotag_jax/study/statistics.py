@@ -31,18 +31,23 @@ class Estimates(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Sample:
-    """One block of the table: rows with the ranks of the n chosen clips; masks [n] by fold, None on test clips."""
+    """One block of the table: rows with the ranks of the n chosen clips; masks [n] by fold, None on test clips.
+
+    `recordings` [n] int, from 0: clips of the same recording have the same number.
+    """
 
     part: str
     clips: str
     rows: list[Entry]
     folds: list[np.ndarray] | None
+    recordings: np.ndarray
 
 
 def study_scores(
     results: Results,
     baseline: str,
     usage: Mapping[str, str] | None = None,
+    recordings: Mapping[str, str] | None = None,
     *,
     num_resamples: int = 10_000,
     seed: int = 0,
@@ -50,6 +55,7 @@ def study_scores(
     """All figures of the study as dicts, lists, numbers and None, the same for the same input.
 
     `usage` tells Public from Private test clips, by id; clips that it does not name count in the part "test" only.
+    `recordings` names what clips were cut from, by id; the bootstrap draws whole recordings. Others stand alone.
     A row's scores are per-clip scores averaged over its networks, their intervals those of `bootstrap_means`, with
     the same resampled clips for all rows. `by_seed` has one value for each of the row's seeds (None where seeds are
     averaged), `by_fold` one a fold, ascending (None on test clips, and for a fold without such clips),
@@ -66,12 +72,13 @@ def study_scores(
     if baseline not in names:
         raise UserError(f"There is no finished run of the baseline {baseline!r}; there are: {', '.join(names)}.")
     rows, differences = [], []
-    for sample in _samples(results, usage or {}):
+    for sample in _samples(results, usage or {}, recordings or {}):
         values = {row.name: _values(row) for row in sample.rows}
         pairs = {name: values[name] - values[baseline] for name in names if name != baseline}
-        estimates = _estimates(values, 0.0, num_resamples, seed)
+        options = {"groups": sample.recordings, "num_resamples": num_resamples, "seed": seed}
+        estimates = _estimates(values, 0.0, options)
         rows += [_row(row, sample, estimates[row.name], values[row.name]) for row in sample.rows]
-        differences += _differences(sample, baseline, _estimates(pairs, -1.0, num_resamples, seed))
+        differences += _differences(sample, baseline, _estimates(pairs, -1.0, options))
     about = {"baseline": baseline, "classes": list(results.classes), "num_resamples": num_resamples}
     return about | {"rows": rows, "differences": differences}
 
@@ -81,11 +88,14 @@ def _values(row: Entry) -> np.ndarray:
     return np.stack([score(row.ranks).mean((0, 1)) for score in SCORES.values()])
 
 
-def _samples(results: Results, usage: Mapping[str, str]) -> Iterator[_Sample]:
+def _samples(results: Results, usage: Mapping[str, str], recordings: Mapping[str, str]) -> Iterator[_Sample]:
     """Every block that has clips; verified clips apart unless all are."""
     for test in (False, True) if results.test is not None else (False,):
         clips, rows = entries(results, test=test)
         parts = {"test" if test else "held out": np.ones(len(clips), bool)}
+        names = [("", recordings[clip]) if recordings.get(clip) else (clip, "") for clip in clips.ids.tolist()]
+        places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        whole = np.array([places[name] for name in names])
         if test:
             used = [usage.get(clip, "").lower() for clip in clips.ids.tolist()]
             parts |= {part: np.array([use == part for use in used], bool) for part in ("public", "private")}
@@ -96,17 +106,17 @@ def _samples(results: Results, usage: Mapping[str, str]) -> Iterator[_Sample]:
                 if mask.any():
                     few = [dataclasses.replace(row, ranks=row.ranks[..., mask]) for row in rows]
                     folds = None if test else [clips.folds[mask] == fold for fold in np.unique(clips.folds)]
-                    yield _Sample(part, kind, few, folds)
+                    yield _Sample(part, kind, few, folds, np.unique(whole[mask], return_inverse=True)[1])
 
 
 def _estimates(
-    values: Mapping[str, np.ndarray], lowest: float, num_resamples: int, seed: int
+    values: Mapping[str, np.ndarray], lowest: float, options: Mapping[str, object]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """For each name and score `{"value", "low", "high", "p"}`, from per-clip values [3, n]."""
     if not values:
         return {}
     columns = np.concatenate(list(values.values())).T
-    estimates = bootstrap_means(columns, lowest, num_resamples=num_resamples, seed=seed)
+    estimates = bootstrap_means(columns, lowest, **options)
     keys = [(name, score) for name in values for score in SCORES]
     found: dict[str, dict] = {name: {} for name in values}
     for (name, score), *numbers in zip(keys, *(each.tolist() for each in estimates), strict=True):
@@ -129,6 +139,7 @@ def _row(row: Entry, sample: _Sample, estimates: Mapping[str, Mapping[str, float
         "part": sample.part,
         "clips": sample.clips,
         "num_clips": values.shape[1],
+        "num_recordings": int(sample.recordings.max()) + 1,
         "scores": {name: {key: each[key] for key in ("value", "low", "high")} for name, each in estimates.items()},
         "by_seed": by_seed,
         "by_fold": by_fold,
@@ -190,8 +201,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted[np.argsort(order, kind="stable")].tolist()
 
 
-def bootstrap_means(values: np.ndarray, lowest: float, *, num_resamples: int = 10_000, seed: int = 0) -> Estimates:
+def bootstrap_means(
+    values: np.ndarray,
+    lowest: float,
+    groups: np.ndarray | None = None,
+    *,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+) -> Estimates:
     """Means of columns [n, R] of per-clip values in [lowest, 1], by resampling clips, the same ones for every column.
+
+    `groups` [n] int, every number from 0: clips with the same number, which are alike, are drawn together, as many
+    groups as there are; a resample's mean is that over the clips it happens to hold (the cluster bootstrap).
 
     Limits are the 2.5 and 97.5 percentiles of the resampled means. Where a column holds one value only, resampling
     gives no width: there an unseen share of clips of up to Wilson's limit for 0 of n may have any other value, which
@@ -199,17 +220,21 @@ def bootstrap_means(values: np.ndarray, lowest: float, *, num_resamples: int = 1
 
     p: (1 + resamples whose mean lies as far from the seen mean as that from 0) / (1 + resamples), the null
     distribution being the recentred one (Efron & Tibshirani, 1993, chapter 16); never below 2^(1 - m) for m clips
-    that are not 0, the least that swapping signs could give, since few clips make the bootstrap too sure.
+    (or groups) that are not 0, the least that swapping signs could give, since few make the bootstrap too sure.
     """
     values = np.round(values, 12)  # equal values stay equal, in whatever order seeds were summed
-    n, mean = len(values), values.mean(0)
+    mean, constant = values.mean(0), np.ptp(values, axis=0) == 0
+    groups = np.arange(len(values)) if groups is None else groups
+    sizes = np.bincount(groups)
+    sums = np.stack([np.bincount(groups, column) for column in values.T], axis=1)
+    n = len(sizes)
     if n > 1:
         batch = max(1, COUNTS_AT_ONCE // n)
 
         def means(indices: np.ndarray, axis: int) -> np.ndarray:  # [b, n] -> [R, b], as a product with counts
             flat = indices + n * np.arange(len(indices))[:, None]
             counts = np.bincount(flat.ravel(), minlength=n * len(indices)).reshape(-1, n)
-            return (counts @ values).T / n
+            return (counts @ sums).T / (counts @ sizes)
 
         options = {"n_resamples": num_resamples, "batch": batch, "vectorized": True, "method": "percentile"}
         result = scipy.stats.bootstrap((np.arange(n),), means, rng=np.random.default_rng(seed), **options)
@@ -218,9 +243,8 @@ def bootstrap_means(values: np.ndarray, lowest: float, *, num_resamples: int = 1
         p = (1 + far.sum(1)) / (1 + num_resamples)
     else:
         low = high = p = mean
-    constant = np.ptp(values, axis=0) == 0
     unseen = Z**2 / (n + Z**2)
     low = np.where(constant, mean - unseen * (mean - lowest), low)
     high = np.where(constant, mean + unseen * (1 - mean), high)
-    fewest = np.exp2(1.0 - np.count_nonzero(values, axis=0))
+    fewest = np.exp2(1.0 - np.count_nonzero(sums, axis=0))
     return Estimates(mean, low, high, np.minimum(np.maximum(p, fewest), 1.0))

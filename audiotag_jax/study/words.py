@@ -54,6 +54,12 @@ def block_name(part: str, clips: str, num_clips: int) -> str:
     return f"{whose}, the {num_clips:,} {' '.join(words)} ones" if words else f"{whose}, all {num_clips:,}"
 
 
+def resampled(scores: dict) -> str:
+    """What the bootstrap draws: "recordings" where any gave several clips, else "clips"."""
+    several = any(row["num_recordings"] < row["num_clips"] for row in scores["rows"])
+    return "recordings" if several else "clips"
+
+
 def p_text(p: float) -> str:
     """p to three places, "< 0.001" below that, and "< 0.05" where rounding would hide that it is."""
     if p < 0.001:
@@ -169,11 +175,21 @@ def _limits(scores: dict) -> list[str]:
         )
     if any(row["kind"] != "single" for row in scores["rows"]):
         paragraphs.append("Averages stand in the table with their intervals, but no test compares them with anything.")
-    paragraphs.append(
+    paragraphs.append(_independence(held_out[0]["num_clips"], held_out[0]["num_recordings"]))
+    return paragraphs
+
+
+def _independence(num_clips: int, num_recordings: int) -> str:
+    if num_recordings < num_clips:
+        return (
+            f"The {num_clips:,} held-out clips were cut from {num_recordings:,} recordings, and the bootstrap draws "
+            "whole recordings. McNemar's test counts clips as if they were independent. Recordings of one maker or "
+            "place may be alike as well: where any are, the intervals are too narrow and the p values too small."
+        )
+    return (
         "Clips were resampled one by one, as if they were independent. Clips of one recording or of one maker are "
         "alike: where there are any, the intervals are too narrow and the p values too small."
     )
-    return paragraphs
 
 
 def _seeds(rows: Sequence[dict]) -> str:

@@ -65,6 +65,26 @@ def test_folds_are_pinned():
     assert folds == {"2.wav": 0, "0.wav": 1, "1.wav": 2, "4.wav": 0, "5.wav": 1, "3.wav": 2}
 
 
+def test_clips_of_a_recording_are_dealt_together():
+    ids = [f"{n:03d}.wav" for n in range(120)]
+    recordings = [f"take {n // 3}" if n < 90 else "" for n in range(120)]
+    labels = ["ab"[n // 3 % 2] for n in range(120)]
+    folds = stratified_folds(ids, labels, [True] * 120, 5, 0, recordings)
+    assert all(folds[ids[n]] == folds[ids[n - n % 3]] for n in range(90))
+    assert Counter(folds[ids[n]] for n in range(0, 90, 3)) + Counter(folds[ids[n]] for n in range(90, 120)) == Counter(
+        dict.fromkeys(range(5), 12)
+    )
+    assert len({folds[ids[n]] for n in range(90, 120)}) == 5
+    order = list(reversed(range(120)))
+    assert folds == stratified_folds(
+        [ids[n] for n in order], [labels[n] for n in order], [True] * 120, 5, 0, [recordings[n] for n in order]
+    )
+    alone = stratified_folds(ids, labels, [True] * 120, 5, 0)
+    assert alone == stratified_folds(ids, labels, [True] * 120, 5, 0, [""] * 120)
+    with pytest.raises(UserError, match="Too few recordings, 2, for 3 folds"):
+        stratified_folds(["a", "b", "c"], ["x"] * 3, [True] * 3, 3, 0, ["r", "r", ""])
+
+
 def test_too_few_folds_or_clips():
     with pytest.raises(UserError, match="single fold"):
         stratified_folds(["a", "b"], ["x", "y"], [True, True], 1, 0)

@@ -176,6 +176,7 @@ def test_esc10_real_table():
     assert len(source.classes) == 10
     assert all(Path(clip.path).is_file() and clip.verified and clip.split == "train" for clip in source.clips)
     assert all(clip.fold == int(clip.id[0]) - 1 for clip in source.clips)  # the file name starts with the fold
+    assert all(clip.recording == clip.id.split("-")[1] for clip in source.clips)  # and then names the recording
     fails("esc50.csv.*\n.*https://github.com/karolpiczak/ESC-50", "esc50", root)
 
 
@@ -244,6 +245,19 @@ def test_table_with_everything(tmp_path):
         Clip("b.wav", str(tmp_path / "b.wav"), "Dog, small", 1, "train", True),
         Clip("sub/c.wav", str(tmp_path / "sub" / "c.wav"), "Cat", 1, "train", True),
     )
+
+
+def test_clips_of_a_recording_share_a_fold(tmp_path):
+    rows = [f"{n}.wav,{'ab'[n // 4 % 2]},{f'field {n // 4}' if n < 16 else ''}" for n in range(24)]
+    write(tmp_path / "clips.csv", "path,label,recording\n" + "\n".join(rows) + "\n")
+    clips = {clip.id: clip for clip in open_source("folder", tmp_path, table="clips.csv", num_folds=2).clips}
+    assert clips["0.wav"].recording == "field 0" and clips["23.wav"].recording == ""
+    assert all(clips[f"{n}.wav"].fold == clips[f"{n - n % 4}.wav"].fold for n in range(16))
+    leaking = "path,label,recording,fold\na.wav,x,r,0\nb.wav,y,r,1\n"
+    write(tmp_path / "leaking.csv", leaking)
+    fails("recording 'r' has clips in folds 0 and 1", "folder", tmp_path, table="leaking.csv")
+    write(tmp_path / "leaking.csv", "path,label,recording,split\na.wav,x,r,train\nb.wav,y,r,test\nc.wav,y,,train\n")
+    fails("recording 'r' has clips in folds", "folder", tmp_path, table="leaking.csv", num_folds=2)
 
 
 def test_table_elsewhere_names_files_beside_it_or_in_the_folder(tmp_path):

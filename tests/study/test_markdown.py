@@ -155,6 +155,15 @@ def test_several_seeds():
     assert "| x, seeds averaged |" in table
 
 
+def test_what_is_resampled_is_said():
+    scores = scores_of(base=BASE, x=MUCH_BETTER)
+    assert "bootstrap over clips (" in report(scores, []) and "resampled one by one" in caveats(scores)
+    for row in scores["rows"]:
+        row["num_recordings"] = N - 7
+    assert "bootstrap over recordings (" in report(scores, [])
+    assert f"The {N} held-out clips were cut from {N - 7} recordings, and the bootstrap draws" in caveats(scores)
+
+
 def test_test_clips_get_their_own_words_and_tables():
     scores = scores_of(base=BASE, x=MUCH_WORSE, test=True)
     assert [heading for heading, _ in verdict(scores)] == [

@@ -123,7 +123,47 @@ def test_differences_are_paired():
     assert own["high"] - own["low"] == pytest.approx(2 * 1.96 * np.std(x) / np.sqrt(600), rel=0.06)
 
 
+def test_recordings_are_resampled_whole():
+    """Five copies of every clip are no more evidence than one, once they are known to be one recording's."""
+    rng = np.random.default_rng(0)
+    ranks = {"base": rng.integers(0, 3, (1, 40)), "x": rng.integers(0, 2, (1, 40))}
+    copies = study_of({name: np.repeat(each, 5, axis=1) for name, each in ranks.items()})
+    names = {clip: f"recording {k // 5}" for k, clip in enumerate(copies.held_out.ids.tolist())}
+    one = difference(study_scores(study_of(ranks), "base", num_resamples=999), "map_at_3")
+    scores = study_scores(copies, "base", recordings=names, num_resamples=999)
+    five = difference(scores, "map_at_3")
+    assert [five[key] for key in ("value", "low", "high", "p_bootstrap")] == pytest.approx(
+        [one[key] for key in ("value", "low", "high", "p_bootstrap")]
+    )
+    blind = difference(study_scores(copies, "base", num_resamples=999), "map_at_3")
+    assert blind["high"] - blind["low"] == pytest.approx((five["high"] - five["low"]) / np.sqrt(5), rel=0.15)
+    assert (row(scores, "x")["num_clips"], row(scores, "x")["num_recordings"]) == (200, 40)
+    half = {clip: names[clip] for clip in list(names)[:100]}  # the others stand alone
+    assert row(study_scores(copies, "base", recordings=half, num_resamples=9), "x")["num_recordings"] == 20 + 100
+
+
 # Intervals and tests by themselves.
+
+
+def test_groups_of_different_sizes_have_the_cluster_robust_width():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(150), rng.integers(1, 6, 150))
+    values = np.clip(0.5 + 0.2 * rng.standard_normal(150)[groups] + 0.1 * rng.standard_normal(len(groups)), 0, 1)
+    found = bootstrap_means(values[:, None], 0.0, groups, num_resamples=4000)
+    residuals = np.bincount(groups, values - values.mean())
+    error = np.sqrt((residuals**2).sum()) / len(values)  # the cluster-robust standard error of a mean (Liang & Zeger)
+    assert found.value == pytest.approx(values.mean())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.06)
+    alone = bootstrap_means(values[:, None], 0.0, num_resamples=4000)
+    assert alone.high - alone.low < 0.75 * (found.high - found.low)
+
+
+def test_alike_clips_are_rejected_at_the_nominal_rate_only_when_grouped():
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(40), 4)
+    trials = rng.choice([-1.0, 0.0, 1.0], (40, 300), p=[0.2, 0.6, 0.2])[groups]
+    grouped = np.mean(bootstrap_means(trials, -1.0, groups, num_resamples=499).p < 0.05)
+    alone = np.mean(bootstrap_means(trials, -1.0, num_resamples=499).p < 0.05)
+    assert grouped < 0.085 and alone > 0.2
 
 
 @pytest.mark.parametrize("at_once", [1000, 10**6])
