@@ -124,6 +124,7 @@ def _study_fields() -> ConfigDict:
     study.seeds = (0,)  # config.seed of the runs of each variant
     study.rate_factors = (0.5, 1.0, 2.0)  # of the learning rates, tried for each variant and fold on inner splits
     study.search_epochs = 10  # of such a trial, instead of config.train.num_epochs
+    study.train = True  # False: a report on what is finished, whatever is not
     return study
 
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from audiotag_jax import train
 from audiotag_jax.config_check import check_config
+from audiotag_jax.errors import UserError
 from audiotag_jax.evaluate import VALIDATION
 from audiotag_jax.experiment import Experiment, open_experiment
 from audiotag_jax.files import write_json
@@ -34,8 +35,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
     with held(workdir):
         study = open_study(config, workdir, variants)
         say(study.describe())
-        study.train()
+        if config.study.train:
+            study.train()
         runs = [run for run in study.finished_runs() if run]
+        if config.study.baseline not in (run.variant for run in runs):
+            raise UserError(f"{workdir} has no finished run of the baseline {config.study.baseline} to report on.")
         write_json(workdir / "choices.json", {name: study.factors(name) for name in variants})
         report.write(config, workdir, runs, study.classes, study.budget())
 
@@ -77,8 +81,9 @@ class Study:
     def finished_runs(self) -> Iterator:
         """The finished runs, variant by variant."""
         for variant in self.variants:
-            for seed in self.config.study.seeds:
-                trainings = final(self.config, self.workdir, variant, seed, self.factors(variant))
+            factors = self.factors(variant)
+            for seed in self.config.study.seeds if factors else ():
+                trainings = final(self.config, self.workdir, variant, seed, factors)
                 yield finished_run(trainings, seed, self.has_test)
 
     def train(self) -> None:
@@ -128,7 +133,9 @@ class Study:
                 f"{self.steps[True]} steps, {counts[True][0]} of them to do"
             )
         left = self.steps_left()
-        if left:
+        if left and not study.train:
+            lines.append("nothing is trained now: the report is on what is finished")
+        elif left:
             lines.append(
                 f"about {_duration(left * self.seconds_per_step)} to go, at {1e3 * self.seconds_per_step:.0f} ms "
                 f"for a step of {study.baseline}; compiling and missing datasets come on top"
@@ -168,7 +175,7 @@ def open_study(config: ConfigDict, workdir: Path, variants: tuple[str, ...]) -> 
         steps=steps,
         seconds_per_step=0.0,
     )
-    if not study.steps_left():
+    if not study.steps_left() or not config.study.train:
         return study
     say("timing a few steps; the first compiles")
     return dataclasses.replace(study, seconds_per_step=_time_step(experiment))

@@ -117,6 +117,20 @@ def test_the_report_is_written_from_the_runs(config, tmp_path, capsys):
     assert before == [(tmp_path / "study" / name).read_bytes() for name in ("scores.json", "report.md", "report.html")]
 
 
+def test_a_report_on_what_is_finished(config, tmp_path, written, capsys):
+    config = config.copy_and_resolve_references()
+    config.study.rate_factors, config.study.seeds, config.study.variants = (1.0,), (0,), VARIANTS
+    config.train.num_epochs = 1
+    run.run(config, tmp_path / "study")
+    config.study.seeds, config.study.variants, config.study.train = (0, 1), (*VARIANTS, "log_linear"), False
+    run.run(config, tmp_path / "study")
+    assert "nothing is trained now" in capsys.readouterr().out
+    assert [(each.variant, each.seed) for each in written[-1][2]] == [("log_db", 0), ("mel_db", 0)]
+    config.study.rate_factors = (1.0, 3.0)  # whose search has not begun
+    with pytest.raises(UserError, match="no finished run of the baseline log_db"):
+        run.run(config, tmp_path / "study")
+
+
 def test_a_search_needs_three_folds(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.dataset.num_folds = 2
