@@ -1,6 +1,7 @@
 """Augmentation inside the jitted step, keyed by the example: the same draws on any number of devices."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -36,6 +37,8 @@ class AugmentSettings:
         for name in ("time_masks", "frequency_masks", "mixup_alpha"):
             if getattr(self, name) < 0:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; it cannot be negative.")
+        if not self.mixup_alpha < math.inf:
+            raise ValueError(f"augment.mixup_alpha is {self.mixup_alpha}; it must be finite.")
         if not 0 <= self.max_gain_db <= 300:  # far more would overflow, and 0 times infinity is NaN
             raise ValueError(f"augment.max_gain_db is {self.max_gain_db}; it must be 0 to 300.")
         if not self.range_db > 0:

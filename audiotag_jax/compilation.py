@@ -16,5 +16,5 @@ def keep_compiled(directory: Path) -> None:
         return
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
-    if jax.config.jax_compilation_cache_dir is None and os.access(directory, os.W_OK):
+    if jax.config.jax_compilation_cache_dir is None and directory.is_dir() and os.access(directory, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))

@@ -24,9 +24,8 @@ AT_LEAST_ONE = (
     "train.batch_size",
     "train.log_every_steps",
     "train.checkpoint_every_epochs",
-    "optimizer.start_divisor",
-    "optimizer.end_divisor",
 )
+DIVISORS = ("optimizer.start_divisor", "optimizer.end_divisor")
 POSITIVE = (
     "optimizer.frozen_learning_rate",
     "optimizer.learning_rate_low",
@@ -38,11 +37,10 @@ NOT_NEGATIVE = (
     "train.num_epochs",
     "train.evaluate_every_epochs",
     "train.profile_steps",
-    "optimizer.weight_decay",
     "dataset.num_threads",
     "dataset.num_workers",
-    "dataset.margin_s",
 )
+AMOUNTS = ("optimizer.weight_decay", "dataset.margin_s")
 BELOW_ONE = (
     "optimizer.warmup_fraction",
     "optimizer.momentum_high",
@@ -55,6 +53,8 @@ RULES = (
     (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
     (POSITIVE, lambda value: 0 < value < math.inf, "above 0 and finite"),
     (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+    (DIVISORS, lambda value: 1 <= value < math.inf, "at least 1 and finite"),
+    (AMOUNTS, lambda value: 0 <= value < math.inf, "0 or more and finite"),
     (BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
     (("train.unverified_weight",), lambda value: 0 <= value <= 1, "0 to 1"),
     (("seed", "dataset.fold_seed"), lambda value: 0 <= value < 2**32, "0 to 2^32 - 1"),

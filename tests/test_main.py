@@ -3,15 +3,20 @@
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import soundfile
+from made_runs import make_sounds
 
 import main
+from audiotag_jax import checkpoint
 
 ROOT = Path(__file__).parents[1]
 DEMO = "--config=configs/log_db.py:demo"
@@ -236,6 +241,70 @@ def test_interrupt(monkeypatch, capsys):
     status, text = stopped(monkeypatch, capsys, KeyboardInterrupt())
     assert status == 130
     assert text == "error: Interrupted. The same command continues from what is whole.\n"
+
+
+SHRUNK = {
+    "dataset.table": "clips.csv",
+    "dataset.sample_rate_hz": 4000,
+    "dataset.duration_s": 0.3,
+    "dataset.num_folds": 2,
+    "spectral.num_frames": 32,
+    "spectral.num_bins": 32,
+    "spectral.window_samples": 256,
+    "spectral.fft_samples": 256,
+    "model.name": "resnet18",
+    "train.folds": "(0,)",
+    "train.batch_size": 3,
+    "train.num_epochs": 100,
+    "train.log_every_steps": 1,
+    "train.checkpoint_every_epochs": 100,
+    "augment.mixup_alpha": 0.0,
+}
+PLACES = {"path": "sounds", "prepared_dir": "prepared"}
+QUICKLY_COMPILED = (
+    "import runpy\n"
+    "from audiotag_jax.models import resnet\n"
+    "resnet.BODIES['resnet18'] = {'block': 'basic', 'stage_sizes': (), 'width': 2}\n"
+    "runpy.run_path('main.py', run_name='__main__')"
+)
+
+
+def train(folder: Path, name: str) -> subprocess.Popen:
+    """`main.py` with the least of networks, on one device: three hundred steps of a few milliseconds."""
+    arguments = [FOLDER, f"--workdir={folder / name}"]
+    arguments += [f"--config.dataset.{field}={folder / place}" for field, place in PLACES.items()]
+    arguments += [f"--config.{field}={value}" for field, value in SHRUNK.items()]
+    xla = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", QUICKLY_COMPILED, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": xla}, **pipes)
+
+
+def test_told_to_end_it_saves_says_so_and_continues(tmp_path):
+    """SIGTERM in mid-training, long before the only checkpoint it would write; the end is that of a run left alone."""
+    (tmp_path / "sounds").mkdir()
+    make_sounds(tmp_path / "sounds")
+    whole, run = train(tmp_path, "whole"), train(tmp_path, "run")
+    metrics, deadline = tmp_path / "run/metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGTERM)
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 128 + signal.SIGTERM, errors
+    told = re.fullmatch(r"error: Told to end: fold 0 is saved at step (\d+)\. The same command continues\.\n", errors)
+    assert told, errors
+    assert checkpoint.kept_steps(tmp_path / "run/fold_0/checkpoints") == [int(told[1])]
+    assert not (tmp_path / "run/summary.json").exists()
+    run = train(tmp_path, "run")
+    outputs = [process.communicate(timeout=120) for process in (whole, run)]
+    assert [process.returncode for process in (whole, run)] == [0, 0], outputs
+    assert f"fold 0: continuing at step {told[1]} of " in outputs[1][0]
+    ends = [checkpoint.read_arrays(tmp_path / name / "fold_0/checkpoints") for name in ("whole", "run")]
+    assert ends[0][0] > int(told[1])
+    assert ends[0][0] == ends[1][0]
+    jax.tree.map(np.testing.assert_array_equal, ends[0][1], ends[1][1])
+    logits = [np.load(tmp_path / name / "fold_0/predictions.npz")["logits"] for name in ("whole", "run")]
+    np.testing.assert_array_equal(*logits)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("a bug")])

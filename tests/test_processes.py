@@ -6,14 +6,20 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from audiotag_jax import processes
 from audiotag_jax.errors import UserError
-from audiotag_jax.processes import connect, same_everywhere
+from audiotag_jax.processes import anyone_says, check_alike, connect, first_says, same_everywhere
 
 ROOT = Path(__file__).parents[1]
 BUDGET = {
@@ -117,6 +123,85 @@ def test_without_a_coordinator_nothing_happens(monkeypatch):
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
     assert connect("") is False
     assert same_everywhere("one process agrees with itself")
+
+
+class Meeting:
+    """Threads in the place of processes, and of `multihost_utils`, whose every call waits for all."""
+
+    def __init__(self, size: int):
+        self.size, self.here = size, threading.local()
+        self.barrier, self.brought = threading.Barrier(size, timeout=20), [None] * size
+
+    def process_allgather(self, value):
+        self.brought[self.here.index] = value
+        self.barrier.wait()
+        gathered = np.stack(self.brought)
+        self.barrier.wait()  # or the next call would overwrite what another has not read yet
+        return gathered
+
+    def broadcast_one_to_all(self, value):
+        return self.process_allgather(value)[0]
+
+    def ask(self, function: Callable, *values) -> list:
+        """What `function` says in each, which comes with a value of its own."""
+
+        def come(index, value):
+            self.here.index = index
+            return function(value)
+
+        with ThreadPoolExecutor(self.size) as pool:
+            return list(pool.map(come, range(self.size), values))
+
+
+@pytest.fixture
+def meeting(monkeypatch):
+    meeting = Meeting(3)
+    monkeypatch.setattr(processes, "multihost_utils", meeting)
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 3)
+    return meeting
+
+
+@pytest.mark.parametrize(
+    ("texts", "same"),
+    [("aaa", True), ("baa", False), ("aba", False), ("aab", False), ("abc", False), (("", "", ""), True)],
+)
+def test_one_that_differs_is_known_to_all(meeting, texts, same):
+    """Whichever it is, the first included: those that agree must not go on and wait for it."""
+    assert meeting.ask(same_everywhere, *texts) == [same] * 3
+
+
+def test_one_says_it_for_all(meeting):
+    for values in ((False, False, False), (True, False, False), (False, False, True), (True, True, True)):
+        assert meeting.ask(anyone_says, *values) == [any(values)] * 3
+        assert meeting.ask(first_says, *values) == [values[0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("owners", "alike"),
+    [
+        ([0], True),
+        ([0, 0, 1, 1], True),
+        ([0, 1, 2], True),
+        ([0, 1, 0, 1], False),
+        ([1, 0], False),
+        ([0, 0, 0, 1], False),
+        ([0, 1, 1], False),
+        ([0, 1, 1, 2, 2, 2], False),
+    ],
+)
+def test_devices_must_be_equally_many_and_in_a_row(monkeypatch, owners, alike):
+    """Whose devices they are, as JAX lists them; some process of the run must see what is wrong, and none else does."""
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(process_index=owner) for owner in owners])
+    monkeypatch.setattr(jax, "process_count", lambda: len(set(owners)))
+    raised = []
+    for process in sorted(set(owners)):
+        monkeypatch.setattr(jax, "local_device_count", lambda process=process: owners.count(process))
+        try:
+            check_alike()
+        except UserError as error:
+            assert "equally many devices" in str(error)
+            raised.append(process)
+    assert bool(raised) != alike
 
 
 def test_processes_of_other_flags_do_not_train_together(tmp_path):

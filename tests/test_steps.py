@@ -12,8 +12,9 @@ import pytest
 import scipy.special
 
 from audiotag_jax.augment import AugmentSettings
+from audiotag_jax.config_check import build_network
 from audiotag_jax.front_end import FrontEnd, normalize
-from audiotag_jax.models.build import build_model
+from audiotag_jax.models.build import BODIES, build_model
 from audiotag_jax.optimizer import make_optimizer, make_phases, parameter_labels
 from audiotag_jax.steps import AXIS, StepSettings, pmapped_steps, replicate, train_step
 from audiotag_jax.train_state import create_train_state
@@ -328,3 +329,50 @@ def test_unverified_clips_weigh_less(plain_state):
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"][:29])
     expected = np.asarray(losses)[batch["verified"][:29]].mean()
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+
+
+# Half precision.
+
+TINY_RESNEXT = {"block": "bottleneck", "stage_sizes": (1,), "width": 8, "groups": 4, "group_width": 2}
+CHEAPLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiled for one step
+
+
+def drawn(state):
+    """The state whose shapes are given, drawn at a fraction of the time that compiling its initialization takes."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        values = rng.normal(0, np.sqrt(2 * leaf.shape[-1] / leaf.size), leaf.shape) if leaf.ndim > 1 else 1
+        return np.broadcast_to(values, leaf.shape).astype(leaf.dtype)
+
+    params, stats = (jax.tree.map(draw, each) for each in (state.params, state.batch_stats))
+    return state.replace(step=np.int32(0), params=params, batch_stats=stats, opt_state=jax.jit(state.tx.init)(params))
+
+
+@pytest.mark.parametrize("name", ["small", "resnext50_32x4d"])
+def test_a_bfloat16_step_keeps_float32_state(monkeypatch, name):
+    """Features are coarse; all that is kept from step to step is not, and the loss is near float32's."""
+    monkeypatch.setitem(BODIES, "resnext50_32x4d", TINY_RESNEXT)
+    config = default.get_config("demo")
+    config.model.update({"name": name, "width": 4, "dropout": 0.0, "dtype": "bfloat16"})
+    model, tx = build_network(config, CLASSES), make_optimizer(config, make_phases(config, 1))
+    first = drawn(jax.eval_shape(lambda: create_train_state(model, tx, IMAGE_SHAPE, jax.random.key(0))))
+    axes = {"axis_name": AXIS, "in_axes": (None, 0, None, None), "out_axes": (None, None)}
+    step = jax.vmap(partial(train_step, settings=StepSettings(CLASSES)), **axes)
+    batch = make_batch(0, 29)
+    after, metrics = jax.jit(step, compiler_options=CHEAPLY)(first, spread(batch, 1), {}, KEY)
+    for state in (first, after):
+        kept = jax.tree.leaves((state.params, state.batch_stats, state.opt_state))
+        assert {leaf.dtype for leaf in kept if not np.issubdtype(leaf.dtype, np.integer)} == {np.dtype(np.float32)}
+        assert all(np.isfinite(leaf).all() for leaf in kept)
+    assert largest_difference(after.params, first.params) > 0
+    assert largest_difference(after.batch_stats, first.batch_stats) > 0
+
+    variables = {"params": first.params, "batch_stats": first.batch_stats}
+    images = jnp.asarray(batch["inputs"][:29], jnp.float32)
+    assert jax.eval_shape(lambda: model.bind(variables).body(images, False)).dtype == jnp.bfloat16
+    exact = build_model(name, CLASSES, width=4, dropout=0.0)
+    forward = partial(exact.apply, train=True, mutable=["batch_stats"])
+    logits, _ = jax.jit(forward, compiler_options=CHEAPLY)(variables, images)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"][:29]).mean()
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=0.02)

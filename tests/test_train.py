@@ -338,6 +338,31 @@ def test_numbers_that_are_not_finite_stop_the_run(config, tmp_path, monkeypatch)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last_state(tmp_path / "run", 0)))
 
 
+def test_a_profile_changes_nothing(finished, config, tmp_path, monkeypatch):
+    """Of two steps after the first of each process; cut short by an interruption it is written all the same."""
+    assert train._PROFILE_AFTER == 10  # as the field says; this run is shorter
+    monkeypatch.setattr(train, "_PROFILE_AFTER", 1)
+    calls, begin, end = [], jax.profiler.start_trace, jax.profiler.stop_trace
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda path: [calls.append((path, len(steps))), begin(path)])
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: [calls.append(("end", len(steps))), end()])
+    config.train.folds, config.train.profile_steps = (0,), 2
+    workdir, traces = tmp_path / "run", tmp_path / "run/profile/fold_0"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        steps = watched(patched, interrupt_at=2)
+        train.run(config, workdir)
+    assert calls == [(str(traces), 1), ("end", 2)]
+    assert [path.stat().st_size > 1000 for path in traces.rglob("*.xplane.pb")] == [True]
+    shutil.rmtree(traces)  # the next one may be of the same second, by which they are named
+    steps = watched(monkeypatch)
+    train.run(config, workdir)
+    assert calls[2:] == [(str(traces), 1), ("end", 3)]
+    assert [path.stat().st_size > 1000 for path in traces.rglob("*.xplane.pb")] == [True]
+    jax.tree.map(np.testing.assert_array_equal, last_state(workdir, 0), last_state(finished, 0))
+    assert metrics(workdir) == [line for line in metrics(finished) if line["fold"] == 0]
+    one, two = (load(each / "fold_0/predictions.npz")["logits"] for each in (workdir, finished))
+    np.testing.assert_array_equal(one, two)
+
+
 def test_starting_from_another_run(finished, config, tmp_path):
     """Body and head of a run with the same classes."""
     config.model.init_from = f"{finished}/fold_{{fold}}"
