@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# A key of its own beside the four of the split below: a fifth part of the split might change the others.
-_GAIN_STREAM = 4
+# Keys of their own beside the four of the split below: a fifth part of the split might change the others.
+_GAIN_STREAM, _STRETCH_STREAM, _FREQUENCY_STREAM = 4, 5, 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +20,8 @@ class AugmentSettings:
     channels are in dB (empty: all of them), and how many dB the range 0 to 1 of such a channel spans.
     """
 
+    max_time_stretch: float = 0.0
+    max_frequency_shift: float = 0.0
     max_time_shift: float = 0.0
     time_masks: int = 0
     max_time_mask: float = 0.1
@@ -31,7 +33,8 @@ class AugmentSettings:
     range_db: float = 80.0
 
     def __post_init__(self):
-        for name in ("max_time_shift", "max_time_mask", "max_frequency_mask"):
+        shares = ("max_time_stretch", "max_frequency_shift", "max_time_shift", "max_time_mask", "max_frequency_mask")
+        for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name} is {getattr(self, name)}; it is a share, 0 to 1.")
         for name in ("time_masks", "frequency_masks", "mixup_alpha"):
@@ -48,17 +51,24 @@ class AugmentSettings:
 def augment(
     keys: jax.Array, images: jax.Array, targets: jax.Array, mask: jax.Array, settings: AugmentSettings
 ) -> tuple[jax.Array, jax.Array]:
-    """Louder or softer, shifted, masked and mixed images `[B, T, F, C]` and their targets `[B, K]`.
+    """Louder or softer, stretched, shifted, masked and mixed images `[B, T, F, C]` and their targets `[B, K]`.
 
-    Waveforms are images `[B, N, 1, 1]` of one bin, which no frequency mask covers: it would cover all there is.
+    Waveforms are images `[B, N, 1, 1]` of one bin, which is neither moved nor masked: that would leave nothing. A
+    stretched waveform changes its pitch too.
     `keys` `[B]` holds one random key an example, `mask` `[B]` is 1 in real rows; padding is never mixed in.
     """
     shift_keys, time_keys, frequency_keys, mix_keys = jnp.moveaxis(
         jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
     )
     if settings.max_gain_db:
-        gain_keys = jax.vmap(lambda key: jax.random.fold_in(key, _GAIN_STREAM))(keys)
-        images = jax.vmap(lambda key, image: random_gain(key, image, settings))(gain_keys, images)
+        gain = jax.vmap(lambda key, image: random_gain(key, image, settings))
+        images = gain(_folded(keys, _GAIN_STREAM), images)
+    if settings.max_time_stretch:
+        stretch = jax.vmap(lambda key, image: time_stretch(key, image, settings.max_time_stretch))
+        images = stretch(_folded(keys, _STRETCH_STREAM), images)
+    if settings.max_frequency_shift and images.shape[2] > 1:
+        move = jax.vmap(lambda key, image: frequency_shift(key, image, settings.max_frequency_shift))
+        images = move(_folded(keys, _FREQUENCY_STREAM), images)
     if settings.max_time_shift:
         images = jax.vmap(lambda key, image: time_shift(key, image, settings.max_time_shift))(shift_keys, images)
     if settings.time_masks:
@@ -85,6 +95,30 @@ def random_gain(key: jax.Array, image: jax.Array, settings: AugmentSettings) -> 
     moved = jnp.where(image == 0, 0, jnp.clip(image + gain_db / settings.range_db, 0, 1))
     scaled = jnp.clip(image * 10 ** (gain_db / 20), -1, 1)
     return jnp.where(in_db, moved, scaled).astype(image.dtype)
+
+
+def time_stretch(key: jax.Array, image: jax.Array, max_stretch: float) -> jax.Array:
+    """Image `[T, F, C]` played up to `1 + max_stretch` times as fast or as slowly, log-uniform, around its middle.
+
+    Frames are interpolated linearly; what was before a faster clip, and after it, is zero.
+    """
+    limit = np.log1p(max_stretch)
+    speed = jnp.exp(jax.random.uniform(key, (), minval=-limit, maxval=limit))
+    last = image.shape[0] - 1
+    places = last / 2 + (jnp.arange(last + 1) - last / 2) * speed
+    before = jnp.clip(jnp.floor(places), 0, last - 1).astype(int)
+    share = jnp.clip(places - before, 0, 1).reshape(-1, *[1] * (image.ndim - 1)).astype(image.dtype)
+    inside = ((places >= 0) & (places <= last)).reshape(share.shape)
+    return jnp.where(inside, (1 - share) * image[before] + share * image[before + 1], 0)
+
+
+def frequency_shift(key: jax.Array, image: jax.Array, max_shift: float) -> jax.Array:
+    """Image `[T, F, C]` moved along frequency by up to `max_shift` of its bins either way; what enters is zero."""
+    size = image.shape[1]
+    limit = round(max_shift * size)
+    shift = jax.random.randint(key, (), -limit, limit + 1)
+    source = jnp.arange(size)[:, None] - shift
+    return jnp.where((source >= 0) & (source < size), jnp.roll(image, shift, axis=1), 0)
 
 
 def time_shift(key: jax.Array, image: jax.Array, max_shift: float) -> jax.Array:
@@ -130,5 +164,10 @@ def mixup(
 def _mask_axis(keys: jax.Array, images: jax.Array, axis: int, count: int, max_width: float) -> jax.Array:
     stripe: Callable = jax.vmap(lambda key, image: mask_stripe(key, image, axis, max_width))
     for i in range(count):
-        images = stripe(jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(keys), images)
+        images = stripe(_folded(keys, i), images)
     return images
+
+
+def _folded(keys: jax.Array, stream: int) -> jax.Array:
+    """Every key `[B]` with the number of a stream folded in: new keys `[B]`."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, stream))(keys)

@@ -106,6 +106,8 @@ def _optimizer_fields() -> ConfigDict:
 def _augment_fields() -> ConfigDict:
     """Changes drawn anew in every step; all off."""
     augment = ConfigDict()
+    augment.max_time_stretch = 0.0  # largest change of speed, as a share: with 0.25 it is 0.8 to 1.25
+    augment.max_frequency_shift = 0.0  # largest shift along frequency, as a share of the bins
     augment.max_time_shift = 0.0  # largest circular shift, as a share of the frames
     augment.time_masks = 0  # SpecAugment: number of masks along time
     augment.max_time_mask = 0.1  # largest mask, as a share of the frames
@@ -141,6 +143,8 @@ def _imagenet(config: ConfigDict) -> None:
 
 def _augment(config: ConfigDict) -> None:
     """Augmentation for networks that start from random weights."""
+    config.augment.max_time_stretch = 0.25
+    config.augment.max_frequency_shift = 0.05
     config.augment.max_time_shift = 0.5
     config.augment.time_masks = 1
     config.augment.frequency_masks = 1

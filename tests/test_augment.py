@@ -7,10 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiotag_jax.augment import AugmentSettings, augment, mask_stripe, mixup, random_gain, time_shift
+from audiotag_jax.augment import (
+    AugmentSettings,
+    augment,
+    frequency_shift,
+    mask_stripe,
+    mixup,
+    random_gain,
+    time_shift,
+    time_stretch,
+)
 
 ROWS, FRAMES, BINS, CLASSES = 16, 40, 20, 5
 EVERYTHING = AugmentSettings(
+    max_time_stretch=0.25,
+    max_frequency_shift=0.1,
     max_time_shift=0.5,
     time_masks=2,
     max_time_mask=0.25,
@@ -53,6 +64,7 @@ def test_everything_is_off_by_default(batch):
     "nothing",
     [
         AugmentSettings(max_time_shift=1e-3),  # less than half a frame
+        AugmentSettings(max_frequency_shift=1e-3),
         AugmentSettings(time_masks=3, max_time_mask=0.0),
         AugmentSettings(frequency_masks=3, max_frequency_mask=0.0),
     ],
@@ -116,6 +128,52 @@ def test_several_masks_differ():
         after, _ = compiled(AugmentSettings(time_masks=count, max_time_mask=0.25))(make_keys(64), ones, targets, mask)
         covered.append((np.asarray(after) == 0).mean())
     assert covered[1] > 1.5 * covered[0]
+
+
+# Speed and pitch.
+
+
+def test_a_stretched_ramp_tells_its_speed():
+    """A ramp stays a straight line: its slope is the speed, its middle stays, and beyond its ends there is nothing."""
+    ramp = jnp.broadcast_to(1 + jnp.arange(101.0)[:, None, None], (101, 3, 2))
+    after = np.asarray(jax.vmap(lambda key: time_stretch(key, ramp, 0.25))(make_keys(3000)))
+    assert np.all(after == after[:, :, :1, :1])
+    np.testing.assert_allclose(after[:, 50], 51, rtol=1e-6)
+    speeds = after[:, 51, 0, 0] - after[:, 50, 0, 0]
+    assert 0.8 <= speeds.min() < 0.801 and 1.249 < speeds.max() <= 1.2501
+    np.testing.assert_allclose(np.quantile(np.log(speeds) / np.log(1.25), [0.25, 0.5, 0.75]), [-0.5, 0, 0.5], atol=0.05)
+    for each, speed in zip(after[:200, :, 0, 0], speeds, strict=False):
+        places = 50 + (np.arange(101) - 50) * speed
+        expected = np.interp(places, np.arange(101), 1 + np.arange(101), left=0, right=0)
+        certain = np.minimum(abs(places), abs(places - 100)) > 1e-3  # rounding decides at the very ends
+        np.testing.assert_allclose(each[certain], expected[certain], atol=2e-3)
+
+
+def test_frequency_shift_moves_whole_bins_and_lets_nothing_in():
+    image = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1, (4, 20, 2)), jnp.float32)
+    after = np.asarray(jax.vmap(lambda key: frequency_shift(key, image, 0.15))(make_keys(400)))
+    padded = np.pad(image, ((0, 0), (3, 3), (0, 0)))
+    choices = {padded[:, start : start + 20].tobytes(): start - 3 for start in range(7)}
+    shifts = [choices[each.tobytes()] for each in after]  # every one of them is such a shift
+    assert set(shifts) == set(range(-3, 4))
+
+
+def test_waveforms_are_stretched_and_never_moved_along_frequency():
+    waveforms = np.random.default_rng(0).normal(size=(4, 200, 1, 1)).astype(np.float32)
+    targets, mask = np.eye(4, dtype=np.float32), np.ones(4, np.float32)
+    after, _ = compiled(AugmentSettings(max_frequency_shift=1.0))(make_keys(4), waveforms, targets, mask)
+    np.testing.assert_array_equal(after, waveforms)
+    after, _ = compiled(AugmentSettings(max_time_stretch=0.5))(make_keys(4), waveforms, targets, mask)
+    assert np.all(np.any(np.asarray(after) != waveforms, axis=(1, 2, 3)))
+
+
+def test_new_changes_leave_the_older_ones_draws(batch):
+    images, targets, mask = batch
+    older = {"max_time_shift": 0.5, "time_masks": 1, "mixup_alpha": 0.3}
+    plain = compiled(AugmentSettings(**older))(make_keys(ROWS), images, targets, mask)
+    still = compiled(AugmentSettings(**older, max_frequency_shift=1e-3))(make_keys(ROWS), images, targets, mask)
+    for one, other in zip(plain, still, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # Level.
@@ -294,7 +352,15 @@ def test_draws_are_the_same_on_any_number_of_devices(batch, devices):
         np.testing.assert_allclose(np.concatenate([each[i] for each in split]), whole[i], rtol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [AugmentSettings(max_time_shift=0.5), AugmentSettings(max_gain_db=6.0)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        AugmentSettings(max_time_shift=0.5),
+        AugmentSettings(max_gain_db=6.0),
+        AugmentSettings(max_time_stretch=0.25),
+        AugmentSettings(max_frequency_shift=0.5),
+    ],
+)
 def test_rows_and_keys_draw_differently(batch, settings):
     images, targets, mask = batch
     same = np.broadcast_to(images[:1], images.shape)

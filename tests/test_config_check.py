@@ -59,6 +59,8 @@ OTHERS = {
     "spectral.range_db": ((0.0, -80.0, NAN, INF), "above 0"),
     "spectral.fft_samples": ((0, 100), "2048 or more"),
     "spectral.stride": ((0.5, NAN, INF), "from 1 to"),
+    "augment.max_time_stretch": ((-0.1, 1.1, NAN), "a share, 0 to 1"),
+    "augment.max_frequency_shift": ((-0.1, 1.1, NAN), "a share, 0 to 1"),
     "augment.max_time_shift": ((-0.1, 1.1, NAN), "a share, 0 to 1"),
     "augment.max_time_mask": ((-0.1, 1.1, NAN), "a share, 0 to 1"),
     "augment.max_frequency_mask": ((-0.1, 1.1, NAN), "a share, 0 to 1"),
