@@ -126,6 +126,8 @@ def test_a_report_on_what_is_finished(config, tmp_path, written, capsys):
     run.run(config, tmp_path / "study")
     assert "nothing is trained now" in capsys.readouterr().out
     assert [(each.variant, each.seed) for each in written[-1][2]] == [("log_db", 0), ("mel_db", 0)]
+    assert "not finished" not in dict(written[0][4])
+    assert dict(written[1][4])["not finished"].startswith("4 of 6 runs")
     config.study.rate_factors = (1.0, 3.0)  # whose search has not begun
     with pytest.raises(UserError, match="no finished run of the baseline log_db"):
         run.run(config, tmp_path / "study")
