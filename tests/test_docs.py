@@ -99,4 +99,5 @@ def test_all_walks_together_keep_the_project_whole(clone):
     run("ruff format .", clone)
     run("ruff check .", clone)
     quick = "-k 'not trains_a_step and not network_and_optimizer'"
-    run(f"python -m pytest {quick} tests/test_architecture.py tests/test_configs.py tests/study/test_plan.py", clone)
+    files = "tests/test_architecture.py tests/test_configs.py tests/models/test_build.py tests/study/test_plan.py"
+    run(f"python -m pytest {quick} {files}", clone)

@@ -33,7 +33,7 @@ class Tagger(nn.Module):
 def build_model(
     name: str, num_classes: int, *, width: int, dropout: float, dtype: str = "float32", axis_name: str | None = None
 ) -> Tagger:
-    """The network `name`; only small and waveform heed `width`.
+    """The network `name`; residual networks do not heed `width`.
 
     Raises ValueError, listing the choices, on an unknown name or dtype.
     """

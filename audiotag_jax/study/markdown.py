@@ -18,12 +18,13 @@ from audiotag_jax.study.words import (
 SEVERAL_NETWORKS = (
     "A row of several networks (seeds, or folds on test clips) shows the mean of their scores; a row marked "
     "*averaged* shows one answer a clip, from the mean of the networks' probabilities. Averages of variants take the "
-    "first seed that these have in common, and on test clips fold by fold."
+    "first seed that these have in common, and on test clips fold by fold, unless *folds averaged* says that all folds "
+    "make one answer."
 )
 INTERVALS = (
     "In brackets: 95 % intervals by the percentile bootstrap over {units} ({num_resamples:,} resamples, the same ones "
-    "for every row). Where all clips score alike, resampling has no width; limits are then derived from Wilson's for a "
-    "share of 0."
+    "for every row). Where all {units} score alike, resampling has no width; limits are then derived from Wilson's for "
+    "a share of 0."
 )
 TESTS = (
     "Differences are paired: both variants are scored on the same clips. Their intervals are not corrected for the "

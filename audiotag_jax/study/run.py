@@ -41,7 +41,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
         if config.study.baseline not in (run.variant for run in runs):
             raise UserError(f"{workdir} has no finished run of the baseline {config.study.baseline} to report on.")
         write_json(workdir / "choices.json", {name: study.factors(name) for name in variants})
-        report.write(config, workdir, runs, study.classes, study.budget())
+        report.write(config, workdir, runs, study.classes, study.budget(len(runs)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,17 +142,20 @@ class Study:
             )
         return "\n".join(lines)
 
-    def budget(self) -> list[tuple[str, str]]:
-        """What every variant is given, for the report."""
+    def budget(self, num_runs: int) -> list[tuple[str, str]]:
+        """What every variant is given, for the report; and how many runs it lacks, if so many are finished."""
         study, train_fields = self.config.study, self.config.train
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
         epochs = train_fields.frozen_epochs + train_fields.num_epochs
         chosen = f"× {factors}, chosen for each fold on an inner split, {study.search_epochs} epochs, one seed"
+        wanted = len(self.variants) * len(study.seeds)
+        lacking = f"{wanted - num_runs} of {wanted} runs (a variant with a seed), which are left out"
         return [
             ("folds", str(len(self.folds))),
             ("seeds", _listed(study.seeds)),
             ("budget", f"{self.steps[False]} steps ({epochs} epochs) in batches of {train_fields.batch_size}"),
             ("learning rates", chosen if len(study.rate_factors) > 1 else f"× {factors}, not searched"),
+            *([("not finished", lacking)] if num_runs < wanted else []),
         ]
 
 

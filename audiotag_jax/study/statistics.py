@@ -214,20 +214,20 @@ def bootstrap_means(
     `groups` [n] int, every number from 0: clips with the same number, which are alike, are drawn together, as many
     groups as there are; a resample's mean is that over the clips it happens to hold (the cluster bootstrap).
 
-    Limits are the 2.5 and 97.5 percentiles of the resampled means. Where a column holds one value only, resampling
-    gives no width: there an unseen share of clips of up to Wilson's limit for 0 of n may have any other value, which
-    is Wilson's interval where that value is 0 or 1.
+    Limits are the 2.5 and 97.5 percentiles of the resampled means. Where all clips (or groups) have the same
+    mean, resampling gives no width: there an unseen share of up to Wilson's limit for 0 of n of them may have any
+    other value, which is Wilson's interval where that value is 0 or 1.
 
     p: (1 + resamples whose mean lies as far from the seen mean as that from 0) / (1 + resamples), the null
     distribution being the recentred one (Efron & Tibshirani, 1993, chapter 16); never below 2^(1 - m) for m clips
     (or groups) that are not 0, the least that swapping signs could give, since few make the bootstrap too sure.
     """
     values = np.round(values, 12)  # equal values stay equal, in whatever order seeds were summed
-    mean, constant = values.mean(0), np.ptp(values, axis=0) == 0
+    mean = values.mean(0)
     groups = np.arange(len(values)) if groups is None else groups
     sizes = np.bincount(groups)
     sums = np.stack([np.bincount(groups, column) for column in values.T], axis=1)
-    n = len(sizes)
+    n, constant = len(sizes), np.ptp(sums / sizes[:, None], axis=0) < 1e-9
     if n > 1:
         batch = max(1, COUNTS_AT_ONCE // n)
 
@@ -246,5 +246,5 @@ def bootstrap_means(
     unseen = Z**2 / (n + Z**2)
     low = np.where(constant, mean - unseen * (mean - lowest), low)
     high = np.where(constant, mean + unseen * (1 - mean), high)
-    fewest = np.exp2(1.0 - np.count_nonzero(sums, axis=0))
+    fewest = np.exp2(1.0 - np.count_nonzero(np.abs(sums) > 1e-9, axis=0))
     return Estimates(mean, low, high, np.minimum(np.maximum(p, fewest), 1.0))

@@ -168,6 +168,14 @@ def test_fsdkaggle2018_is_downloaded_only_where_nothing_is(tmp_path, monkeypatch
 # --- ESC
 
 
+def test_esc_folds_are_taken_as_published(tmp_path):
+    """Also where they part a recording of two classes, as four of ESC-50's are; a study still knows it for one."""
+    rows = "2-134049-A-6.wav,2,hen,134049\n3-134049-A-1.wav,3,rooster,134049\n1-7-A-1.wav,1,rooster,7\n"
+    write(tmp_path / "meta" / "esc50.csv", "filename,fold,category,src_file\n" + rows)
+    clips = open_source("esc50", tmp_path).clips
+    assert [(clip.fold, clip.recording) for clip in clips] == [(0, "7"), (1, "134049"), (2, "134049")]
+
+
 def test_esc10_real_table():
     root = shared("esc10")
     source = open_source("esc10", root)
@@ -255,9 +263,15 @@ def test_clips_of_a_recording_share_a_fold(tmp_path):
     assert all(clips[f"{n}.wav"].fold == clips[f"{n - n % 4}.wav"].fold for n in range(16))
     leaking = "path,label,recording,fold\na.wav,x,r,0\nb.wav,y,r,1\n"
     write(tmp_path / "leaking.csv", leaking)
-    fails("recording 'r' has clips in folds 0 and 1", "folder", tmp_path, table="leaking.csv")
+    fails("recording 'r' has clips in fold 0 and fold 1, so ", "folder", tmp_path, table="leaking.csv")
     write(tmp_path / "leaking.csv", "path,label,recording,split\na.wav,x,r,train\nb.wav,y,r,test\nc.wav,y,,train\n")
-    fails("recording 'r' has clips in folds", "folder", tmp_path, table="leaking.csv", num_folds=2)
+    fails(
+        "recording 'r' has clips in the test set and fold [01], so ",
+        "folder",
+        tmp_path,
+        table="leaking.csv",
+        num_folds=2,
+    )
 
 
 def test_table_elsewhere_names_files_beside_it_or_in_the_folder(tmp_path):

@@ -10,7 +10,7 @@ from audiotag_jax import train
 from audiotag_jax.errors import UserError
 from audiotag_jax.files import write_npz
 from audiotag_jax.study import report, run
-from audiotag_jax.study.plan import Training
+from audiotag_jax.study.plan import Training, final
 from audiotag_jax.study.results import read_results
 from configs import log_db
 
@@ -119,13 +119,21 @@ def test_the_report_is_written_from_the_runs(config, tmp_path, capsys):
 
 def test_a_report_on_what_is_finished(config, tmp_path, written, capsys):
     config = config.copy_and_resolve_references()
-    config.study.rate_factors, config.study.seeds, config.study.variants = (1.0,), (0,), VARIANTS
-    config.train.num_epochs = 1
-    run.run(config, tmp_path / "study")
-    config.study.seeds, config.study.variants, config.study.train = (0, 1), (*VARIANTS, "log_linear"), False
+    config.study.rate_factors, config.study.train = (1.0,), False
+    config.study.seeds, config.study.variants = (0, 1), (*VARIANTS, "log_linear")
+    for variant in VARIANTS:
+        for training in final(config, tmp_path / "study", variant, 0, dict.fromkeys(range(3), 1.0)):
+            for path in [path for fold in training.folds for path in training.files(fold, has_test=False)]:
+                path.parent.mkdir(parents=True)
+                path.touch()
     run.run(config, tmp_path / "study")
     assert "nothing is trained now" in capsys.readouterr().out
     assert [(each.variant, each.seed) for each in written[-1][2]] == [("log_db", 0), ("mel_db", 0)]
+    assert dict(written[-1][4])["not finished"].startswith("4 of 6 runs")
+    config.study.seeds, config.study.variants = (0,), VARIANTS
+    run.run(config, tmp_path / "study")
+    assert "nothing is trained now" not in capsys.readouterr().out
+    assert "not finished" not in dict(written[-1][4])
     config.study.rate_factors = (1.0, 3.0)  # whose search has not begun
     with pytest.raises(UserError, match="no finished run of the baseline log_db"):
         run.run(config, tmp_path / "study")

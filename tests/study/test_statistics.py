@@ -158,6 +158,16 @@ def test_groups_of_different_sizes_have_the_cluster_robust_width():
     assert alone.high - alone.low < 0.75 * (found.high - found.low)
 
 
+def test_groups_of_equal_means_get_wilson_s_limits_for_as_many_groups():
+    """Resampling has no width, however much the clips of each differ; nor where there is one group only."""
+    thirds = np.array([1 / 3, 1 / 3, -2 / 3] * 8)[:, None]
+    for groups, n in ((np.repeat(np.arange(8), 3), 8), (np.zeros(24, int), 1)):
+        found = bootstrap_means(thirds, -1.0, groups, num_resamples=99)
+        high = scipy.stats.binomtest(0, n).proportion_ci(method="wilson").high
+        assert (found.value[0], found.p[0]) == (pytest.approx(0, abs=1e-9), 1)
+        assert (found.low[0], found.high[0]) == (pytest.approx(-high), pytest.approx(high))
+
+
 def test_alike_clips_are_rejected_at_the_nominal_rate_only_when_grouped():
     rng, groups = np.random.default_rng(0), np.repeat(np.arange(40), 4)
     trials = rng.choice([-1.0, 0.0, 1.0], (40, 300), p=[0.2, 0.6, 0.2])[groups]
