@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -188,12 +187,6 @@ def group_clips(clips: Sequence[Clip], keys: Mapping[str, Hashable]) -> list[Gro
             ids, splits = sorted(clip.id for clip in group), {clip.split for clip in group}
             groups.append(Group(tuple(ids), tuple(sorted(labels)), len(folds) > 1, len(splits) > 1))
     return sorted(groups, key=lambda group: group.ids)
-
-
-def esc_recording(clip_id: str) -> str:
-    """The Freesound recording an ESC clip was cut from, by its name FOLD-RECORDING-TAKE-TARGET; "" without one."""
-    name = re.fullmatch(r"\d-(\d+)-[A-Z]-\d+\.\w+", clip_id)
-    return name[1] if name else ""
 
 
 def audio_files(root: Path) -> list[Path]:

@@ -14,7 +14,6 @@ from audiotag_jax.audit import (
     Group,
     Recording,
     audio_files,
-    esc_recording,
     findings,
     group_clips,
     measure,
@@ -73,7 +72,7 @@ def examine(config: ConfigDict) -> dict:
         "num_lost": _by_split([clip for clip in clips if recordings[clip.id].loss]),
         "problems": _by_kind(found),
         "duplicates": [_group(group) for group in duplicates],
-        "takes": _takes(config.dataset.source, clips),
+        "takes": _takes(clips),
         "extra_files": [_inside(path, root) for path in extra],
         **describe_labels(clips, recordings),
         "formats": describe_formats([recording for recording in recordings.values() if not recording.loss]),
@@ -156,11 +155,11 @@ def describe_formats(recordings: Sequence[Recording]) -> dict:
     }
 
 
-def _takes(source: str, clips: Sequence[Clip]) -> list[dict] | None:
-    """Groups of ESC clips cut from one recording, which its folds promise to keep together; None for other sources."""
-    if not source.startswith("esc"):
+def _takes(clips: Sequence[Clip]) -> list[dict] | None:
+    """Groups of clips cut from one recording; None where no table tells."""
+    if not any(clip.recording for clip in clips):
         return None
-    return [_group(group) for group in group_clips(clips, {clip.id: esc_recording(clip.id) for clip in clips})]
+    return [_group(group) for group in group_clips(clips, {clip.id: clip.recording for clip in clips})]
 
 
 def _by_kind(found: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:

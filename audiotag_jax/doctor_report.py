@@ -91,9 +91,9 @@ def _leaks(report: Mapping) -> Iterator[str]:
         yield f"Identical sounds, {_many(len(groups), 'group')}, none of them across folds or training and test."
     apart = [group for group in takes if group["crosses_folds"]]
     if apart:
-        yield f"LEAK: takes of one recording in different folds, {_many(len(apart), 'group')}, by the clips' names."
+        yield f"LEAK: takes of one recording in different folds, {_many(len(apart), 'group')}, by the table."
     elif takes:
-        yield f"Folds keep takes of one recording together: true of all {len(takes)} groups, by the clips' names."
+        yield f"Folds keep takes of one recording together: true of all {len(takes)} groups, by the table."
 
 
 def _folds(report: Mapping) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from audiotag_jax import audio, audit
-from audiotag_jax.audit import Group, count_in_runs, esc_recording, findings, group_clips, measure, near_names
+from audiotag_jax.audit import Group, count_in_runs, findings, group_clips, measure, near_names
 from audiotag_jax.datasets.records import Clip
 
 RATE_HZ = 22050
@@ -186,11 +186,6 @@ def test_groups():
     assert [group.conflicts for group in group_clips(clips, keys)] == [False, True, False]
     (group,) = group_clips(clips, {"a": 1, "e": 1})
     assert (group.crosses_folds, group.crosses_splits, group.conflicts) == (False, True, False)
-
-
-def test_esc_names():
-    assert esc_recording("1-100032-A-0.ogg") == esc_recording("5-100032-C-41.wav") == "100032"
-    assert esc_recording("1-100032-A.wav") == esc_recording("dog/1.wav") == ""
 
 
 def test_near_names():

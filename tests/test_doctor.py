@@ -186,8 +186,8 @@ def test_takes_in_different_folds(tmp_path):
     names = ["1-17-A-0.wav", "2-17-B-0.wav", "1-18-A-1.wav", "1-18-B-1.wav", "2-19-A-1.wav"]
     for n, name in enumerate(names):
         write(tmp_path / "audio" / name, noise(n))
-    rows = [(name, name[0], "dog" if name.endswith("0.wav") else "rain", "True") for name in names]
-    write_table(tmp_path / "meta" / "esc10.csv", "filename,fold,category,esc10", rows)
+    rows = [(name, name[0], "dog" if name.endswith("0.wav") else "rain", "True", name[2:4]) for name in names]
+    write_table(tmp_path / "meta" / "esc10.csv", "filename,fold,category,esc10,src_file", rows)
     report, text = run(tmp_path, tmp_path / "work", "esc10")
     assert [(group["ids"], group["crosses_folds"]) for group in report["takes"]] == [
         (["1-17-A-0.wav", "2-17-B-0.wav"], True),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from audiotag_jax.datasets.folds import stratified_folds
-from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource, check_recordings, train_classes, validate
+from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource, train_classes, validate
 from audiotag_jax.datasets.tables import parse_flag, parse_int, read_table
 from audiotag_jax.errors import UserError
 
@@ -36,7 +36,7 @@ def open_folder(
         verified, recordings = [clip.verified for clip in train], [clip.recording for clip in train]
         folds = stratified_folds([clip.id for clip in train], labels, verified, num_folds, seed, recordings)
     clips = [replace(clip, fold=folds[clip.id]) if clip.split == "train" else clip for clip in clips]
-    return check_recordings(validate(ClipSource(name, train_classes(clips), tuple(clips))))
+    return validate(ClipSource(name, train_classes(clips), tuple(clips)))
 
 
 def _clips_of_folder(root: Path) -> list[Clip]:

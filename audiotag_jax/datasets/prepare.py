@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from audiotag_jax import audio, spectral
 from audiotag_jax.datasets import builders
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms, ClipSettings
-from audiotag_jax.datasets.records import ClipSource
+from audiotag_jax.datasets.records import ClipSource, check_recordings
 from audiotag_jax.datasets.sources import open_source
 from audiotag_jax.errors import UserError
 from audiotag_jax.files import locked
@@ -69,7 +69,7 @@ def recordings_of_clips(config: ConfigDict) -> dict[str, str]:
 
 def _source(config: ConfigDict) -> ClipSource:
     dataset = config.dataset
-    return open_source(
+    source = open_source(
         dataset.source,
         dataset.path,
         table=dataset.table,
@@ -77,6 +77,7 @@ def _source(config: ConfigDict) -> ClipSource:
         seed=dataset.fold_seed,
         download=dataset.download,
     )
+    return check_recordings(source) if dataset.source == "folder" else source
 
 
 def trains_on_clips(config: ConfigDict) -> bool:

@@ -9,9 +9,11 @@ import pytest
 
 from audiotag_jax.datasets import sources
 from audiotag_jax.datasets.fsdkaggle2018 import submission_order
-from audiotag_jax.datasets.records import Clip, ClipSource, validate
+from audiotag_jax.datasets.prepare import prepare
+from audiotag_jax.datasets.records import Clip, ClipSource, check_recordings, validate
 from audiotag_jax.datasets.sources import open_source
 from audiotag_jax.errors import UserError
+from configs import log_db
 
 SHARED = Path(os.environ.get("AUDIOTAG_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -261,17 +263,24 @@ def test_clips_of_a_recording_share_a_fold(tmp_path):
     clips = {clip.id: clip for clip in open_source("folder", tmp_path, table="clips.csv", num_folds=2).clips}
     assert clips["0.wav"].recording == "field 0" and clips["23.wav"].recording == ""
     assert all(clips[f"{n}.wav"].fold == clips[f"{n - n % 4}.wav"].fold for n in range(16))
-    leaking = "path,label,recording,fold\na.wav,x,r,0\nb.wav,y,r,1\n"
-    write(tmp_path / "leaking.csv", leaking)
-    fails("recording 'r' has clips in fold 0 and fold 1, so ", "folder", tmp_path, table="leaking.csv")
-    write(tmp_path / "leaking.csv", "path,label,recording,split\na.wav,x,r,train\nb.wav,y,r,test\nc.wav,y,,train\n")
-    fails(
-        "recording 'r' has clips in the test set and fold [01], so ",
-        "folder",
-        tmp_path,
-        table="leaking.csv",
-        num_folds=2,
-    )
+    check_recordings(ClipSource("folder", ("a", "b"), tuple(clips.values())))
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("path,label,recording,fold\na.wav,x,r,0\nb.wav,y,r,1\n", "fold 0 and fold 1"),
+        ("path,label,recording,split\na.wav,x,r,train\nb.wav,y,r,test\nc.wav,y,,train\n", "the test set and fold [01]"),
+    ],
+)
+def test_a_recording_in_several_folds_is_refused_before_anything_is_prepared(tmp_path, text, places):
+    write(tmp_path / "clips.csv", text)
+    config = log_db.get_config("folder")
+    config.dataset.path, config.dataset.table, config.dataset.num_folds = str(tmp_path), "clips.csv", 2
+    config.dataset.prepared_dir = str(tmp_path / "prepared")
+    with pytest.raises(UserError, match=f"recording 'r' has clips in {places}, so "):
+        prepare(config)
+    assert not (tmp_path / "prepared").exists()
 
 
 def test_table_elsewhere_names_files_beside_it_or_in_the_folder(tmp_path):
