@@ -116,7 +116,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if rest[1:] and _MODE.value != "predict":  # there they are files: --audio *.wav
             raise UserError(f"Unknown argument {rest[1]!r}; options begin with --.")
-        if _CONFIG.value is None and not (_MODE.value in OF_A_RUN and _WORKDIR.value):
+        if _CONFIG.value is None and not (_MODE.value in (*OF_A_RUN, "inspect") and _WORKDIR.value):
             raise UserError("--config is missing.")
         if _CONFIG.value is None:
             return rest

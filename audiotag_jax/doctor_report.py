@@ -83,7 +83,8 @@ def _leaks(report: Mapping) -> Iterator[str]:
     if folds:
         yield (
             f"LEAK: identical training sounds in different folds, {_many(len(folds), 'group')}: networks are tested on "
-            "what they were trained on. Keep one of each group, or give the group one fold in the table."
+            "what they were trained on. Keep one of each group, or give the group one fold, or one name in "
+            "the column recording, in the table."
         )
     if conflicts:
         yield f"CONTRADICTION: identical sounds with different labels, {_many(len(conflicts), 'group')}."

@@ -21,8 +21,10 @@ from audiotag_jax.progress import say
 from audiotag_jax.workdir import read_record, recorded_fields
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigDict | None, workdir: Path) -> None:
     """Mode `inspect`: prints configuration, steps, metrics and parameters of a work directory, or of one fold of it.
+
+    With a configuration, also where the run's own differs from it.
 
     Raises UserError if there is no checkpoint, or the latest of a fold is damaged.
     """
@@ -34,10 +36,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def report(config: ConfigDict, workdir: Path) -> Iterator[list[str]]:
+def report(config: ConfigDict | None, workdir: Path) -> Iterator[list[str]]:
     """What `run` prints, in parts of several lines; raises UserError as it does."""
     folders = find_checkpoints(workdir)
-    yield describe_config(workdir, recorded_fields(config))
+    yield describe_config(workdir, recorded_fields(config) if config else None)
     metrics = read_metrics(workdir / "metrics.jsonl")
     for fold, folder in folders.items():
         yield ["", *describe_steps(folder, fold, [record for record in metrics if record.get("fold") == fold])]
@@ -100,8 +102,8 @@ def _title(folder: Path, fold: int | None) -> str:
 # Configuration, steps and metrics.
 
 
-def describe_config(workdir: Path, given: dict) -> list[str]:
-    """Name, preset, classes and dataset of config.json, and the fields that differ from the configuration `given`."""
+def describe_config(workdir: Path, given: dict | None) -> list[str]:
+    """Name, preset, classes and dataset of config.json, and the fields that differ from any configuration `given`."""
     if not (workdir / "config.json").exists():
         return [f"{workdir} has no config.json: checkpoints alone. The work directory around a fold shows more."]
     try:
@@ -112,7 +114,7 @@ def describe_config(workdir: Path, given: dict) -> list[str]:
     name = f"{saved.get('name')}:{saved.get('preset')}"
     return [
         f"{workdir}: {name}, {len(record['classes'])} classes, dataset {record['dataset']}",
-        *format_differences(saved, given),
+        *(format_differences(saved, given) if given else []),
     ]
 
 

@@ -114,7 +114,9 @@ def _write_together(paths: Sequence[Path], write: Callable[..., None]) -> None:
 def _recording_row(tagged: Tagged, naming: Naming) -> bytes:
     duration_s = "" if tagged.duration_s is None else f"{tagged.duration_s:.3f}"
     counts = (len(tagged.windows), tagged.num_silent)
-    return _row(tagged.path, duration_s, *counts, tagged.note, *_tag_cells(tagged.probabilities, naming))
+    silent = "silent" if tagged.windows and tagged.probabilities is None else ""
+    note = "; ".join(filter(None, (silent, tagged.note)))
+    return _row(tagged.path, duration_s, *counts, note, *_tag_cells(tagged.probabilities, naming))
 
 
 def _window_row(tagged: Tagged, window: Window, naming: Naming) -> bytes:

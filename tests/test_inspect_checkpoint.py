@@ -292,6 +292,7 @@ def test_same_configuration(finished):
         f"{finished}: log_db:demo, 3 classes, dataset f1a9e2",
         "its configuration is that of --config",
     ]
+    assert describe_config(finished, None) == describe_config(finished, given)[:1]
 
 
 def test_differences_name_every_field():

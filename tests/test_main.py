@@ -223,14 +223,15 @@ def test_a_clip_too_short_for_the_waveform_network(tmp_path):
     assert re.search(r"config\.dataset\.duration_s is too short: .*64 samples or more", run(*arguments))
 
 
-def test_inspect_leaves_the_accelerator_alone(monkeypatch):
+@pytest.mark.parametrize("argument", [DEMO, "--workdir=runs/moved"])  # of moved checkpoints no --config is asked
+def test_inspect_leaves_the_accelerator_alone(argument):
     """It may belong to a training beside it: nothing may look for devices before inspect has chosen the CPU."""
     script = (
         "import sys, main\n"
         "from audiotag_jax import inspect_checkpoint\n"
         "from jax._src import xla_bridge\n"
         "inspect_checkpoint.run = lambda *_: print('initialized', xla_bridge.backends_are_initialized())\n"
-        f"sys.argv = ['main.py', '{DEMO}', '--mode=inspect']\n"
+        f"sys.argv = ['main.py', '{argument}', '--mode=inspect']\n"
         "main.main(main.parse_flags(sys.argv))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -85,6 +85,7 @@ def test_what_cannot_be_heard_is_reported_not_guessed(written, folder):
         assert (rows[name]["duration_s"], rows[name]["windows"]) == ("", "0")
     for name, count in {"silent.wav": "1", "constant.wav": "2"}.items():
         assert rows[name]["windows"] == rows[name]["silent_windows"] == count
+        assert rows[name]["note"].startswith("silent")
     for name in ("empty.wav", "text.wav", "nan.wav", "silent.wav", "constant.wav"):
         assert rows[name]["tag"] == rows[name]["tag_1"] == rows[name]["probability_1"] == ""
         answer = by_name(whole["recordings"], folder)[name]

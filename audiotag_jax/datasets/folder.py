@@ -1,6 +1,8 @@
 """A user's own recordings: a folder per label, or a CSV table."""
 
+import difflib
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +13,7 @@ from audiotag_jax.errors import UserError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
 PATH_COLUMNS = ("path", "filename", "fname", "file")
+COLUMNS = (*PATH_COLUMNS, "label", "fold", "split", "verified", "manually_verified", "recording")
 
 
 def open_folder(
@@ -78,6 +81,7 @@ def _clips_of_table(root: Path, table: str) -> tuple[list[Clip], dict[str, int]]
             f"{table_path} names no files: it lacks a column {', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]} "
             f"(found: {', '.join(rows[0])})."
         )
+    _check_columns(table_path, rows[0])
     clips = [_clip_of_row(row, row[path_column], table_path, root) for row in rows]
     if "fold" not in rows[0]:
         return clips, {}
@@ -87,7 +91,20 @@ def _clips_of_table(root: Path, table: str) -> tuple[list[Clip], dict[str, int]]
         if clip.split == "train"
     }
     numbers = sorted(set(folds.values()))
+    if numbers and numbers[0] < 0:
+        raise UserError(f"{table_path}: fold {numbers[0]} in a training row; folds are numbered from 0 or 1.")
     return clips, {clip_id: numbers.index(fold) for clip_id, fold in folds.items()}
+
+
+def _check_columns(table: Path, columns: Iterable[str]) -> None:
+    """Other columns are the user's own, but one whose name nearly is a known one was meant to be that."""
+    for column in columns:
+        if column not in COLUMNS:
+            near = difflib.get_close_matches(column.lower(), COLUMNS, 1, cutoff=0.88)
+            if near and near[0] not in columns:
+                raise UserError(
+                    f"{table}: the column '{column}' is not known; call it '{near[0]}', or name it otherwise."
+                )
 
 
 def _clip_of_row(row: dict[str, str], file: str, table: Path, root: Path) -> Clip:

@@ -44,7 +44,10 @@ def variant_names(config: ConfigDict) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(config.study.variants)) or tuple(choices)
     for name in (config.study.baseline, *names):
         if name not in choices:
-            raise UserError(f"config.study: unknown variant {name!r}; choose from {', '.join(choices)}.")
+            raise UserError(
+                f"config.study: unknown variant {name!r}; choose from {', '.join(choices)}.\n"
+                "Several are given as \"('log_db', 'mel_db')\"."
+            )
     return (config.study.baseline, *(name for name in names if name != config.study.baseline))
 
 

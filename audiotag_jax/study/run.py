@@ -165,6 +165,11 @@ def open_study(config: ConfigDict, workdir: Path, variants: tuple[str, ...]) -> 
         variant_config(config, variant)  # bad values are found before any training
     experiment = open_experiment(variant_config(config, config.study.baseline))
     folds, steps = experiment.all_folds, {False: experiment.num_steps, True: 0}
+    if len(config.study.rate_factors) > 1 and len(folds) < 3:
+        raise UserError(
+            f"The search of learning rates needs three folds, but there are {len(folds)}; take more "
+            "(config.dataset.num_folds), or leave it with --config.study.rate_factors='(1.0,)'."
+        )
     if len(config.study.rate_factors) > 1:
         trial = search(config, workdir, config.study.baseline, folds)[config.study.rate_factors[0]]
         steps[True] = open_experiment(trial.config).num_steps

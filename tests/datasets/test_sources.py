@@ -241,7 +241,7 @@ def test_folder_per_label(tmp_path):
 def test_table_with_everything(tmp_path):
     text = (
         "\ufefffile, label ,fold,split,manually_verified,comment\r\n"
-        'b.wav,"Dog, small",7,train,1,\r\n./a.wav,Cat,-2,train,FALSE,x\r\n'
+        'b.wav,"Dog, small",7,train,1,\r\n./a.wav,Cat,2,train,FALSE,x\r\n'
         'sub\\c.wav,Cat,7.0,train,true,"two\r\nlines"\r\n'
         "t.wav,,,test,1,\r\nu.wav,Cat,7,test,0,\r\n"
     )
@@ -327,6 +327,9 @@ def test_tables_and_folders_agree_on_folds(tmp_path):
         ("path,label,fold\na.wav,x,1\nb.wav,y,\n", "'b.wav' has fold ''"),
         ("path,label,fold\na.wav,x,1\nb.wav,y,1.5\n", "'b.wav' has fold '1.5'"),
         ("path,label,fold\na.wav,x,1\nb.wav,y,nan\n", "'b.wav' has fold 'nan'"),
+        ("path,label,fold\na.wav,x,1\nb.wav,y,-1\n", "fold -1 in a training row"),
+        ("path,label,recordings\na.wav,x,r\nb.wav,y,r\n", "the column 'recordings' is not known; call it 'recording'"),
+        ("path,label,Fold\na.wav,x,1\nb.wav,y,2\n", "the column 'Fold' is not known; call it 'fold'"),
         ("path,label,verified\na.wav,x,1\nb.wav,y,perhaps\n", "'b.wav' has verified 'perhaps'"),
     ],
 )

@@ -142,7 +142,7 @@ def test_a_report_on_what_is_finished(config, tmp_path, written, capsys):
 def test_a_search_needs_three_folds(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.dataset.num_folds = 2
-    with pytest.raises(UserError, match="inner_split needs three folds, but there are 2"):
+    with pytest.raises(UserError, match="search of learning rates needs three folds, but there are 2"):
         run.run(config, tmp_path / "study")
 
 
