@@ -74,7 +74,8 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
         if not position and is_first():
             seen = (experiment.digests.get(clip, clip) for clip in experiment.examples.ids[clips].tolist())
             record_seen(fold_dir(workdir, fold), config, fold, seen)
-        say(f"fold {fold}: {num_steps} steps on {len(clips)} clips, {len(held_out)} held out; the first step compiles")
+        counts = f"{num_steps} steps on {len(clips)} clips, {len(held_out)} held out, devices: {jax.device_count()}"
+        say(f"fold {fold}: {counts}; the first step compiles")
         order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, config.seed, fold)
         batches = Batches(experiment.examples, order, config.train.batch_size, experiment.resident)
         reader = read_ahead(batches, first_step, config.dataset.num_workers)

@@ -27,8 +27,9 @@ INTERVALS = (
     "a share of 0."
 )
 TESTS = (
-    "Differences are paired: both variants are scored on the same clips, each with the mean of all its seeds. Their intervals are not corrected for the "
-    "number of variants: one that leaves out 0 tells nothing apart by itself. The bootstrap test recentres the "
+    "Differences are paired: both variants are scored on the same clips, each with the mean of all its seeds. Their "
+    "intervals are not corrected for the number of variants: one that leaves out 0 tells nothing apart by itself. The "
+    "bootstrap test recentres the "
     "resampled differences at 0 and counts, on both sides, those as large as the one seen; its p is never below the "
     "least that an exact test of the clips that differ could give. McNemar's exact test looks only at clips that one "
     "of the two gets right and the other wrong, with the first seed that both have (on test clips with the average of "
