@@ -1,4 +1,4 @@
-"""From finished runs to `scores.json`, `report.md` and `report.html`; scores come from saved logits alone."""
+"""From finished runs to `scores.json`, `report.md`, its plots and `report.html`; scores come from logits alone."""
 
 import json
 import os
@@ -22,9 +22,11 @@ from audiotag_jax.study.html import write_html
 from audiotag_jax.study.markdown import report
 from audiotag_jax.study.media import Media
 from audiotag_jax.study.plan import variant_config
+from audiotag_jax.study.plots import forest_plot
 from audiotag_jax.study.results import Results, Run, read_results
 from audiotag_jax.study.statistics import study_scores
-from audiotag_jax.study.words import verdict
+from audiotag_jax.study.svg import standalone
+from audiotag_jax.study.words import LOWER_IS_BETTER, SCORE_NAMES, blocks, verdict
 
 
 def write(config: ConfigDict, workdir: Path, runs: Sequence[Run], classes: Sequence[str], budget) -> None:
@@ -34,8 +36,8 @@ def write(config: ConfigDict, workdir: Path, runs: Sequence[Run], classes: Seque
     scores = study_scores(results, config.study.baseline, usage, recordings_of_clips(config))
     write_json(workdir / "scores.json", scores)
     about = [*describe_data(config, results), *budget, *describe_machine()]
-    text = report(scores, about)
-    write_atomic(workdir / "report.md", lambda file: file.write(text.encode()))
+    text = report(scores, about, write_plots(workdir, scores))
+    write_text(workdir / "report.md", text)
     names = [variant.variant for variant in results.variants]
     media = open_media(config, names)
     curves = {name: mean_curve([run for run in runs if run.variant == name]) for name in names}
@@ -49,7 +51,29 @@ def write(config: ConfigDict, workdir: Path, runs: Sequence[Run], classes: Seque
         media,
     )
     say(text)
-    say(f"written to {workdir}: report.html, report.md, scores.json")
+    say(f"written to {workdir}: report.html, report.md, report_*.svg, scores.json")
+
+
+def write_plots(workdir: Path, scores: Mapping) -> dict[str, str]:
+    """Forest plots of the differences as `report_*.svg`, which `report.md` shows: their names by title."""
+    written = {}
+    for part, clips in blocks(scores):
+        family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
+        if clips != "all" or part not in ("held out", "test") or not family:
+            continue
+        for score, title in SCORE_NAMES.items():
+            chosen = [each for each in family if each["score"] == score]
+            lower = score in LOWER_IS_BETTER
+            drawing = forest_plot(chosen, score=title, baseline=scores["baseline"], lower_is_better=lower)
+            name = f"report_{part.replace(' ', '_')}_{score}.svg"
+            write_text(workdir / name, standalone(drawing))
+            written[f"{title}, {part} clips: differences to {scores['baseline']}"] = name
+    return written
+
+
+def write_text(path: Path, text: str) -> None:
+    """Puts the text in place at once, in UTF-8."""
+    write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def describe_data(config: ConfigDict, results: Results) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """A whole study of tiny sounds, interrupted and continued, with every training run once."""
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -111,6 +112,12 @@ def test_the_report_is_written_from_the_runs(config, tmp_path, capsys):
     said, text = capsys.readouterr().out, (tmp_path / "study/report.md").read_text()
     assert text.strip() in said and "36 clips of 0.3 s, 3 classes" in text and "× 1, not searched" in text
     page = (tmp_path / "study/report.html").read_text()
+    plots = sorted(path.name for path in (tmp_path / "study").glob("report_*.svg"))
+    assert plots == [f"report_held_out_{score}.svg" for score in ("accuracy", "map_at_3", "top3_error")]
+    assert all(f"]({name})" in text for name in plots)
+    drawing = ElementTree.parse(tmp_path / "study/report_held_out_accuracy.svg")
+    words = " ".join(drawing.getroot().itertext())
+    assert "mel_db" in words and "waveform" in words
     assert page.count("data:audio/") >= 4 and page.count("data:image/png") >= 8
     before = [(tmp_path / "study" / name).read_bytes() for name in ("scores.json", "report.md", "report.html")]
     run.run(config, tmp_path / "study")
