@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -176,10 +176,15 @@ class AudiotagClips(_Builder):
 
 
 class AudiotagSpectrograms(_Builder):
-    """One spectrogram variant of every clip of a clips dataset, as float16 images `[T, F, C]` in [0, 1]."""
+    """One spectrogram variant of every clip of a clips dataset, as float16 images `[T, F, C]` in [0, 1].
 
-    def __init__(self, *, clips_dir: Path, settings: SpectralSettings, **kwargs):
+    `stored` are datasets of single channels, made of the same clips with the same settings otherwise: what they hold is
+    copied, and the other channels are computed. A channel is the same to the last bit in whatever company.
+    """
+
+    def __init__(self, *, clips_dir: Path, settings: SpectralSettings, stored: Mapping[str, Path], **kwargs):
         self._clips, self._settings = tfds.builder_from_directory(clips_dir), settings
+        self._stored = {channel: tfds.builder_from_directory(directory) for channel, directory in stored.items()}
         metadata = dict(self._clips.info.metadata) | {"spectral": dataclasses.asdict(settings)}
         super().__init__(metadata=metadata, **kwargs)
 
@@ -197,18 +202,27 @@ class AudiotagSpectrograms(_Builder):
 
     def _examples(self, split: str, indices: range) -> Iterator[tuple[str, dict]]:
         source = self._clips.as_data_source(split)
+        stored = {channel: builder.as_data_source(split) for channel, builder in self._stored.items()}
         chunks = (indices[i : i + SPECTROGRAM_BATCH] for i in range(0, len(indices), SPECTROGRAM_BATCH))
-        computed = ordered_map(partial(self._compute, source), chunks, SPECTROGRAM_THREADS)
+        computed = ordered_map(partial(self._compute, source, stored), chunks, SPECTROGRAM_THREADS)
         clips = (clip for chunk in computed for clip in chunk)
         yield from progress(clips, len(indices), f"computing {split} spectrograms", "clips")
 
-    def _compute(self, source, indices: range) -> list[tuple[str, dict]]:
-        records = source.__getitems__(list(indices))
-        waveforms = np.zeros((SPECTROGRAM_BATCH, *records[0]["waveform"].shape), np.float32)
-        waveforms[: len(records)] = [record["waveform"] for record in records]
-        images = np.asarray(spectrograms(waveforms, self._settings)).astype(np.float16)
+    def _compute(self, source, stored: Mapping, indices: range) -> list[tuple[str, dict]]:
+        records, channels = source.__getitems__(list(indices)), self._settings.channels
+        images = np.empty((len(records), *self.info.features["image"].shape), np.float16)
+        for channel, single in stored.items():
+            copies = single.__getitems__(list(indices))
+            if [copy["id"] for copy in copies] != [record["id"] for record in records]:
+                raise UserError(f"{self._stored[channel].data_dir} holds other clips than its name says: remove it.")
+            images[..., channels.index(channel)] = [copy["image"][..., 0] for copy in copies]
+        if missing := tuple(channel for channel in channels if channel not in stored):
+            waveforms = np.zeros((SPECTROGRAM_BATCH, *records[0]["waveform"].shape), np.float32)
+            waveforms[: len(records)] = [record["waveform"] for record in records]
+            computed = spectrograms(waveforms, dataclasses.replace(self._settings, channels=missing))
+            images[..., [channels.index(channel) for channel in missing]] = computed[: len(records)]
         examples = []
-        for record, image in zip(records, images, strict=False):
+        for record, image in zip(records, images, strict=True):
             kept = {name: record[name] for name in ("label", "fold", "verified")}
             clip_id = record["id"].decode()
             examples.append((clip_id, {"id": clip_id, "image": image, **kept}))

@@ -110,8 +110,20 @@ def prepare_clips(source: ClipSource, settings: ClipSettings, prepared_dir: Path
 
 def prepare_spectrograms(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> Path:
     """The folder of the spectrogram dataset of a clips dataset, computed now if it is not there yet."""
-    make = functools.partial(AudiotagSpectrograms, clips_dir=clips_dir, settings=settings)
+    stored = _single_channels(clips_dir, settings, prepared_dir)
+    make = functools.partial(AudiotagSpectrograms, clips_dir=clips_dir, settings=settings, stored=stored)
     return _prepared(make, AudiotagSpectrograms.name, prepared_dir, spectrograms_fingerprint(clips_dir, settings))
+
+
+def _single_channels(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> dict[str, Path]:
+    """Of several channels, the datasets of each alone that are there already."""
+    stored = {}
+    for channel in settings.channels if len(settings.channels) > 1 else ():
+        fingerprint = spectrograms_fingerprint(clips_dir, dataclasses.replace(settings, channels=(channel,)))
+        directory = _version_dir(prepared_dir, AudiotagSpectrograms.name, fingerprint)
+        if _is_whole(directory):
+            stored[channel] = directory
+    return stored
 
 
 def clips_fingerprint(source: ClipSource, settings: ClipSettings) -> str:
@@ -151,23 +163,31 @@ def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int
 
 def _prepared(make: Callable, name: str, prepared_dir: Path, fingerprint: str) -> Path:
     """The dataset's folder; written under a lock into a folder of its own, and renamed when whole."""
-    folder = prepared_dir / name / fingerprint
-    directory = folder / str(AudiotagClips.VERSION)
-    if (directory / "dataset_info.json").is_file():  # no lock: it may lie where nothing can be written
+    directory = _version_dir(prepared_dir, name, fingerprint)
+    folder = directory.parent
+    if _is_whole(directory):  # no lock: it may lie where nothing can be written
         return directory
     with locked(folder, "preparing", wait=True):
         for path in folder.iterdir():  # TFDS would take any folder of the right name for a whole dataset
-            if path.name.startswith("incomplete.") or (path.is_dir() and not (path / "dataset_info.json").is_file()):
+            if path.name.startswith("incomplete.") or (path.is_dir() and not _is_whole(path)):
                 shutil.rmtree(path)
         tfds.disable_progress_bar()
         builder = make(data_dir=prepared_dir, fingerprint=fingerprint)
-        if not (directory / "dataset_info.json").is_file():  # else another process made it meanwhile
+        if not _is_whole(directory):  # else another process made it meanwhile
             say(f"preparing {directory}")
             builder.download_and_prepare(download_dir=folder / "incomplete.downloads")
             shutil.rmtree(folder / "incomplete.downloads", ignore_errors=True)
             counts = (f"{info.num_examples} {split} clips" for split, info in builder.info.splits.items())
             say(f"prepared {', '.join(counts)}")
         return directory
+
+
+def _version_dir(prepared_dir: Path, name: str, fingerprint: str) -> Path:
+    return prepared_dir / name / fingerprint / str(AudiotagClips.VERSION)
+
+
+def _is_whole(directory: Path) -> bool:
+    return (directory / "dataset_info.json").is_file()
 
 
 def _settings(kind: type, **fields: Any):

@@ -113,6 +113,43 @@ def test_spectrograms_hold_every_clip_in_order(source, prepared):
             assert values.tolist() == [record[name] for record in records]
 
 
+MIX = dataclasses.replace(IMAGES, channels=("mel_db", "hires_q1", "log_db"))
+
+
+@pytest.mark.parametrize("stored", [("hires_q1",), ("mel_db", "log_db"), MIX.channels])
+def test_stored_channels_make_the_mix_that_computing_all_makes(source, prepared, tmp_path, stored, monkeypatch):
+    clips_dir = prepare_clips(source, CLIPS, prepared, 2)
+    alone = prepare_spectrograms(clips_dir, MIX, tmp_path / "alone")
+    for channel in stored:
+        prepare_spectrograms(clips_dir, dataclasses.replace(MIX, channels=(channel,)), prepared)
+    computed = []
+
+    def watched(waveforms, settings):
+        computed.append(settings.channels)
+        return spectrograms(waveforms, settings)
+
+    monkeypatch.setattr(builders, "spectrograms", watched)
+    directory = prepare_spectrograms(clips_dir, MIX, prepared)
+    rest = tuple(channel for channel in MIX.channels if channel not in stored)
+    assert computed == ([rest, rest] if rest else [])  # the two splits
+    for split in ("train", "test"):
+        examples, expected = (read_split(each, split).in_memory() for each in (directory, alone))
+        assert examples.ids.tolist() == expected.ids.tolist()
+        assert len(np.unique(expected.inputs)) > 10
+        np.testing.assert_array_equal(examples.inputs, expected.inputs)
+    assert read_metadata(directory) == read_metadata(alone)
+
+
+def test_stored_channels_of_other_clips_are_refused(source, prepared, tmp_path):
+    clips_dir = prepare_clips(source, CLIPS, prepared, 2)
+    clips = (dataclasses.replace(source.clips[0], id="other.wav"), *source.clips[1:])
+    other = prepare_clips(ClipSource("own", source.classes, clips), CLIPS, prepared, 2)
+    stored = {"mel_db": prepare_spectrograms(other, dataclasses.replace(MIX, channels=("mel_db",)), prepared)}
+    given = {"data_dir": tmp_path / "mixed", "fingerprint": "mixed", "settings": MIX, "stored": stored}
+    with pytest.raises(UserError, match="holds other clips than its name says"):
+        builders.AudiotagSpectrograms(clips_dir=clips_dir, **given).download_and_prepare()
+
+
 def test_no_test_split(tmp_path, prepared):
     source = make_source(tmp_path / "sounds", num_test=0)
     directory = prepare_spectrograms(prepare_clips(source, CLIPS, prepared, 1), IMAGES, prepared)
