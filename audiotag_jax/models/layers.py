@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from audiotag_jax.models.cpu_conv import conv3x3
+
 
 class BatchNorm(nn.Module):
     """Batch normalization over real rows, averaged over devices (Ioffe & Szegedy, 2015), numerically as PyTorch's.
@@ -103,6 +105,7 @@ def square_conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: s
     if size == 1:
         return PointConv(features, stride, dtype, name=name)
     padding = ((size // 2, size // 2),) * 2  # "SAME" would pad even inputs unevenly under stride 2
+    faster = size == 3 and stride <= 2 and jax.default_backend() == "cpu"
     return nn.Conv(
         features,
         (size, size),
@@ -111,8 +114,14 @@ def square_conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: s
         use_bias=False,
         dtype=dtype,
         kernel_init=conv_init,
+        conv_general_dilated=_conv3x3 if faster else None,
         name=name,
     )
+
+
+def _conv3x3(x, kernel, strides, *_, **__):
+    """As `flax.linen.Conv` calls `lax.conv_general_dilated`."""
+    return conv3x3(x, kernel, strides[0])
 
 
 class PointConv(nn.Module):
