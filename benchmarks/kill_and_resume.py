@@ -50,7 +50,7 @@ STUDY = (
     "--config.study.rate_factors=(1.0, 3.0)",
     "--config.study.search_epochs=1",
 )
-REPORTS = ("choices.json", "scores.json", "report.md", "report.html")
+REPORTS = ("choices.json", "scores.json", "report*")  # of a study
 
 
 def main() -> None:
@@ -135,8 +135,12 @@ def progress(folder: Path, sounds: Path) -> str:
 def compare(whole: Path, killed: Path) -> list[str]:
     """What differs between two finished runs."""
     if (whole / "run" / "report.html").exists():
-        same = {name: (whole / "run" / name).read_bytes() == (killed / "run" / name).read_bytes() for name in REPORTS}
-        return [f"{name} differs" for name in REPORTS if not same[name]]
+        found = [
+            {path.name: path.read_bytes() for pattern in REPORTS for path in sorted((folder / "run").glob(pattern))}
+            for folder in (whole, killed)
+        ]
+        names = sorted(found[0].keys() | found[1].keys())
+        return [f"{name} differs" for name in names if found[0].get(name) != found[1].get(name)]
     differences = []
     for name in ("summary.json", "submission.csv"):
         if (whole / "run" / name).read_bytes() != (killed / "run" / name).read_bytes():

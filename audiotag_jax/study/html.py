@@ -13,12 +13,11 @@ from audiotag_jax.study import mistakes, plots, svg
 from audiotag_jax.study.media import Media, sound_uri
 from audiotag_jax.study.pictures import clip_picture
 from audiotag_jax.study.results import Results
-from audiotag_jax.study.words import is_real, resampled
+from audiotag_jax.study.words import SCORE_NAMES, is_real, resampled
 
 NUM_MISTAKES = 20  # a variant
 NUM_COMPARED = 4  # clips, in every variant
 MAX_BYTES, MAX_COMPARED_BYTES = 7_500_000, 2_700_000  # of all drawings and sounds, and of the clips compared
-SCORES = {"top3_error": "top-3 error", "accuracy": "accuracy", "map_at_3": "MAP@3"}
 _PARTS = {
     "held out": "Held-out clips of the cross-validation",
     "test": "Test set",
@@ -72,7 +71,7 @@ def page(results, scores, about, words, curves, media) -> str:
         num_resamples=scores["num_resamples"],
         resampled=resampled(scores),
         tables=_tables(scores),
-        score_names=SCORES,
+        score_names=SCORE_NAMES,
         kinds=_KINDS,
         forests=_forests(scores),
         curves=plots.learning_curves(curves, baseline=baseline) if curves else None,
@@ -128,16 +127,10 @@ def _tables(scores):
 
 
 def _forests(scores):
-    sections = []
-    for title, rows in _grouped(scores["differences"]).items():
-        drawings = {}
-        for score, name in SCORES.items():
-            chosen = [row for row in rows if row["score"] == score and row["value"] is not None]
-            if chosen:
-                better = {"baseline": scores["baseline"], "lower_is_better": score == "top3_error"}
-                drawings[name] = plots.forest_plot(chosen, score=name, **better)
-        sections.append({"title": title, "drawings": drawings, "rows": rows})
-    return sections
+    return [
+        {"title": title, "drawings": plots.forest_plots(rows, baseline=scores["baseline"]), "rows": rows}
+        for title, rows in _grouped(scores["differences"]).items()
+    ]
 
 
 def _confusion(given, variant):

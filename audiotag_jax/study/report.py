@@ -22,11 +22,11 @@ from audiotag_jax.study.html import write_html
 from audiotag_jax.study.markdown import report
 from audiotag_jax.study.media import Media
 from audiotag_jax.study.plan import variant_config
-from audiotag_jax.study.plots import forest_plot
+from audiotag_jax.study.plots import forest_plots
 from audiotag_jax.study.results import Results, Run, read_results
 from audiotag_jax.study.statistics import study_scores
 from audiotag_jax.study.svg import standalone
-from audiotag_jax.study.words import LOWER_IS_BETTER, SCORE_NAMES, blocks, verdict
+from audiotag_jax.study.words import SCORE_NAMES, blocks, verdict
 
 
 def write(config: ConfigDict, workdir: Path, runs: Sequence[Run], classes: Sequence[str], budget) -> None:
@@ -58,16 +58,13 @@ def write_plots(workdir: Path, scores: Mapping) -> dict[str, str]:
     """Forest plots of the differences as `report_*.svg`, which `report.md` shows: their names by title."""
     written = {}
     for part, clips in blocks(scores):
-        family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
-        if clips != "all" or part not in ("held out", "test") or not family:
+        if clips != "all" or part not in ("held out", "test"):
             continue
-        for score, title in SCORE_NAMES.items():
-            chosen = [each for each in family if each["score"] == score]
-            lower = score in LOWER_IS_BETTER
-            drawing = forest_plot(chosen, score=title, baseline=scores["baseline"], lower_is_better=lower)
+        family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
+        for score, drawing in forest_plots(family, baseline=scores["baseline"]).items():
             name = f"report_{part.replace(' ', '_')}_{score}.svg"
             write_text(workdir / name, standalone(drawing))
-            written[f"{title}, {part} clips: differences to {scores['baseline']}"] = name
+            written[f"{SCORE_NAMES[score]}, {part} clips: differences to {scores['baseline']}"] = name
     return written
 
 

@@ -113,6 +113,10 @@ def test_real_scores_of_several_seeds_have_all_their_rows(test):
     assert {row["kind"] for row in table["rows"]} >= {"single", "seeds", "variants"}
     text = Page(page(given, table)).text
     assert all(" ".join(row["name"].split()) in " ".join(text.split()) for row in table["rows"])
+    for score, name in (("top3_error", "Top-3 error"), ("accuracy", "Accuracy"), ("map_at_3", "MAP@3")):
+        row = table["rows"][0]
+        values = ", ".join(f"{value:.3f}" for value in row["by_seed"][score])
+        assert f"{name} by seed" in text and f"{values} ({row['spread_over_seeds'][score]:.3f})" in text
 
 
 def test_the_page_is_well_formed_and_every_reference_within_it_resolves(parsed):

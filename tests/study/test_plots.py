@@ -36,6 +36,16 @@ def test_a_forest_plot_marks_differences_on_one_scale_and_fills_what_is_sure():
         plots.forest_plot([], score="accuracy", baseline="log_db", lower_is_better=False)
 
 
+def test_a_forest_for_every_score_that_has_values_each_with_its_own_better_side():
+    rows = [difference(NAMES[1], 0.1, 0.01), difference(NAMES[2], 0.1, None) | {"value": None}]
+    rows += [rows[0] | {"score": "top3_error"}, rows[1] | {"score": "map_at_3"}]
+    forests = plots.forest_plots(rows, baseline="log_db")
+    assert list(forests) == ["top3_error", "accuracy"]
+    sides = {score: [text.text for text in drawn(each).iter(f"{SVG}text")][:2] for score, each in forests.items()}
+    assert sides == {"top3_error": ["← better", "worse →"], "accuracy": ["← worse", "better →"]}
+    assert all(len(drawn(each).findall(f".//{SVG}circle")) == 1 for each in forests.values())
+
+
 def test_curves_pass_through_their_points_and_leave_out_what_is_not_finite():
     curves = {"a<": np.array([[0.0, 4.0], [50.0, np.nan], [100.0, 0.0]]), "b": np.array([[0.0, 2.0], [100.0, 1.0]])}
     root = drawn(plots.learning_curves(curves, baseline="b"))
