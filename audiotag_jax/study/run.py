@@ -88,17 +88,19 @@ class Study:
 
     def train(self) -> None:
         """Runs what is not finished."""
-        left, done_steps, start = self.steps_left(), 0, time.monotonic()
+        left, paces = self.steps_left(), []  # seconds a step, of each training: few have to compile, or to prepare
         for training in self.trainings():
             folds = training.unfinished(self.has_test)
             if not folds:
                 continue
-            rate = (time.monotonic() - start) / done_steps if done_steps else self.seconds_per_step
-            say(f"study: {training.title}, folds {_listed(folds)}; about {_duration(rate * (left - done_steps))} left")
-            config = training.config.copy_and_resolve_references()
+            pace = np.median(paces) if paces else self.seconds_per_step
+            say(f"study: {training.title}, folds {_listed(folds)}; about {_duration(pace * left)} left")
+            config, start = training.config.copy_and_resolve_references(), time.monotonic()
             config.train.folds = folds
             train.run(config, training.workdir)
-            done_steps += len(folds) * self.steps[config.train.inner_split]
+            steps = len(folds) * self.steps[config.train.inner_split]
+            paces.append((time.monotonic() - start) / steps)
+            left -= steps
 
     def steps_left(self) -> int:
         """Steps of all unfinished folds. Where a choice is not made yet, its folds count at factor 1."""

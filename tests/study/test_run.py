@@ -88,6 +88,18 @@ def test_interrupted_and_continued_a_study_trains_everything_once(config, tmp_pa
     assert (tmp_path / "study" / "choices.json").exists()
 
 
+def test_what_is_left_is_told_at_the_pace_of_most_trainings(config, tmp_path, monkeypatch, capsys):
+    """The first takes ten minutes more than the others, to compile."""
+    config = config.copy_and_resolve_references()
+    config.study.rate_factors = (1.0,)
+    clock = iter((0, 900, 1000, 1300, 2000, 2300, 3000, 3300))
+    monkeypatch.setattr(run.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(train, "run", lambda *_: None)
+    run.Study(config, tmp_path, VARIANTS, FOLDS, (), False, {False: 100, True: 0}, seconds_per_step=1.0).train()
+    told = [line.rpartition("about ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["20 min left", "45 min left", "20 min left", "5 min left"]
+
+
 def test_without_a_search_a_run_is_that_of_mode_train(config, tmp_path, written):
     config = config.copy_and_resolve_references()
     config.study.rate_factors, config.study.seeds, config.study.variants = (1.0,), (0,), ("log_db",)
