@@ -24,7 +24,7 @@ _CHART_CSS = """\
 .chart .mark{stroke:var(--accent);fill:var(--accent);stroke-width:2}
 .chart .hollow{fill:var(--bg)}
 .chart .all{fill:none;stroke:var(--line);stroke-width:1}
-.chart .one{fill:none;stroke:var(--accent);stroke-width:2}
+.chart .one{fill:none;stroke:var(--accent);stroke-width:2;stroke-linecap:round}
 .chart .wave{fill:var(--accent)}
 """
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -114,8 +114,9 @@ def contrast(first: str, second: str) -> float:
 
 
 def path(x: Sequence[float], y: Sequence[float]) -> str:
-    """The `d` of a line through the points."""
-    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
+    """The `d` of a line through the points; through one alone, of no length, which round ends make a dot."""
+    points = [f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True)]
+    return "M" + ("L".join(points) if len(points) > 1 else f"{points[0]}h0")
 
 
 def _text(value: object) -> str:

@@ -57,6 +57,14 @@ def test_curves_pass_through_their_points_and_leave_out_what_is_not_finite():
         plots.learning_curves({"a": np.array([[0.0, np.nan]])}, baseline="a")
 
 
+def test_a_curve_of_one_step_is_a_dot():
+    root = drawn(plots.learning_curves({"a": np.array([[7.0, 1.5]])}, baseline="a"))
+    [line] = [each.get("d") for each in root.iter(f"{SVG}path") if each.get("class") == "one"]
+    assert line.endswith("h0")
+    [style] = [each.text for each in root.iter(f"{SVG}style")]
+    assert "stroke-linecap:round" in style
+
+
 def test_long_curves_are_averaged():
     steps = np.arange(12_000.0)
     root = drawn(plots.learning_curves({"a": np.stack([steps, steps % 2], axis=1)}, baseline="a"))
