@@ -134,6 +134,12 @@ def test_single_variant():
     assert "difference" not in report(scores, []).lower()
 
 
+def test_of_three_classes_it_is_said_that_top3_error_tells_nothing():
+    scores = scores_of(base=BASE, x=MUCH_BETTER)
+    assert "top-3 error is 0" not in caveats(scores)
+    assert "With three classes or fewer" in caveats(scores | {"classes": ["a", "b", "c"]})
+
+
 def test_one_seed_is_said():
     text = caveats(scores_of(base=BASE, x=A_LITTLE_BETTER))
     assert text.startswith("One seed was used for every variant: how far another would move the scores was not")
