@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from audiotag_jax.models.cpu_conv import conv3x3
+from audiotag_jax.models.gradients import conv1x1, conv3x3
 
 
 class BatchNorm(nn.Module):
@@ -139,14 +139,14 @@ class PointConv(nn.Module):
         """Maps x `[B, H, W, Cin]` to `[B, H', W', features]`."""
         kernel = self.param("kernel", conv_init, (1, 1, x.shape[-1], self.features))
         x = x[:, :: self.stride, :: self.stride].astype(self.dtype)
-        return x @ kernel[0, 0].astype(self.dtype)
+        return conv1x1(x, kernel[0, 0].astype(self.dtype))
 
 
 class GroupedConv(nn.Module):
     """Grouped convolution without bias, padded by size // 2 (Xie et al., 2017, arXiv:1611.05431).
 
     Its `kernel` `[size, size, Cin / groups, features]` is that of `flax.linen.Conv` with `feature_group_count`.
-    `method` is "native", "matmul", or None: matmul on CPU, where XLA's native gradient is far slower, else native.
+    `method` is "native", "blocks", or None: blocks on CPU, where XLA's native gradient is far slower, else native.
     """
 
     features: int
@@ -164,7 +164,7 @@ class GroupedConv(nn.Module):
         """
         if x.shape[-1] % self.groups or self.features % self.groups:
             raise ValueError(f"{self.groups} groups do not divide {x.shape[-1]} and {self.features} channels.")
-        method = self.method or ("matmul" if jax.default_backend() == "cpu" else "native")
+        method = self.method or ("blocks" if jax.default_backend() == "cpu" else "native")
         if method not in _GROUPED_METHODS:
             raise ValueError(f"Unknown method {method!r} of GroupedConv; choose from {', '.join(_GROUPED_METHODS)}.")
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.features)
@@ -172,33 +172,29 @@ class GroupedConv(nn.Module):
         return _GROUPED_METHODS[method](x.astype(self.dtype), kernel.astype(self.dtype), self.groups, self.stride)
 
 
+_LAYOUT, _BLOCK_CHANNELS = ("NHWC", "HWIO", "NHWC"), 32
+
+
 def _grouped_native(x: jax.Array, kernel: jax.Array, groups: int, stride: int) -> jax.Array:
     padding = ((kernel.shape[0] // 2,) * 2,) * 2
-    layout = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=layout, feature_group_count=groups
+        x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT, feature_group_count=groups
     )
 
 
-def _grouped_matmul(x: jax.Array, kernel: jax.Array, groups: int, stride: int) -> jax.Array:
-    """Batched over groups: patches `[G, B H' W', size^2 Cin/G]` by kernels `[G, size^2 Cin/G, Cout/G]`."""
+def _grouped_blocks(x: jax.Array, kernel: jax.Array, groups: int, stride: int) -> jax.Array:
+    """Ordinary convolutions, each of as many groups as make up to 32 channels, with zeros between the groups."""
     size, _, group_in, features = kernel.shape
-    batch, height, width, _ = x.shape
-    out_height, out_width = (height - 1) // stride + 1, (width - 1) // stride + 1
-    pad = (size // 2, size // 2)
-    x = x.reshape(batch, height, width, groups, group_in).transpose(3, 0, 1, 2, 4)  # groups first: a batch of matrices
-    x = jnp.pad(x, ((0, 0), (0, 0), pad, pad, (0, 0)))
-
-    def window(row, column):
-        rows = slice(row, row + stride * (out_height - 1) + 1, stride)
-        columns = slice(column, column + stride * (out_width - 1) + 1, stride)
-        return x[:, :, rows, columns]
-
-    patches = jnp.stack([window(row, column) for row in range(size) for column in range(size)], axis=-2)
-    patches = patches.reshape(groups, batch * out_height * out_width, size * size * group_in)
-    matrices = kernel.reshape(size * size * group_in, groups, features // groups).transpose(1, 0, 2)
-    y = jnp.matmul(patches, matrices)  # [G, B H' W', Cout/G]
-    return y.transpose(1, 0, 2).reshape(batch, out_height, out_width, features)
+    together = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * group_in <= _BLOCK_CHANNELS))
+    blocks, padding = groups // together, ((size // 2,) * 2,) * 2
+    kernel = kernel.reshape(size, size, group_in, blocks, together, features // groups)
+    kernels = jnp.einsum("hwibpo,pq->bhwqipo", kernel, jnp.eye(together, dtype=kernel.dtype))
+    kernels = kernels.reshape(blocks, size, size, together * group_in, features // blocks)
+    parts = [
+        lax.conv_general_dilated(part, kernels[i], (stride, stride), padding, dimension_numbers=_LAYOUT)
+        for i, part in enumerate(jnp.split(x, blocks, axis=-1))
+    ]
+    return jnp.concatenate(parts, axis=-1)
 
 
-_GROUPED_METHODS = {"native": _grouped_native, "matmul": _grouped_matmul}
+_GROUPED_METHODS = {"native": _grouped_native, "blocks": _grouped_blocks}

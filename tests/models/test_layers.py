@@ -213,11 +213,15 @@ def test_dropout_refuses(rate, positions):
 
 
 @pytest.mark.parametrize(
-    ("size", "stride", "height", "groups"), [(3, 1, 7, 4), (3, 2, 7, 4), (3, 2, 8, 2), (1, 2, 6, 1)]
+    ("size", "stride", "height", "groups"),
+    [(3, 1, 7, 4), (3, 2, 7, 4), (3, 2, 8, 2), (1, 2, 6, 1), (3, 1, 4, 64), (5, 2, 9, 3)],
 )
 def test_grouped_conv_methods_match_flax(rng, size, stride, height, groups):
-    x = rng.normal(size=(2, height, 5, 8)).astype(np.float32)
-    flax_conv = nn.Conv(12, (size, size), stride, ((size // 2,) * 2,) * 2, feature_group_count=groups, use_bias=False)
+    """64 groups of 3 channels are more than one block holds; ten of them would fit, eight divide 64."""
+    channels, features = (192, 128) if groups == 64 else (9, 6) if groups == 3 else (8, 12)
+    x = rng.normal(size=(2, height, 5, channels)).astype(np.float32)
+    padding = ((size // 2,) * 2,) * 2
+    flax_conv = nn.Conv(features, (size, size), stride, padding, feature_group_count=groups, use_bias=False)
     params = flax_conv.init(jax.random.key(0), x)
     weights = rng.normal(size=flax_conv.apply(params, x).shape).astype(np.float32)
 
@@ -228,8 +232,8 @@ def test_grouped_conv_methods_match_flax(rng, size, stride, height, groups):
 
         return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, x)
 
-    for method in ("native", "matmul", None):
-        ours = GroupedConv(12, groups, size, stride, method=method)
+    for method in ("native", "blocks", None):
+        ours = GroupedConv(features, groups, size, stride, method=method)
         shapes = jax.tree.map(jnp.shape, jax.eval_shape(ours.init, jax.random.key(0), x))
         assert shapes == jax.tree.map(jnp.shape, params)
         close(value_and_grads(ours), value_and_grads(flax_conv))
@@ -253,5 +257,5 @@ def test_point_conv_matches_flax(rng, stride, height):
 def test_grouped_conv_refuses():
     with pytest.raises(ValueError, match="3 groups do not divide 8"):
         GroupedConv(12, 3).init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))
-    with pytest.raises(ValueError, match="native, matmul"):
+    with pytest.raises(ValueError, match="native, blocks"):
         GroupedConv(12, 4, method="fft").init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))

@@ -1,4 +1,4 @@
-"""The 3 x 3 convolution for CPUs, against SciPy's correlation and XLA's own derivatives."""
+"""Gradients that are written out, against SciPy's correlation and XLA's own derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 from jax import lax
 
-from audiotag_jax.models.cpu_conv import conv3x3
+from audiotag_jax.models.gradients import conv1x1, conv3x3
 from audiotag_jax.models.layers import square_conv
 
 SHAPES = [
@@ -74,6 +74,20 @@ def test_gradients_match_xla(arrays, dtype):
     ):
         assert ours.dtype == theirs.dtype == dtype
         tolerance = 1e-5 if dtype == np.float32 else 0.05
+        np.testing.assert_allclose(
+            *(each.astype(np.float32) for each in (ours, theirs)), atol=tolerance, rtol=tolerance
+        )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_gradients_of_1x1_match_xla(dtype):
+    rng = np.random.default_rng(0)
+    arrays = (rng.normal(size=shape) for shape in ((2, 3, 4, 5), (5, 6), (2, 3, 4, 6)))
+    x, kernel, gradient = (jnp.asarray(values, dtype) for values in arrays)
+    found = [jax.vjp(conv, x, kernel)[1](gradient) for conv in (conv1x1, jnp.matmul)]
+    tolerance = 1e-5 if dtype == np.float32 else 0.05
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.dtype == theirs.dtype == dtype
         np.testing.assert_allclose(
             *(each.astype(np.float32) for each in (ours, theirs)), atol=tolerance, rtol=tolerance
         )

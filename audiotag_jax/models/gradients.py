@@ -1,4 +1,4 @@
-"""A 3 x 3 convolution for CPUs, where its kernel's gradient takes XLA about twice as long as it need."""
+"""Convolutions whose kernels' gradients are written out as matrix products, where XLA's own are slow on a CPU."""
 
 import math
 from functools import partial
@@ -8,11 +8,32 @@ import jax.numpy as jnp
 from jax import lax
 
 
+@jax.custom_vjp
+def conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x `[B, H, W, Cin]` times `[Cin, Cout]`, `[B, H, W, Cout]`.
+
+    Left to itself, XLA transposes what enters the kernel's gradient, at as much time as the product takes.
+    """
+    return x @ kernel
+
+
+def _forward1x1(x, kernel):
+    return x @ kernel, (x, kernel)
+
+
+def _backward1x1(residuals, gradient):
+    x, kernel = residuals
+    return gradient @ kernel.T, _products(x, gradient).astype(kernel.dtype)
+
+
+conv1x1.defvjp(_forward1x1, _backward1x1)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3x3(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """x `[B, H, W, Cin]`, padded by 1, convolved with `[3, 3, Cin, Cout]` to `[B, H', W', Cout]`.
 
-    It is XLA's convolution, but for the kernel's gradient, which is one matrix product over all positions.
+    It is XLA's convolution, but for the kernel's gradient: one matrix product, which takes a CPU about two thirds of the time.
     """
     return _native(x, kernel, stride)
 
@@ -22,18 +43,18 @@ def _native(x, kernel, stride):
     return lax.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=layout)
 
 
-def _forward(x, kernel, stride):
+def _forward3x3(x, kernel, stride):
     return _native(x, kernel, stride), (x, kernel)
 
 
-def _backward(stride, residuals, gradient):
+def _backward3x3(stride, residuals, gradient):
     x, kernel = residuals
     _, to_inputs = jax.vjp(lambda inputs: _native(inputs, kernel, stride), x)
     products = _shifted_products(x, gradient) if stride == 1 else _window_products(x, gradient, stride)
     return *to_inputs(gradient), products.astype(kernel.dtype)
 
 
-conv3x3.defvjp(_forward, _backward)
+conv3x3.defvjp(_forward3x3, _backward3x3)
 
 
 def _shifted_products(x: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -60,4 +81,5 @@ def _products(left: jax.Array, right: jax.Array) -> jax.Array:
     shape = left.shape[3:] + right.shape[3:]
     positions = math.prod(left.shape[:3])
     left, right = left.reshape(positions, -1), right.reshape(positions, -1)
-    return jnp.matmul(left.T, right, preferred_element_type=jnp.float32).reshape(shape)
+    contracted = ((0,), (0,)), ((), ())
+    return lax.dot_general(left, right, contracted, preferred_element_type=jnp.float32).reshape(shape)
