@@ -33,7 +33,7 @@ conv1x1.defvjp(_forward1x1, _backward1x1)
 def conv3x3(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """x `[B, H, W, Cin]`, padded by 1, convolved with `[3, 3, Cin, Cout]` to `[B, H', W', Cout]`.
 
-    It is XLA's convolution, but for the kernel's gradient: one matrix product, which takes a CPU about two thirds of the time.
+    It is XLA's convolution, but for the kernel's gradient: one matrix product, in some two thirds of the time on a CPU.
     """
     return _native(x, kernel, stride)
 
