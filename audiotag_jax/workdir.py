@@ -82,21 +82,22 @@ def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -
 
     Raises UserError if the directory holds a run of other settings, or of other data.
     """
+    record = {"config": recorded_fields(config), "classes": classes, "dataset": dataset}
+    alike = {
+        name: value for name, value in _flatten(record).items() if name.removeprefix("config.") not in _LOCAL_FIELDS
+    }
+    if not same_everywhere(json.dumps(alike, sort_keys=True)):  # before any is written, so that all say the same
+        raise UserError("The processes of a run must have the same flags and the same data; these differ.")
     check_unclaimed(workdir, config)
     if (workdir / "config.json").exists() and read_record(workdir)["dataset"] != dataset:
         raise UserError(
             f"{workdir} holds a run on other data: tables, recordings, their dates, the code that prepares them, the "
             "version of JAX or the kind of device changed.\nChoose another --workdir, or remove it."
         )
-    record = {"config": recorded_fields(config), "classes": classes, "dataset": dataset}
+    wait_for_all("checked")
     if is_first():
         write_json(workdir / "config.json", record)
     wait_for_all("claim")
-    alike = {
-        name: value for name, value in _flatten(record).items() if name.removeprefix("config.") not in _LOCAL_FIELDS
-    }
-    if not same_everywhere(json.dumps(alike, sort_keys=True)):
-        raise UserError("The processes of a run must have the same flags and the same data; these differ.")
 
 
 def read_record(workdir: Path) -> dict[str, Any]:

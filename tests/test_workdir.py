@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
+from audiotag_jax import workdir
 from audiotag_jax.errors import UserError
 from audiotag_jax.workdir import FREE_FIELDS, MetricsWriter, claim, fold_dir, read_record
 from configs import default
@@ -52,6 +53,15 @@ def test_same_run_may_claim_again(tmp_path, config):
     assert record["classes"] == CLASSES
     assert record["dataset"] == "fingerprint"
     assert record["config"]["optimizer"]["beta2"] == config.optimizer.beta2
+
+
+def test_processes_that_differ_say_so_before_either_writes(tmp_path, config, monkeypatch):
+    """The later one would else find the earlier one's run, and be alone with its error."""
+    asked = []
+    monkeypatch.setattr(workdir, "same_everywhere", lambda text: asked.append(text))
+    with pytest.raises(UserError, match="same flags and the same data"):
+        claim(tmp_path, config, CLASSES, "fingerprint")
+    assert len(asked) == 1 and "fingerprint" in asked[0] and not (tmp_path / "config.json").exists()
 
 
 def test_every_field_is_free_or_named(tmp_path, config):
