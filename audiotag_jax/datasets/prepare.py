@@ -110,8 +110,11 @@ def prepare_clips(source: ClipSource, settings: ClipSettings, prepared_dir: Path
 
 def prepare_spectrograms(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> Path:
     """The folder of the spectrogram dataset of a clips dataset, computed now if it is not there yet."""
-    stored = _single_channels(clips_dir, settings, prepared_dir)
-    make = functools.partial(AudiotagSpectrograms, clips_dir=clips_dir, settings=settings, stored=stored)
+
+    def make(**kwargs) -> AudiotagSpectrograms:
+        stored = _single_channels(clips_dir, settings, prepared_dir)
+        return AudiotagSpectrograms(clips_dir=clips_dir, settings=settings, stored=stored, **kwargs)
+
     return _prepared(make, AudiotagSpectrograms.name, prepared_dir, spectrograms_fingerprint(clips_dir, settings))
 
 

@@ -105,7 +105,7 @@ def square_conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: s
     if size == 1:
         return PointConv(features, stride, dtype, name=name)
     padding = ((size // 2, size // 2),) * 2  # "SAME" would pad even inputs unevenly under stride 2
-    faster = size == 3 and stride <= 2 and jax.default_backend() == "cpu"
+    faster = size == 3 and jax.default_backend() == "cpu"
     return nn.Conv(
         features,
         (size, size),
