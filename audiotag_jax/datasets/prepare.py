@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from audiotag_jax import audio, spectral
 from audiotag_jax.datasets import builders
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms, ClipSettings
+from audiotag_jax.datasets.contents import content_hashes
 from audiotag_jax.datasets.records import ClipSource, check_recordings
 from audiotag_jax.datasets.sources import open_source
 from audiotag_jax.errors import UserError
@@ -105,7 +106,8 @@ def prepare_clips(source: ClipSource, settings: ClipSettings, prepared_dir: Path
     """The folder of the clips dataset of `source`, decoded now if it is not there yet."""
     threads = num_threads or os.cpu_count() or 1
     make = functools.partial(AudiotagClips, source=source, settings=settings, num_threads=threads)
-    return _prepared(make, AudiotagClips.name, prepared_dir, clips_fingerprint(source, settings))
+    contents = content_hashes({clip.path for clip in source.clips}, prepared_dir, threads)
+    return _prepared(make, AudiotagClips.name, prepared_dir, clips_fingerprint(source, settings, contents))
 
 
 def prepare_spectrograms(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> Path:
@@ -129,16 +131,9 @@ def _single_channels(clips_dir: Path, settings: SpectralSettings, prepared_dir: 
     return stored
 
 
-def clips_fingerprint(source: ClipSource, settings: ClipSettings) -> str:
-    """Hash of the clips' records, their files' sizes and times of change, the settings, the code and the decoders."""
-    files = []
-    for clip in source.clips:
-        try:
-            stat = Path(clip.path).stat()
-            found = [stat.st_size, stat.st_mtime_ns]
-        except OSError:
-            found = None
-        files.append([clip.id, clip.label, clip.fold, clip.split, clip.verified, found])
+def clips_fingerprint(source: ClipSource, settings: ClipSettings, contents: dict[str, str]) -> str:
+    """Hash of the clips' records, what their files hold (by path), the settings, the code and the decoders."""
+    files = [[clip.id, clip.label, clip.fold, clip.split, clip.verified, contents[clip.path]] for clip in source.clips]
     libraries = [importlib.metadata.version("soxr"), soundfile.__libsndfile_version__]
     code = _code_of(audio, builders)
     return _hash([source.classes, files, dataclasses.asdict(settings), libraries, code])

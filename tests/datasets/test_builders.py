@@ -256,7 +256,7 @@ def test_an_unchanged_dataset_is_used_again(source, prepared, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("what", ["label", "fold", "verified", "split", "classes", "bytes", "time", "gone"])
+@pytest.mark.parametrize("what", ["label", "fold", "verified", "split", "classes", "bytes", "samples", "gone"])
 def test_a_changed_source_is_another_dataset(source, prepared, what):
     first = prepare_clips(source, CLIPS, prepared, 2)
     clip = next(clip for clip in source.clips if clip.id == "train_03.wav")
@@ -267,7 +267,7 @@ def test_a_changed_source_is_another_dataset(source, prepared, what):
         times = path.stat().st_atime_ns, path.stat().st_mtime_ns
         soundfile.write(path, np.ones(300), RATE_HZ)
         os.utime(path, ns=times)
-    elif what == "time":  # another sound of the same length
+    elif what == "samples":  # another sound of the same length
         write_sound(path, seed=99)
         os.utime(path, ns=(0, 10**18))
     elif what == "gone":
@@ -285,6 +285,20 @@ def test_a_changed_source_is_another_dataset(source, prepared, what):
         assert records["train_03.wav"]["label"] == 1
     if what == "classes":
         assert records["train_01.wav"]["label"] == 2
+
+
+def test_recordings_copied_elsewhere_at_another_time_are_the_same_dataset(source, prepared, tmp_path):
+    first = prepare_clips(source, CLIPS, prepared, 2)
+    moved = []
+    for clip in source.clips:
+        path = tmp_path / "moved" / Path(clip.path).name
+        path.parent.mkdir(exist_ok=True)
+        if Path(clip.path).exists():
+            Path(clip.path).rename(path)
+            os.utime(path, ns=(0, 10**18))
+        moved.append(dataclasses.replace(clip, path=str(path)))
+    assert prepare_clips(ClipSource("own", source.classes, tuple(moved)), CLIPS, prepared, 2) == first
+    assert len(datasets(prepared)) == 1
 
 
 def test_changed_settings_are_another_dataset(source, prepared):
