@@ -53,11 +53,10 @@ def probabilities(program: bytes, waveforms: np.ndarray) -> np.ndarray:
 def _convert(tagger: Tagger) -> bytes:
     import jax2onnx
 
-    one = jax.ShapeDtypeStruct((1, tagger.length_samples), np.float32)
-    traced = jax.make_jaxpr(tagger.probabilities)(one)
+    traced = jax.make_jaxpr(tagger.probabilities)(jax.ShapeDtypeStruct((1, tagger.length_samples), np.float32))
 
     def probabilities(waveforms):
-        # One clip at a time: a batch of unknown size does not go through the front end, which works on groups of clips.
+        # A trace has fixed sizes: it is of one clip, and a loop takes as many as there are.
         return lax.map(lambda waveform: evaluate(traced, [waveform[None]])[0][0], waveforms)
 
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every unknown shape
