@@ -1,4 +1,7 @@
-"""Mode `export`: a trained run as one file, from waveforms to probabilities, that needs nothing of this project."""
+"""Mode `export`: a trained run as one file, from waveforms to probabilities, that needs nothing of this project.
+
+The file is StableHLO, for JAX; where the packages for it are installed, there is one of ONNX beside it.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -8,6 +11,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
+from audiotag_jax import export_onnx
 from audiotag_jax.errors import UserError
 from audiotag_jax.files import locked, write_atomic, write_json
 from audiotag_jax.progress import say
@@ -15,14 +19,15 @@ from audiotag_jax.tagger import Tagger, load_tagger
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-5  # of a probability, between the file and the run that it was made of
-PROGRAM, LABELS = "tagger.stablehlo", "tagger.json"
+PROGRAM, ONNX, LABELS = "tagger.stablehlo", "tagger.onnx", "tagger.json"
+USE_ONNX = f"onnxruntime.InferenceSession('{ONNX}').run(None, {{'{export_onnx.INPUT}': waveforms}})[0]"
 
 
 def run(workdir: Path, *, out: Path | None = None) -> None:
-    """Writes `tagger.stablehlo` and `tagger.json` to `out`, by default `workdir/exported`.
+    """Writes `tagger.stablehlo`, `tagger.json` and, where it can be, `tagger.onnx` to `out`, or `workdir/exported`.
 
-    The former is loaded back and compared with the run before it is put in place. Raises UserError if the directory
-    holds no finished run.
+    The programs are loaded back and compared with the run before they are put in place. Raises UserError if the
+    directory holds no finished run.
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError("JAX writes exported functions by the package flatbuffers: pip install flatbuffers.")
@@ -37,11 +42,34 @@ def run(workdir: Path, *, out: Path | None = None) -> None:
         raise UserError(
             f"The exported function's probabilities differ from the run's by up to {difference:.2g}; nothing written."
         )
-    with locked(out, "writing to"):
-        write_atomic(out / PROGRAM, lambda file: file.write(program))
-        write_json(out / LABELS, describe(tagger))
     say(f"loaded back: probabilities equal to {difference:.1g}")
-    say(f"written to {out}: {PROGRAM} ({len(program) / 1e6:.1f} MB), {LABELS}")
+    as_onnx = _as_onnx(tagger)
+    with locked(out, "writing to"):
+        (out / ONNX).unlink(missing_ok=True)  # of an earlier run: it must not lie beside another run's labels
+        write_atomic(out / PROGRAM, lambda file: file.write(program))
+        if as_onnx is not None:
+            write_atomic(out / ONNX, lambda file: file.write(as_onnx))
+        write_json(out / LABELS, describe(tagger) | ({} if as_onnx is None else {"use_onnx": USE_ONNX}))
+    sizes = {PROGRAM: program} | ({} if as_onnx is None else {ONNX: as_onnx})
+    listed = ", ".join(f"{name} ({len(data) / 1e6:.1f} MB)" for name, data in sizes.items())
+    say(f"written to {out}: {listed}, {LABELS}")
+
+
+def _as_onnx(tagger: Tagger) -> bytes | None:
+    """None, with a line that says why, if there is no file that onnxruntime proves right."""
+    try:
+        program = export_onnx.serialize(tagger)
+        waveforms = made_up(tagger)
+        found = export_onnx.probabilities(program, waveforms)
+    except UserError as reason:
+        say(f"no {ONNX}: {reason}")
+        return None
+    difference = float(np.abs(found - np.asarray(tagger.probabilities(waveforms))).max())
+    if not difference <= TOLERANCE:
+        say(f"no {ONNX}: its probabilities differ from the run's by up to {difference:.2g}")
+        return None
+    say(f"onnxruntime: probabilities equal to {difference:.1g}")
+    return program
 
 
 def serialize(tagger: Tagger) -> bytes:
@@ -55,15 +83,20 @@ def serialize(tagger: Tagger) -> bytes:
     return bytes(exported.serialize(vjp_order=0))
 
 
-def compare(program: bytes, tagger: Tagger, num_waveforms: int = 3) -> float:
+def compare(program: bytes, tagger: Tagger) -> float:
     """The largest difference of a probability between the serialized function and the tagger, on made-up sounds."""
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((num_waveforms, tagger.length_samples))
-    decays = np.exp(-np.linspace(0, 1, tagger.length_samples) * rng.uniform(0, 20, (num_waveforms, 1)))
-    waveforms = (0.1 * noise * decays).astype(np.float32)
+    waveforms = made_up(tagger)
     loaded = jax_export.deserialize(bytearray(program))
     found, expected = (np.asarray(function(waveforms)) for function in (loaded.call, tagger.probabilities))
     return float(np.abs(found - expected).max())
+
+
+def made_up(tagger: Tagger, num_waveforms: int = 3) -> np.ndarray:
+    """Waveforms [B, N] of decaying noise."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((num_waveforms, tagger.length_samples))
+    decays = np.exp(-np.linspace(0, 1, tagger.length_samples) * rng.uniform(0, 20, (num_waveforms, 1)))
+    return (0.1 * noise * decays).astype(np.float32)
 
 
 def describe(tagger: Tagger) -> dict[str, Any]:

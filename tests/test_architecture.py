@@ -27,7 +27,8 @@ LAYERS = [
     {"experiment"},
     {"evaluate", "prepare", "inspect_checkpoint"},
     {"train", "tagger"},
-    {"predict", "export"},
+    {"predict", "export_onnx"},
+    {"export"},
     {"study"},
 ]
 LEAVES = LAYERS[1]
