@@ -10,7 +10,7 @@ from audiotag_jax import checkpoint
 from audiotag_jax.config_check import check_config
 from audiotag_jax.datasets.prepare import report_problems
 from audiotag_jax.datasets.reader import Examples
-from audiotag_jax.errors import UserError
+from audiotag_jax.errors import Diverged, UserError
 from audiotag_jax.experiment import Experiment, open_experiment
 from audiotag_jax.files import write_json, write_npz
 from audiotag_jax.input_pipeline import Batches, close, evaluation_order, read_ahead
@@ -75,7 +75,7 @@ def predict_logits(
 ) -> np.ndarray:
     """Logits `[n, K]` float32 of the clips at the n given indices, in their order; padding is dropped.
 
-    Raises UserError if one is NaN or infinite.
+    Raises Diverged if one is NaN or infinite.
     """
     batch_size = experiment.config.train.batch_size
     order = evaluation_order(clips, batch_size)
@@ -88,7 +88,7 @@ def predict_logits(
     close(batches)
     logits = np.concatenate(rows)
     if not np.isfinite(logits).all():
-        raise UserError(
+        raise Diverged(
             "The training diverged: the network's answers are NaN or infinite.\n"
             "Train with a lower config.optimizer.learning_rate_high, in another --workdir."
         )

@@ -19,6 +19,7 @@ from audiotag_jax.tagger import Tagger, load_tagger
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-5  # of a probability, between the file and the run that it was made of
+ONNX_TOLERANCE = 1e-4  # likewise; another library rounds otherwise, and weak bins in dB show it
 PROGRAM, ONNX, LABELS = "tagger.stablehlo", "tagger.onnx", "tagger.json"
 USE_ONNX = f"onnxruntime.InferenceSession('{ONNX}').run(None, {{'{export_onnx.INPUT}': waveforms}})[0]"
 
@@ -26,7 +27,7 @@ USE_ONNX = f"onnxruntime.InferenceSession('{ONNX}').run(None, {{'{export_onnx.IN
 def run(workdir: Path, *, out: Path | None = None) -> None:
     """Writes `tagger.stablehlo`, `tagger.json` and, where it can be, `tagger.onnx` to `out`, or `workdir/exported`.
 
-    The programs are loaded back and compared with the run before they are put in place. Raises UserError if the
+    The programs are loaded back and compared with the run before each is put in place. Raises UserError if the
     directory holds no finished run.
     """
     if importlib.util.find_spec("flatbuffers") is None:
@@ -43,16 +44,15 @@ def run(workdir: Path, *, out: Path | None = None) -> None:
             f"The exported function's probabilities differ from the run's by up to {difference:.2g}; nothing written."
         )
     say(f"loaded back: probabilities equal to {difference:.1g}")
-    as_onnx = _as_onnx(tagger)
     with locked(out, "writing to"):
         (out / ONNX).unlink(missing_ok=True)  # of an earlier run: it must not lie beside another run's labels
         write_atomic(out / PROGRAM, lambda file: file.write(program))
-        if as_onnx is not None:
-            write_atomic(out / ONNX, lambda file: file.write(as_onnx))
-        write_json(out / LABELS, describe(tagger) | ({} if as_onnx is None else {"use_onnx": USE_ONNX}))
-    sizes = {PROGRAM: program} | ({} if as_onnx is None else {ONNX: as_onnx})
-    listed = ", ".join(f"{name} ({len(data) / 1e6:.1f} MB)" for name, data in sizes.items())
-    say(f"written to {out}: {listed}, {LABELS}")
+        write_json(out / LABELS, describe(tagger))
+        say(f"written to {out}: {PROGRAM} ({len(program) / 1e6:.1f} MB), {LABELS}")
+        if (extra := _as_onnx(tagger)) is not None:
+            write_atomic(out / ONNX, lambda file: file.write(extra))
+            write_json(out / LABELS, describe(tagger) | {"use_onnx": USE_ONNX})
+            say(f"written to {out}: {ONNX} ({len(extra) / 1e6:.1f} MB)")
 
 
 def _as_onnx(tagger: Tagger) -> bytes | None:
@@ -65,7 +65,7 @@ def _as_onnx(tagger: Tagger) -> bytes | None:
         say(f"no {ONNX}: {reason}")
         return None
     difference = float(np.abs(found - np.asarray(tagger.probabilities(waveforms))).max())
-    if not difference <= TOLERANCE:
+    if not difference <= ONNX_TOLERANCE:
         say(f"no {ONNX}: its probabilities differ from the run's by up to {difference:.2g}")
         return None
     say(f"onnxruntime: probabilities equal to {difference:.1g}")
@@ -91,12 +91,15 @@ def compare(program: bytes, tagger: Tagger) -> float:
     return float(np.abs(found - expected).max())
 
 
-def made_up(tagger: Tagger, num_waveforms: int = 3) -> np.ndarray:
-    """Waveforms [B, N] of decaying noise."""
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((num_waveforms, tagger.length_samples))
-    decays = np.exp(-np.linspace(0, 1, tagger.length_samples) * rng.uniform(0, 20, (num_waveforms, 1)))
-    return (0.1 * noise * decays).astype(np.float32)
+def made_up(tagger: Tagger) -> np.ndarray:
+    """Waveforms [9, N]: decaying noise, tones, a click and silence."""
+    rng, length = np.random.default_rng(0), tagger.length_samples
+    decays = np.exp(-np.linspace(0, 1, length) * rng.uniform(0, 20, (4, 1)))
+    tones = np.sin(2 * np.pi * np.array([[0.003], [0.03], [0.3]]) * np.arange(length))
+    click, silence = np.zeros((2, 1, length))
+    click[:, length // 2] = 1
+    noise = decays * rng.standard_normal((4, length))
+    return np.concatenate([0.1 * noise, 0.5 * tones, click, silence]).astype(np.float32)
 
 
 def describe(tagger: Tagger) -> dict[str, Any]:

@@ -39,11 +39,11 @@ def serialize(tagger: Tagger) -> bytes:
 
 def probabilities(program: bytes, waveforms: np.ndarray) -> np.ndarray:
     """[B, K] of `waveforms` [B, N], as onnxruntime computes them on a CPU; raises UserError where it cannot."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised; it need not be printed too
     try:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised; it need not be printed too
         session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
         return session.run([OUTPUT], {INPUT: waveforms})[0]
     except Exception as error:  # its exceptions have no base of their own
@@ -98,9 +98,8 @@ def _apply(equation, inputs):
         return [REPLACED[primitive.name](*inputs, **params)]
     if primitive.name == "scan":
         return _scan(inputs, **params)
-    inner = params.get("jaxpr", params.get("call_jaxpr"))  # of jit, and of functions with their own derivatives
-    if isinstance(inner, core.ClosedJaxpr):
-        return evaluate(inner, inputs)
+    if primitive.name in CALLS:
+        return evaluate(params.get("jaxpr", params.get("call_jaxpr")), inputs)
     outputs = primitive.bind(*inputs, **params)
     return outputs if primitive.multiple_results else [outputs]
 
@@ -142,6 +141,7 @@ def window_maxima(values, *, window_dimensions, window_strides, padding, base_di
 
 
 REPLACED = {"reduce_window_max": window_maxima}
+CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")  # of a computation within, as it stands
 
 
 def _in_a_line(error: Exception) -> str:

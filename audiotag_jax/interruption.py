@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from audiotag_jax.checkpoint import Manager
-from audiotag_jax.errors import UserError
+from audiotag_jax.errors import Diverged
 
 
 @contextlib.contextmanager
@@ -44,10 +44,10 @@ class Watch:
         self._rate = float(values["learning_rate_head"])
 
     def look(self, step: int, metrics: dict[str, jax.Array]) -> bool:
-        """Whether some process was told to end; raises UserError if a number of the step was NaN or infinite."""
+        """Whether some process was told to end; raises Diverged if a number of the step was NaN or infinite."""
         finite, inputs_finite, stopping = np.asarray(metrics["watch"])
         if not finite:
-            raise UserError(self._explain(step, jax.device_get(metrics), inputs_finite))
+            raise Diverged(self._explain(step, jax.device_get(metrics), inputs_finite))
         return bool(stopping)
 
     def _explain(self, step: int, metrics: dict, inputs_finite: bool) -> str:

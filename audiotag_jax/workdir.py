@@ -77,6 +77,15 @@ def check_unclaimed(workdir: Path, config: ConfigDict) -> None:
         )
 
 
+def check_data(workdir: Path, dataset: str) -> None:
+    """Raises UserError unless the run in the directory is on the dataset of that fingerprint."""
+    if read_record(workdir)["dataset"] != dataset:
+        raise UserError(
+            f"{workdir} holds a run on other data: tables, recordings, the code that prepares them, the version of "
+            "JAX or the kind of device changed.\nChoose another --workdir, or remove it."
+        )
+
+
 def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -> None:
     """Writes `config.json`: config, classes and `dataset`, the fingerprint of the spectrogram dataset.
 
@@ -89,11 +98,8 @@ def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -
     if not same_everywhere(json.dumps(alike, sort_keys=True)):  # before any is written, so that all say the same
         raise UserError("The processes of a run must have the same flags and the same data; these differ.")
     check_unclaimed(workdir, config)
-    if (workdir / "config.json").exists() and read_record(workdir)["dataset"] != dataset:
-        raise UserError(
-            f"{workdir} holds a run on other data: tables, recordings, their dates, the code that prepares them, the "
-            "version of JAX or the kind of device changed.\nChoose another --workdir, or remove it."
-        )
+    if (workdir / "config.json").exists():
+        check_data(workdir, dataset)
     wait_for_all("checked")
     if is_first():
         write_json(workdir / "config.json", record)

@@ -64,8 +64,8 @@ def test_a_stranger_gets_the_same_answers(folder, tmp_path, kind, capsys):
     expected = np.asarray(load_tagger(workdir).probabilities(waveforms))
     assert np.ptp(expected, axis=0).max() > 1e-3
     with np.load(tmp_path / "answers.npz") as answers:
-        np.testing.assert_allclose(answers["three"], expected, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(answers["one"], expected[:1], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(answers["three"], expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(answers["one"], expected[:1], rtol=0, atol=1e-4)
     assert "tagger.onnx" in json.loads((workdir / "exported" / "tagger.json").read_text())["use_onnx"]
 
 
@@ -89,13 +89,32 @@ def test_what_is_not_converted_takes_one_line(workdir, monkeypatch, capsys):
     assert f"no tagger.onnx: {reason}\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("off", "right"), [(1e-6, True), (1e-4, False), (np.nan, False)])
+@pytest.mark.parametrize(("off", "right"), [(1e-5, True), (1e-3, False), (np.nan, False)])
 def test_a_file_that_differs_is_not_taken(workdir, monkeypatch, capsys, off, right):
     tagger = load_tagger(workdir)
     monkeypatch.setattr(export_onnx, "serialize", lambda tagger: b"a program")
     monkeypatch.setattr(export_onnx, "probabilities", lambda _, waveforms: tagger.probabilities(waveforms) + off)
     assert export._as_onnx(tagger) == (b"a program" if right else None)
     assert ("no tagger.onnx: its probabilities differ" in capsys.readouterr().out) != right
+
+
+def test_a_broken_onnxruntime_is_said(workdir, monkeypatch, tmp_path, capsys):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libstdc++ is too old')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(export_onnx, "serialize", lambda tagger: b"a program")
+    assert export._as_onnx(load_tagger(workdir)) is None
+    assert "ImportError: libstdc++ is too old\n" in capsys.readouterr().out
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+
+
+def test_a_reduction_is_not_taken_for_a_call():
+    def function(values):
+        return lax.reduce(values, np.float32(0), lambda one, other: jnp.sin(one) + other, (1,))
+
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    [found] = export_onnx.evaluate(jax.make_jaxpr(function)(values), [values])
+    np.testing.assert_array_equal(found, function(values))
 
 
 @pytest.mark.skipif("onnxruntime" in ABSENT, reason="not installed: onnxruntime")

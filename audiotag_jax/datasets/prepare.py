@@ -36,11 +36,21 @@ def prepare(config: ConfigDict) -> Path:
 
     It holds spectrograms, or clips where they become spectrograms on the fly, or stay waveforms.
     """
-    dataset = config.dataset
-    clips_dir = prepare_clips(_source(config), clip_settings(config), Path(dataset.prepared_dir), dataset.num_threads)
+    clips_dir = _clips(config)
     if trains_on_clips(config):
         return clips_dir
-    return prepare_spectrograms(clips_dir, spectral_settings(config), Path(dataset.prepared_dir))
+    return prepare_spectrograms(clips_dir, spectral_settings(config), Path(config.dataset.prepared_dir))
+
+
+def dataset_fingerprint(config: ConfigDict) -> str:
+    """Of all that makes what the configuration's network sees; clips are prepared for it, images are not."""
+    clips_dir, settings = _clips(config), spectral_settings(config)
+    return spectrograms_fingerprint(clips_dir, settings) if settings else clips_dir.parent.name
+
+
+def _clips(config: ConfigDict) -> Path:
+    dataset = config.dataset
+    return prepare_clips(_source(config), clip_settings(config), Path(dataset.prepared_dir), dataset.num_threads)
 
 
 def clip_digests(config: ConfigDict) -> dict[str, str]:

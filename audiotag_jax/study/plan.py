@@ -5,6 +5,8 @@ import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import scipy.special
 from flax import traverse_util
 from ml_collections import ConfigDict
 
@@ -12,7 +14,8 @@ from audiotag_jax.config_check import check_config
 from audiotag_jax.errors import UserError
 from audiotag_jax.evaluate import TEST, VALIDATION
 from audiotag_jax.study.results import Run
-from audiotag_jax.workdir import fold_dir, recorded_fields
+from audiotag_jax.submission import load_predictions
+from audiotag_jax.workdir import check_data, check_unclaimed, fold_dir, read_record, recorded_fields
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 _PEAKS = ("frozen_learning_rate", "learning_rate_low", "learning_rate_high")
@@ -33,9 +36,30 @@ class Training:
         names = (VALIDATION, TEST) if has_test and not self.config.train.inner_split else (VALIDATION,)
         return [fold_dir(self.workdir, fold) / name for name in names]
 
+    def has_logits(self, fold: int, has_test: bool) -> bool:
+        """Whether the fold was trained to its end."""
+        return all(path.exists() for path in self.files(fold, has_test))
+
     def unfinished(self, has_test: bool) -> tuple[int, ...]:
-        """The folds that are still to be trained."""
-        return tuple(fold for fold in self.folds if not all(path.exists() for path in self.files(fold, has_test)))
+        """The folds that are still to be trained; a trial that diverged is not tried again."""
+        folds = (fold for fold in self.folds if not self.diverged(fold).exists())
+        return tuple(fold for fold in folds if not self.has_logits(fold, has_test))
+
+    def diverged(self, fold: int) -> Path:
+        """The file that says why the fold of a trial has no logits."""
+        return fold_dir(self.workdir, fold) / "diverged.json"
+
+    def check(self, dataset: str | None) -> str | None:
+        """The fingerprint of the data that the training began on; `dataset` before it began.
+
+        Raises UserError if its folder holds a run of other settings, or of other data than `dataset`, if that is given.
+        """
+        check_unclaimed(self.workdir, self.config)
+        if not (self.workdir / "config.json").exists():
+            return dataset
+        if dataset is not None:
+            check_data(self.workdir, dataset)
+        return read_record(self.workdir)["dataset"]
 
 
 def variant_names(config: ConfigDict) -> tuple[str, ...]:
@@ -97,6 +121,22 @@ def search(base: ConfigDict, workdir: Path, variant: str, folds: Sequence[int]) 
         title = f"{variant}, learning rates x {factor:g} on inner splits"
         trials[factor] = Training(variant, title, config, workdir / "search" / name, tuple(folds))
     return trials
+
+
+def choose_factor(trials: dict[float, Training], fold: int) -> float:
+    """The factor with the lowest mean cross-entropy on the fold's inner split; of equal ones the nearest to 1.
+
+    A trial that diverged is worse than any other.
+    """
+
+    def loss(factor: float) -> float:
+        if trials[factor].diverged(fold).exists():
+            return np.inf
+        saved = load_predictions(fold_dir(trials[factor].workdir, fold) / VALIDATION)
+        log_probabilities = scipy.special.log_softmax(saved["logits"].astype(np.float64), axis=1)
+        return -float(log_probabilities[np.arange(len(saved["labels"])), saved["labels"]].mean())
+
+    return float(min(trials, key=lambda factor: (loss(factor), abs(np.log(factor)))))
 
 
 def final(base: ConfigDict, workdir: Path, variant: str, seed: int, factors: Mapping[int, float]) -> list[Training]:

@@ -7,22 +7,31 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import scipy.special
 from ml_collections import ConfigDict
 
 from audiotag_jax import train
 from audiotag_jax.config_check import check_config
-from audiotag_jax.errors import UserError
-from audiotag_jax.evaluate import VALIDATION
+from audiotag_jax.datasets.prepare import dataset_fingerprint
+from audiotag_jax.errors import Diverged, UserError
 from audiotag_jax.experiment import Experiment, open_experiment
 from audiotag_jax.files import write_json
 from audiotag_jax.input_pipeline import Batches, TrainingOrder
+from audiotag_jax.processes import is_first
 from audiotag_jax.progress import say
 from audiotag_jax.steps import replicate
 from audiotag_jax.study import report
-from audiotag_jax.study.plan import Training, check_study, final, finished_run, search, variant_config, variant_names
-from audiotag_jax.submission import load_predictions
-from audiotag_jax.workdir import fold_dir, held
+from audiotag_jax.study.plan import (
+    Training,
+    check_study,
+    choose_factor,
+    final,
+    finished_run,
+    search,
+    variant_config,
+    variant_names,
+)
+from audiotag_jax.study.words import duration
+from audiotag_jax.workdir import held
 
 _TIMED_STEPS = 5
 
@@ -78,6 +87,19 @@ class Study:
                 yield from self.trials(variant).values()
                 yield from final(self.config, self.workdir, variant, seed, self.factors(variant))
 
+    def check(self) -> None:
+        """Raises UserError if what was trained before has other settings than this study, or saw other data."""
+        for variant in self.variants:
+            own = variant_config(self.config, variant)
+            # A report alone may come from another machine: there, what was trained must only agree with itself.
+            dataset = dataset_fingerprint(own) if self.config.study.train else None
+            for trial in self.trials(variant).values():
+                dataset = trial.check(dataset)
+            factors = self.factors(variant)
+            for seed in self.config.study.seeds if factors else ():
+                for training in final(self.config, self.workdir, variant, seed, factors):
+                    dataset = training.check(dataset)
+
     def finished_runs(self) -> Iterator:
         """The finished runs, variant by variant."""
         for variant in self.variants:
@@ -91,16 +113,32 @@ class Study:
         left, paces = self.steps_left(), []  # seconds a step, of each training: few have to compile, or to prepare
         for training in self.trainings():
             folds = training.unfinished(self.has_test)
-            if not folds:
+            if folds:
+                pace = np.median(paces) if paces else self.seconds_per_step
+                say(f"study: {training.title}, folds {_listed(folds)}; about {duration(pace * left)} left")
+            elif training.config.train.inner_split or (training.workdir / "summary.json").exists():
                 continue
-            pace = np.median(paces) if paces else self.seconds_per_step
-            say(f"study: {training.title}, folds {_listed(folds)}; about {_duration(pace * left)} left")
-            config, start = training.config.copy_and_resolve_references(), time.monotonic()
-            config.train.folds = folds
-            train.run(config, training.workdir)
-            steps = len(folds) * self.steps[config.train.inner_split]
-            paces.append((time.monotonic() - start) / steps)
-            left -= steps
+            start = time.monotonic()
+            self.run_training(training, folds or training.folds)
+            if steps := len(folds) * self.steps[training.config.train.inner_split]:
+                paces.append((time.monotonic() - start) / steps)
+                left -= steps
+
+    def run_training(self, training: Training, folds: tuple[int, ...]) -> None:
+        """Mode `train` on the folds; of a trial, one that diverges is noted, and the others are trained."""
+        config = training.config.copy_and_resolve_references()
+        while folds:
+            config.train.folds, folds = folds, ()
+            try:
+                train.run(config, training.workdir)
+            except Diverged as error:
+                if not config.train.inner_split:
+                    raise
+                fold, *others = (fold for fold in config.train.folds if not training.has_logits(fold, self.has_test))
+                say(f"{error}\nThis trial counts as worse than any other.")
+                if is_first():
+                    write_json(training.diverged(fold), {"reason": str(error)})
+                folds = tuple(others)
 
     def steps_left(self) -> int:
         """Steps of all unfinished folds. Where a choice is not made yet, its folds count at factor 1."""
@@ -139,7 +177,7 @@ class Study:
             lines.append("nothing is trained now: the report is on what is finished")
         elif left:
             lines.append(
-                f"about {_duration(left * self.seconds_per_step)} to go, at {1e3 * self.seconds_per_step:.0f} ms "
+                f"about {duration(left * self.seconds_per_step)} to go, at {1e3 * self.seconds_per_step:.0f} ms "
                 f"for a step of {study.baseline}; compiling and missing datasets come on top"
             )
         return "\n".join(lines)
@@ -185,21 +223,11 @@ def open_study(config: ConfigDict, workdir: Path, variants: tuple[str, ...]) -> 
         steps=steps,
         seconds_per_step=0.0,
     )
+    study.check()
     if not study.steps_left() or not config.study.train:
         return study
     say("timing a few steps; the first compiles")
     return dataclasses.replace(study, seconds_per_step=_time_step(experiment))
-
-
-def choose_factor(trials: dict[float, Training], fold: int) -> float:
-    """The factor with the lowest mean cross-entropy on the fold's inner split; of equal ones the nearest to 1."""
-
-    def loss(factor: float) -> float:
-        saved = load_predictions(fold_dir(trials[factor].workdir, fold) / VALIDATION)
-        log_probabilities = scipy.special.log_softmax(saved["logits"].astype(np.float64), axis=1)
-        return -float(log_probabilities[np.arange(len(saved["labels"])), saved["labels"]].mean())
-
-    return float(min(trials, key=lambda factor: (loss(factor), abs(np.log(factor)))))
 
 
 def _time_step(experiment: Experiment) -> float:
@@ -221,8 +249,3 @@ def _time_step(experiment: Experiment) -> float:
 
 def _listed(values) -> str:
     return ", ".join(map(str, values))
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"

@@ -226,3 +226,9 @@ def _number(value: float) -> str:
 def _p(p: float) -> str:
     text = p_text(p)
     return text if text.startswith("<") else f"= {text}"
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, one at least."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"

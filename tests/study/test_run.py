@@ -8,11 +8,13 @@ import pytest
 import soundfile
 
 from audiotag_jax import train
-from audiotag_jax.errors import UserError
-from audiotag_jax.files import write_npz
+from audiotag_jax.datasets.prepare import dataset_fingerprint
+from audiotag_jax.errors import Diverged, UserError
+from audiotag_jax.files import write_json, write_npz
 from audiotag_jax.study import report, run
-from audiotag_jax.study.plan import Training, final
+from audiotag_jax.study.plan import Training, final, search
 from audiotag_jax.study.results import read_results
+from audiotag_jax.workdir import recorded_fields
 from configs import log_db
 
 VARIANTS, SEEDS, FOLDS = ("log_db", "mel_db"), (0, 1), (0, 1, 2)
@@ -50,6 +52,16 @@ def written(monkeypatch):
     calls = []
     monkeypatch.setattr(report, "write", lambda *arguments: calls.append(arguments))
     return calls
+
+
+def lay(training, folds=None, dataset="data"):
+    """What is left of a finished training, as far as a study looks at it."""
+    record = {"config": recorded_fields(training.config), "classes": ["a", "b"], "dataset": dataset}
+    for fold in training.folds if folds is None else folds:
+        [path] = training.files(fold, has_test=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_npz(path, ids=["a"], labels=np.array([0]), verified=[True], logits=np.array([[1.0, 0.0]]))
+    write_json(training.workdir / "config.json", record)
 
 
 def test_interrupted_and_continued_a_study_trains_everything_once(config, tmp_path, written, monkeypatch, capsys):
@@ -142,9 +154,7 @@ def test_a_report_on_what_is_finished(config, tmp_path, written, capsys):
     config.study.seeds, config.study.variants = (0, 1), (*VARIANTS, "log_linear")
     for variant in VARIANTS:
         for training in final(config, tmp_path / "study", variant, 0, dict.fromkeys(range(3), 1.0)):
-            for path in [path for fold in training.folds for path in training.files(fold, has_test=False)]:
-                path.parent.mkdir(parents=True)
-                path.touch()
+            lay(training)
     run.run(config, tmp_path / "study")
     assert "nothing is trained now" in capsys.readouterr().out
     assert [(each.variant, each.seed) for each in written[-1][2]] == [("log_db", 0), ("mel_db", 0)]
@@ -153,9 +163,95 @@ def test_a_report_on_what_is_finished(config, tmp_path, written, capsys):
     run.run(config, tmp_path / "study")
     assert "nothing is trained now" not in capsys.readouterr().out
     assert "not finished" not in dict(written[-1][4])
+    config.train.num_epochs += 1
+    with pytest.raises(UserError, match="log_db-seed_0-rate_1 holds another run; different: train.num_epochs"):
+        run.run(config, tmp_path / "study")
     config.study.rate_factors = (1.0, 3.0)  # whose search has not begun
     with pytest.raises(UserError, match="no finished run of the baseline log_db"):
         run.run(config, tmp_path / "study")
+
+
+def test_seeds_of_other_data_are_not_reported_together(config, tmp_path, written):
+    config = config.copy_and_resolve_references()
+    config.study.rate_factors, config.study.train, config.study.variants = (1.0,), False, ("log_db",)
+    for seed in SEEDS:
+        [training] = final(config, tmp_path / "study", "log_db", seed, dict.fromkeys(FOLDS, 1.0))
+        lay(training, dataset=f"data {seed}")
+    with pytest.raises(UserError, match="log_db-seed_1-rate_1 holds a run on other data"):
+        run.run(config, tmp_path / "study")
+    assert not written
+
+
+def test_a_study_of_other_data_is_not_continued(config, tmp_path, written, monkeypatch):
+    config = config.copy_and_resolve_references()
+    config.study.rate_factors, config.study.variants, config.study.seeds = (1.0,), ("log_db",), (0,)
+    [training] = final(config, tmp_path / "study", "log_db", 0, dict.fromkeys(FOLDS, 1.0))
+    lay(training)
+    monkeypatch.setattr(train, "run", None)
+    with pytest.raises(UserError, match="log_db-seed_0-rate_1 holds a run on other data"):
+        run.run(config, tmp_path / "study")
+    lay(training, dataset=dataset_fingerprint(config))
+    write_json(training.workdir / "summary.json", {})
+    run.run(config, tmp_path / "study")
+    assert written
+
+
+def test_a_run_that_was_ended_before_its_summary_is_given_it(config, tmp_path, written, monkeypatch):
+    config = config.copy_and_resolve_references()
+    config.study.rate_factors, config.study.variants, config.study.seeds = (1.0,), ("log_db",), (0,)
+    [training] = final(config, tmp_path / "study", "log_db", 0, dict.fromkeys(FOLDS, 1.0))
+    lay(training, dataset=dataset_fingerprint(config))
+    asked = []
+    monkeypatch.setattr(train, "run", lambda config, workdir: asked.append((workdir, config.train.folds)))
+    run.run(config, tmp_path / "study")
+    assert asked == [(training.workdir, FOLDS)]
+
+
+def test_a_trial_that_diverges_is_worse_than_any_other(config, tmp_path, written, monkeypatch, capsys):
+    config = config.copy_and_resolve_references()
+    config.study.variants, config.study.seeds = ("log_db",), (0,)
+    trials = search(config, tmp_path / "study", "log_db", FOLDS)
+    asked = []
+
+    def diverge(config, workdir):
+        asked.append((workdir.name, config.train.folds))
+        training = Training("log_db", "", config, workdir, config.train.folds)
+        if workdir == trials[1.0].workdir and 1 in config.train.folds:
+            lay(training, [fold for fold in config.train.folds if fold < 1], dataset_fingerprint(config))
+            training.diverged(1).parent.mkdir()
+            raise Diverged("The training of fold 1 diverged.")
+        lay(training, dataset=dataset_fingerprint(config))
+        write_json(workdir / "summary.json", {})
+
+    monkeypatch.setattr(train, "run", diverge)
+    monkeypatch.setattr(run, "_time_step", lambda experiment: 1.0)
+    run.run(config, tmp_path / "study")
+    assert asked == [
+        ("log_db-rate_1", (0, 1, 2)),
+        ("log_db-rate_1", (2,)),
+        ("log_db-rate_3", (0, 1, 2)),
+        ("log_db-seed_0-rate_1", (0, 2)),
+        ("log_db-seed_0-rate_3", (1,)),
+    ]
+    assert "fold 1 diverged.\nThis trial counts as worse" in capsys.readouterr().out
+    assert "diverged" in json.loads(trials[1.0].diverged(1).read_text())["reason"]
+    assert json.loads((tmp_path / "study/choices.json").read_text())["log_db"] == {"0": 1.0, "1": 3.0, "2": 1.0}
+    run.run(config, tmp_path / "study")
+    assert len(asked) == 5
+
+
+def test_a_run_that_diverges_ends_the_study(config, tmp_path, monkeypatch):
+    config = config.copy_and_resolve_references()
+    config.study.rate_factors, config.study.variants, config.study.seeds = (1.0,), ("log_db",), (0,)
+
+    def diverge(config, workdir):
+        raise Diverged("The training of fold 0 diverged.")
+
+    monkeypatch.setattr(train, "run", diverge)
+    monkeypatch.setattr(run, "_time_step", lambda experiment: 1.0)
+    with pytest.raises(UserError, match="diverged"):
+        run.run(config, tmp_path / "study")
+    assert not list(tmp_path.rglob("diverged.json"))
 
 
 def test_a_search_needs_three_folds(config, tmp_path):
