@@ -90,9 +90,8 @@ class Study:
     def check(self) -> None:
         """Raises UserError if what was trained before has other settings than this study, or saw other data."""
         for variant in self.variants:
-            own = variant_config(self.config, variant)
             # A report alone may come from another machine: there, what was trained must only agree with itself.
-            dataset = dataset_fingerprint(own) if self.config.study.train else None
+            dataset = dataset_fingerprint(variant_config(self.config, variant)) if self.config.study.train else None
             for trial in self.trials(variant).values():
                 dataset = trial.check(dataset)
             factors = self.factors(variant)
