@@ -1,5 +1,6 @@
 """Decode, downmix, resample and crop sound files; a leaf, safe to call from many threads at once."""
 
+import os
 import re
 from pathlib import Path
 
@@ -42,10 +43,10 @@ def load_audio(path: str | Path, sample_rate_hz: int = 22050) -> tuple[np.ndarra
             raise AudioError("no such file")
         if path.stat().st_size == 0:
             raise AudioError("empty file")
-        sound = _SequentialFile(str(path))
+        sound = _SequentialFile(os.fsencode(path))  # bytes: names need not be UTF-8
     except soundfile.LibsndfileError as error:
         raise AudioError(f"unreadable (libsndfile: {error.error_string})") from error
-    except (OSError, TypeError, UnicodeError) as error:  # TypeError: headerless formats; UnicodeError: odd names
+    except (OSError, TypeError) as error:  # TypeError: headerless formats
         raise AudioError(f"unreadable ({getattr(error, 'strerror', None) or error})") from error
     with sound:
         samples, num_frames, error = _decode(sound, sample_rate_hz)

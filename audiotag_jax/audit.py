@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -109,7 +110,7 @@ def _kind_of_loss(path: Path, reason: str) -> str:
 
 def _scan(path: str | Path) -> dict:
     """The fields of a Recording that need the samples as they are in the file, of its first `MAX_DURATION_S`."""
-    with _SequentialFile(str(path)) as sound:
+    with _SequentialFile(os.fsencode(path)) as sound:
         full_scale = _FULL_SCALE.get(sound.subtype, 32767 / 32768)
         digest = hashlib.blake2b(str(sound.samplerate).encode(), digest_size=16)
         recent = np.zeros((CLIPPED_RUN, sound.channels), bool)

@@ -39,10 +39,13 @@ def progress(
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, initial=first, desc=description, unit=f" {unit}", leave=False)
         return
-    start = last = time.monotonic()
+    begun = last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
+        if done == 1:  # the first may have to be compiled, and tells nothing of the others
+            begun = now
         if now - last >= every_s:
             last = now
-            say(f"{description}: {first + done} of {total} {unit}, {done / (now - start):.3g} a second")
+            pace = f", {(done - 1) / max(now - begun, 1e-9):.3g} a second" if done > 1 else ""
+            say(f"{description}: {first + done} of {total} {unit}{pace}")

@@ -1,6 +1,7 @@
 """Recordings to be tagged: which there are, and the windows that they are cut into, read in bounded memory."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,7 +74,7 @@ def read_windows(files: Sequence[Path], cutting: Cutting) -> Iterator[Item]:
 def expected_windows(path: Path, cutting: Cutting) -> int:
     """How many windows a file has by its header, which may be wrong: good enough for a progress bar."""
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(os.fsencode(path))
         duration_s = min(info.frames / info.samplerate, MAX_DURATION_S)
     except (RuntimeError, OSError, TypeError, ValueError, ZeroDivisionError):
         return 1

@@ -51,7 +51,7 @@ def _spectral_fields() -> ConfigDict:
     spectral.range_db = 80.0  # below the clip's own maximum
     spectral.window_samples = 2048  # Hann window
     spectral.fft_samples = 2048
-    spectral.stride = 8.0  # hires channels look at one point in so many; 1: at all, as published
+    spectral.stride = 8.0  # hires channels look at one point in so many; 1: at every one, as published
     return spectral
 
 
@@ -121,7 +121,7 @@ def _augment_fields() -> ConfigDict:
 def _study_fields() -> ConfigDict:
     """What mode study compares."""
     study = ConfigDict()
-    study.variants = ()  # names of files in configs; empty: all of them
+    study.variants = ()  # names of files in configs, to which the baseline is added; empty: all of them
     study.baseline = "log_db"  # the variant that others are compared with
     study.seeds = (0,)  # config.seed of the runs of each variant
     study.rate_factors = (0.5, 1.0, 2.0)  # of the learning rates, tried for each variant and fold on inner splits

@@ -1,6 +1,7 @@
 """Decoding against closed-form sines and damaged files; cropping against brute force."""
 
 import math
+import os
 import struct
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,15 @@ def sine(rate_hz, duration_s=1.0, frequency_hz=440.0, channels=1):
 def write(path, samples, rate_hz, subtype=None):
     soundfile.write(path, samples, rate_hz, format="OGG" if path.suffix == ".opus" else None, subtype=subtype)
     return path
+
+
+def test_a_name_need_not_be_utf_8(tmp_path):
+    plain = write(tmp_path / "a.wav", sine(8000), 8000)
+    odd = tmp_path / os.fsdecode(b"latin\xe9.wav")
+    odd.write_bytes(plain.read_bytes())
+    samples, note = load_audio(odd, 8000)
+    np.testing.assert_array_equal(samples, load_audio(plain, 8000)[0])
+    assert note == ""
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -221,7 +221,7 @@ def test_bad_options(workdir, folder, options):
 
 
 def test_odd_names(workdir, folder, tmp_path):
-    """A line break; and bytes that are no UTF-8, which libsndfile's wrapper does not open: in tables all the same."""
+    """A line break; and bytes that are no UTF-8: tagged and in tables all the same."""
     odd = [tmp_path / "a\nb.wav", tmp_path / os.fsdecode(b"\xff.wav")]
     for path in odd:
         path.write_bytes((folder / "short.wav").read_bytes())
@@ -230,7 +230,7 @@ def test_odd_names(workdir, folder, tmp_path):
     assert [row["path"] for row in rows] == [str(odd[0]), f"{tmp_path}/\\udcff.wav"]
     assert [each["path"] for each in whole["recordings"]] == [str(path) for path in odd]
     assert rows[0]["tag"]
-    assert "unreadable" in rows[1]["note"]
+    assert rows[1] | {"path": ""} == rows[0] | {"path": ""}
 
 
 def test_a_recording_hardly_longer_than_a_clip_is_one_window(workdir, tmp_path):

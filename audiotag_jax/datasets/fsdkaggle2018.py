@@ -21,7 +21,10 @@ def open_fsdkaggle2018(path: str | Path, num_folds: int = 5, seed: int = 0) -> C
     """
     root = Path(path)
     if not root.is_dir():
-        raise UserError(f"FSDKaggle2018 is missing: there is no folder {root}.")
+        raise UserError(
+            f"FSDKaggle2018 is missing: there is no folder {root}.\n"
+            "Name the folder by --config.dataset.path, or fetch it from Zenodo with --config.dataset.download=True."
+        )
     train_table = _find_table(root, TRAIN_TABLES)
     if train_table is None:
         raise UserError(

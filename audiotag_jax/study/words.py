@@ -163,6 +163,7 @@ def _limits(scores: dict) -> list[str]:
     """What holds whatever the figures are: seeds, other pairs, several looks, clips that are alike."""
     held_out = [row for row in single_rows(scores) if (row["part"], row["clips"]) == ("held out", "all")]
     paragraphs = [_seeds(held_out)]
+    paragraphs.append(_guessing(len(scores["classes"])))
     if len(scores["classes"]) <= 3:
         paragraphs.append("With three classes or fewer the label is always among the first three: top-3 error is 0.")
     if len(held_out) > 2:
@@ -179,6 +180,15 @@ def _limits(scores: dict) -> list[str]:
         paragraphs.append("Averages stand in the table with their intervals, but no test compares them with anything.")
     paragraphs.append(_independence(held_out[0]["num_clips"], held_out[0]["num_recordings"]))
     return paragraphs
+
+
+def _guessing(num_classes: int) -> str:
+    tags = range(1, min(3, num_classes) + 1)
+    top3_error, map_at_3 = 1 - len(tags) / num_classes, sum(1 / place for place in tags) / num_classes
+    return (
+        f"Guessing among {num_classes} classes gives a top-3 error of {top3_error:.3f}, an accuracy of "
+        f"{1 / num_classes:.3f} and a MAP@3 of {map_at_3:.3f}: scores near these are of networks that learned nothing."
+    )
 
 
 def _independence(num_clips: int, num_recordings: int) -> str:
