@@ -95,10 +95,9 @@ def test_network_and_optimizer(preset):
 @pytest.fixture(scope="module", autouse=True)
 def quick_to_compile():
     """A step that runs once is not worth optimizing; other tests train what users train."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
 
 
