@@ -104,13 +104,16 @@ def _apply(equation, inputs):
     return outputs if primitive.multiple_results else [outputs]
 
 
-def _scan(inputs, *, jaxpr, num_consts, num_carry, length, reverse, **_):
-    first_row = num_consts + num_carry
-    fixed, carry, rows = inputs[:num_consts], inputs[num_consts:first_row], inputs[first_row:]
+def _scan(inputs, *, jaxpr, length, reverse, **others):
+    if "ft_in" in others:  # since JAX 0.12
+        fixed, carry, rows = (list(part) for part in others["ft_in"].update(inputs).unpack())
+    else:
+        first_carry, first_row = np.cumsum([others["num_consts"], others["num_carry"]])
+        fixed, carry, rows = inputs[:first_carry], inputs[first_carry:first_row], inputs[first_row:]
 
     def step(carry, row):
         outputs = evaluate(jaxpr, [*fixed, *carry, *row])
-        return outputs[:num_carry], outputs[num_carry:]
+        return outputs[: len(carry)], outputs[len(carry) :]
 
     if length == 1:  # a loop less: those within loops are where converters err
         carry, row = step(carry, [array[0] for array in rows])
