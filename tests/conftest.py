@@ -18,3 +18,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set AUDIOTAG_SHARED")
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The sounds and the table of `made_runs`."""
+    import made_runs  # not before the devices are set
+
+    folder = tmp_path_factory.mktemp("data") / "sounds"
+    folder.mkdir()
+    made_runs.make_sounds(folder)
+    return folder

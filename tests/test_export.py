@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import made_runs
 import numpy as np
@@ -34,14 +33,6 @@ KINDS = {
     "high resolution": {"spectral.channels": ("hires_q2", "mel_linear"), "model.normalization": "imagenet"},
     "waveform": {"spectral.channels": ("waveform",), "model.name": "waveform"},
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "sounds"
-    folder.mkdir()
-    made_runs.make_sounds(folder)
-    return folder
 
 
 @pytest.mark.parametrize("kind", KINDS)

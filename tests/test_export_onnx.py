@@ -35,14 +35,6 @@ ABSENT = [name for name in export_onnx.PACKAGES if importlib.util.find_spec(name
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "sounds"
-    folder.mkdir()
-    made_runs.make_sounds(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def workdir(folder, tmp_path_factory) -> Path:
     return made_runs.make_run(made_runs.tiny_config(folder), tmp_path_factory.mktemp("runs") / "run")
 

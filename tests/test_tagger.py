@@ -25,14 +25,6 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "sounds"
-    folder.mkdir()
-    made_runs.make_sounds(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory) -> Path:
     """To read, not to write."""
     return made_runs.make_run(made_runs.tiny_config(folder), tmp_path_factory.mktemp("runs") / "finished")

@@ -140,6 +140,14 @@ def test_of_three_classes_it_is_said_that_top3_error_tells_nothing():
     assert "With three classes or fewer" in caveats(scores | {"classes": ["a", "b", "c"]})
 
 
+def test_what_guessing_gives_is_what_random_answers_score():
+    text = caveats(scores_of(base=BASE, x=MUCH_BETTER) | {"classes": [str(n) for n in range(10)]})
+    told = [float(number) for number in re.findall(r"0\.\d{3}", text.partition("Guessing among 10 classes")[2])[:3]]
+    ranks = np.random.default_rng(0).integers(0, 10, 100_000)
+    seen = [np.mean(ranks >= 3), np.mean(ranks == 0), np.mean(np.where(ranks < 3, 1 / (ranks + 1), 0))]
+    np.testing.assert_allclose(told, seen, atol=0.005)
+
+
 def test_one_seed_is_said():
     text = caveats(scores_of(base=BASE, x=A_LITTLE_BETTER))
     assert text.startswith("One seed was used for every variant: how far another would move the scores was not")
