@@ -14,19 +14,19 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from audiotag_jax.errors import Stopped, UserError
-from audiotag_jax.memory import keep_freed_memory
+from audiotag_jax.runtime.errors import Stopped, UserError
+from audiotag_jax.runtime.memory import keep_freed_memory
 
 # Mode: the module whose `run` does it, imported on demand.
 MODES = {
-    "train": "audiotag_jax.train",
-    "prepare": "audiotag_jax.prepare",
-    "evaluate": "audiotag_jax.evaluate",
-    "inspect": "audiotag_jax.inspect_checkpoint",
-    "doctor": "audiotag_jax.doctor",
+    "train": "audiotag_jax.training.train",
+    "prepare": "audiotag_jax.training.prepare",
+    "evaluate": "audiotag_jax.training.evaluate",
+    "inspect": "audiotag_jax.training.inspect_checkpoint",
+    "doctor": "audiotag_jax.doctor.examine",
     "study": "audiotag_jax.study.run",
-    "predict": "audiotag_jax.predict",
-    "export": "audiotag_jax.export",
+    "predict": "audiotag_jax.inference.predict",
+    "export": "audiotag_jax.inference.export",
 }
 OF_A_RUN = ("predict", "export")  # modes whose `run(workdir, …)` asks nothing but the work directory of a trained run
 
@@ -71,7 +71,10 @@ def main(argv: list[str]) -> None:
 
 
 def _set_up_jax(config: ConfigDict) -> None:
-    from audiotag_jax import compilation, processes, progress  # JAX is loaded for a run alone, not for a word of help
+    from audiotag_jax.runtime import compilation
+    from audiotag_jax.runtime import processes
+    from audiotag_jax.runtime import progress  # JAX is loaded for a run alone
+    from audiotag_jax import not for a word of help
 
     joins = _MODE.value in ("train", "evaluate")
     if not joins and (_COORDINATOR.value or _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None):

@@ -25,9 +25,9 @@ from threadpoolctl import threadpool_limits  # comes with librosa
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from audiotag_jax.audio import load_audio  # noqa: E402
+from audiotag_jax.audio.decode import load_audio  # noqa: E402
 from audiotag_jax.datasets.esc import open_esc  # noqa: E402
-from audiotag_jax.errors import UserError  # noqa: E402
+from audiotag_jax.runtime.errors import UserError  # noqa: E402
 from audiotag_jax.spectral import features, stft  # noqa: E402
 from audiotag_jax.spectral.reassignment import high_resolution_spectrogram, high_resolution_spectrograms  # noqa: E402
 

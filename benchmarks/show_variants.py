@@ -16,7 +16,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from audiotag_jax.audio import AudioError, load_audio  # noqa: E402
+from audiotag_jax.audio.decode import AudioError, load_audio  # noqa: E402
 from audiotag_jax.spectral import features, scales, stft  # noqa: E402
 
 try:

@@ -90,6 +90,6 @@ def test_modules_and_functions_stay_small(path):
 
 
 def test_importing_training_loads_no_other_framework():
-    script = "import sys, audiotag_jax.train; print(sorted({'tensorflow', 'torch', 'matplotlib'} & set(sys.modules)))"
+    script = "import sys, audiotag_jax.training.train; print(sorted({'tensorflow', 'torch', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

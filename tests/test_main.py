@@ -16,7 +16,7 @@ import soundfile
 from made_runs import make_sounds
 
 import main
-from audiotag_jax import checkpoint
+from audiotag_jax.training import checkpoints as checkpoint
 
 ROOT = Path(__file__).parents[1]
 DEMO = "--config=configs/log_db.py:demo"
@@ -177,7 +177,7 @@ def stopped(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
     def fail(config, workdir):
         raise error
 
-    monkeypatch.setattr("audiotag_jax.prepare.run", fail)
+    monkeypatch.setattr("audiotag_jax.training.prepare.run", fail)
     monkeypatch.setattr(os, "_exit", sys.exit)
     monkeypatch.setattr(sys, "argv", ["main.py", DEMO, "--mode=prepare"])
     main.parse_flags(sys.argv)
@@ -228,7 +228,7 @@ def test_inspect_leaves_the_accelerator_alone(argument):
     """It may belong to a training beside it: nothing may look for devices before inspect has chosen the CPU."""
     script = (
         "import sys, main\n"
-        "from audiotag_jax import inspect_checkpoint\n"
+        "from audiotag_jax.training import inspect_checkpoint\n"
         "from jax._src import xla_bridge\n"
         "inspect_checkpoint.run = lambda *_: print('initialized', xla_bridge.backends_are_initialized())\n"
         f"sys.argv = ['main.py', '{argument}', '--mode=inspect']\n"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiotag_jax import checkpoint
-from audiotag_jax.steps import replicate
+from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training.steps import replicate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from audiotag_jax.audio import MAX_DURATION_S, AudioError, crop_loudest, load_audio
+from audiotag_jax.audio.decode import MAX_DURATION_S, AudioError, crop_loudest, load_audio
 from audiotag_jax.datasets.records import Clip, ClipSource
-from audiotag_jax.errors import UserError
-from audiotag_jax.progress import progress
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.progress import progress
 from audiotag_jax.spectral.features import SpectralSettings, spectrograms
 
 SHARD_CLIPS = 2048  # at most, in one file

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from audiotag_jax.files import locked, write_json
-from audiotag_jax.progress import progress
+from audiotag_jax.runtime.files import locked, write_json
+from audiotag_jax.runtime.progress import progress
 
 FILE_NAME = "contents.json"  # in the folder of prepared datasets: path to [stamp, hash]
 

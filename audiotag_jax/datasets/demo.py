@@ -14,8 +14,8 @@ import soundfile
 
 from audiotag_jax.datasets.folder import open_folder
 from audiotag_jax.datasets.records import ClipSource
-from audiotag_jax.errors import UserError
-from audiotag_jax.files import locked
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import locked
 
 VERSION = 1  # raise it with any change to the sounds or the table: the set then goes to a new folder
 TRAIN_PER_CLASS, TEST_PER_CLASS = 30, 6

@@ -10,9 +10,9 @@ import pooch
 import requests
 
 from audiotag_jax.datasets.fsdkaggle2018 import is_complete
-from audiotag_jax.errors import UserError
-from audiotag_jax.files import locked
-from audiotag_jax.progress import progress
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import locked
+from audiotag_jax.runtime.progress import progress
 
 ZENODO_URL = "doi:10.5281/zenodo.2552860/"
 PARTS = ("FSDKaggle2018.meta", "FSDKaggle2018.audio_test", "FSDKaggle2018.audio_train")

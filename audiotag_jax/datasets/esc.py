@@ -4,7 +4,7 @@ from pathlib import Path
 
 from audiotag_jax.datasets.records import Clip, ClipSource, train_classes, validate
 from audiotag_jax.datasets.tables import parse_flag, parse_int, read_table
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 
 ESC_URL = "https://github.com/karolpiczak/ESC-50"
 

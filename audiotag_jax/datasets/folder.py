@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from audiotag_jax.datasets.folds import stratified_folds
 from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource, train_classes, validate
 from audiotag_jax.datasets.tables import parse_flag, parse_int, read_table
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
 PATH_COLUMNS = ("path", "filename", "fname", "file")

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 
 
 def stratified_folds(

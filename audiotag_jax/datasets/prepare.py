@@ -17,15 +17,16 @@ import soundfile
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from audiotag_jax import audio, spectral
+from audiotag_jax.audio import decode as audio
+from audiotag_jax import spectral
 from audiotag_jax.datasets import builders
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms, ClipSettings
 from audiotag_jax.datasets.contents import content_hashes
 from audiotag_jax.datasets.records import ClipSource, check_recordings
 from audiotag_jax.datasets.sources import open_source
-from audiotag_jax.errors import UserError
-from audiotag_jax.files import locked
-from audiotag_jax.progress import say
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import locked
+from audiotag_jax.runtime.progress import say
 from audiotag_jax.spectral.features import SpectralSettings
 
 WAVEFORM = ("waveform",)  # the channels of a configuration without spectrograms

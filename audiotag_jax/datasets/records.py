@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 
 SPLITS = ("train", "test")
 

@@ -8,7 +8,7 @@ from audiotag_jax.datasets.esc import open_esc
 from audiotag_jax.datasets.folder import open_folder
 from audiotag_jax.datasets.fsdkaggle2018 import open_fsdkaggle2018
 from audiotag_jax.datasets.records import ClipSource
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 
 SOURCE_NAMES = ("fsdkaggle2018", "esc50", "esc10", "folder", "demo")
 

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy.special
 
-from audiotag_jax.metrics import label_ranks
+from audiotag_jax.evaluation.metrics import label_ranks
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 
 STANDARD = ("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db")

@@ -8,12 +8,12 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from audiotag_jax.files import write_atomic
+from audiotag_jax.runtime.files import write_atomic
 from audiotag_jax.study import mistakes, plots, svg
 from audiotag_jax.study.media import Media, sound_uri
 from audiotag_jax.study.pictures import clip_picture
 from audiotag_jax.study.results import Results
-from audiotag_jax.study.words import SCORE_NAMES, is_real, resampled
+from audiotag_jax.study.verdict import SCORE_NAMES, is_real, resampled
 
 NUM_MISTAKES = 20  # a variant
 NUM_COMPARED = 4  # clips, in every variant

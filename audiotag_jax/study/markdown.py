@@ -4,7 +4,7 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 
-from audiotag_jax.study.words import (
+from audiotag_jax.study.verdict import (
     LOWER_IS_BETTER,
     SCORE_NAMES,
     block_name,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.special
 
-from audiotag_jax.metrics import SCORES, label_ranks
+from audiotag_jax.evaluation.metrics import SCORES, label_ranks
 from audiotag_jax.study.results import Clips, Results
 
 

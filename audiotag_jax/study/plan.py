@@ -10,12 +10,12 @@ import scipy.special
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from audiotag_jax.config_check import check_config
-from audiotag_jax.errors import UserError
-from audiotag_jax.evaluate import TEST, VALIDATION
+from audiotag_jax.training.config_check import check_config
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.training.evaluate import TEST, VALIDATION
 from audiotag_jax.study.results import Run
-from audiotag_jax.submission import load_predictions
-from audiotag_jax.workdir import check_data, check_unclaimed, fold_dir, read_record, recorded_fields
+from audiotag_jax.evaluation.submission import load_predictions
+from audiotag_jax.training.workdir import check_data, check_unclaimed, fold_dir, read_record, recorded_fields
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 _PEAKS = ("frozen_learning_rate", "learning_rate_low", "learning_rate_high")

@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from audiotag_jax.study.svg import chart, element, level, number, path, round_ticks, shortened
-from audiotag_jax.study.words import LOWER_IS_BETTER, SCORE_NAMES, is_real
+from audiotag_jax.study.verdict import LOWER_IS_BETTER, SCORE_NAMES, is_real
 
 _WIDTH = 760
 _CURVE_POINTS = 120

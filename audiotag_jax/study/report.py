@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from audiotag_jax.datasets import fsdkaggle2018
 from audiotag_jax.datasets.prepare import WAVEFORM, prepare, recordings_of_clips, spectral_settings
 from audiotag_jax.datasets.reader import read_split
-from audiotag_jax.files import write_atomic, write_json
+from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.models.resnet import BODIES
-from audiotag_jax.progress import say
+from audiotag_jax.runtime.progress import say
 from audiotag_jax.spectral.features import frequencies_hz
 from audiotag_jax.study.html import write_html
 from audiotag_jax.study.markdown import report
@@ -26,7 +26,7 @@ from audiotag_jax.study.plots import forest_plots
 from audiotag_jax.study.results import Results, Run, read_results
 from audiotag_jax.study.statistics import study_scores
 from audiotag_jax.study.svg import standalone
-from audiotag_jax.study.words import SCORE_NAMES, blocks, verdict
+from audiotag_jax.study.verdict import SCORE_NAMES, blocks, verdict
 
 
 def write(config: ConfigDict, workdir: Path, runs: Sequence[Run], classes: Sequence[str], budget) -> None:

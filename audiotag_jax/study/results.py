@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotag_jax.errors import UserError
-from audiotag_jax.evaluate import TEST, VALIDATION
-from audiotag_jax.submission import load_predictions
-from audiotag_jax.workdir import fold_dir
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.training.evaluate import TEST, VALIDATION
+from audiotag_jax.evaluation.submission import load_predictions
+from audiotag_jax.training.workdir import fold_dir
 
 
 @dataclasses.dataclass(frozen=True)

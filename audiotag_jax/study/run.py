@@ -9,16 +9,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from audiotag_jax import train
-from audiotag_jax.config_check import check_config
+from audiotag_jax.training import train
+from audiotag_jax.training.config_check import check_config
 from audiotag_jax.datasets.prepare import dataset_fingerprint
-from audiotag_jax.errors import Diverged, UserError
-from audiotag_jax.experiment import Experiment, open_experiment
-from audiotag_jax.files import write_json
-from audiotag_jax.input_pipeline import Batches, TrainingOrder
-from audiotag_jax.processes import is_first
-from audiotag_jax.progress import say
-from audiotag_jax.steps import replicate
+from audiotag_jax.runtime.errors import Diverged, UserError
+from audiotag_jax.training.experiment import Experiment, open_experiment
+from audiotag_jax.runtime.files import write_json
+from audiotag_jax.training.input_pipeline import Batches, TrainingOrder
+from audiotag_jax.runtime.processes import is_first
+from audiotag_jax.runtime.progress import say
+from audiotag_jax.training.steps import replicate
 from audiotag_jax.study import report
 from audiotag_jax.study.plan import (
     Training,
@@ -30,8 +30,8 @@ from audiotag_jax.study.plan import (
     variant_config,
     variant_names,
 )
-from audiotag_jax.study.words import duration
-from audiotag_jax.workdir import held
+from audiotag_jax.study.verdict import duration
+from audiotag_jax.training.workdir import held
 
 _TIMED_STEPS = 5
 

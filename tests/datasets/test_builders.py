@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiotag_jax.audio import crop_loudest, load_audio
+from audiotag_jax.audio.decode import crop_loudest, load_audio
 from audiotag_jax.datasets import builders
 from audiotag_jax.datasets.builders import KEPT, LEFT_OUT, SILENCE, ClipSettings, ordered_map
 from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
 from audiotag_jax.datasets.reader import read_metadata, read_split
 from audiotag_jax.datasets.records import Clip, ClipSource
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.spectral.features import SpectralSettings, spectrograms
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from audiotag_jax.datasets import demo
 from audiotag_jax.datasets.sources import open_source
 from audiotag_jax.datasets.tables import read_table
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import requests
 
 from audiotag_jax.datasets import sources
 from audiotag_jax.datasets.download import PARTS, download_fsdkaggle2018, needs_download
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 
 CONTENT = {
     "FSDKaggle2018.meta/train_post_competition.csv": b"fname,label,manually_verified\na.wav,x,1\nb.wav,y,0\n",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audiotag_jax.datasets.folds import stratified_folds
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 
 SHARED = Path(os.environ.get("AUDIOTAG_SHARED", Path(__file__).parents[3] / "shared"))
 

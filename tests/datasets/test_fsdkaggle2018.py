@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from audiotag_jax.datasets import fsdkaggle2018  # its `test_usage` is not to be taken for a test
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 
 
 def test_the_real_table(shared_data):

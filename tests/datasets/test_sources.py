@@ -12,7 +12,7 @@ from audiotag_jax.datasets.fsdkaggle2018 import submission_order
 from audiotag_jax.datasets.prepare import prepare
 from audiotag_jax.datasets.records import Clip, ClipSource, check_recordings, validate
 from audiotag_jax.datasets.sources import open_source
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 from configs import log_db
 
 SHARED = Path(os.environ.get("AUDIOTAG_SHARED", Path(__file__).parents[3] / "shared"))

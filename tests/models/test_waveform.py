@@ -8,7 +8,7 @@ import pytest
 
 from audiotag_jax.models.build import build_model
 from audiotag_jax.models.waveform import WaveformBody
-from audiotag_jax.optimizer import parameter_labels
+from audiotag_jax.training.optimizer import parameter_labels
 
 STRIDE = 2048  # samples of one output frame
 BLOCK_STRIDE = 4

@@ -9,7 +9,7 @@ import pytest
 from audiotag_jax.study.markdown import report
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 from audiotag_jax.study.statistics import study_scores
-from audiotag_jax.study.words import is_real, p_text, verdict
+from audiotag_jax.study.verdict import is_real, p_text, verdict
 
 N, NUM_CLASSES = 200, 5
 RNG = np.random.default_rng(0)

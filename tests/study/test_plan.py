@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from audiotag_jax.errors import UserError
-from audiotag_jax.files import write_npz
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.study.plan import CONFIGS, check_study, final, finished_run, search, variant_config, variant_names
-from audiotag_jax.workdir import recorded_fields
+from audiotag_jax.training.workdir import recorded_fields
 from configs import hires_q8, log_db, waveform
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from audiotag_jax.errors import UserError
-from audiotag_jax.files import write_npz
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.study.results import Run, read_results
 
 IDS = np.array(["e", "a", "d", "b", "c", "f"])  # as they lie on disk; the first three are held out by fold 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from audiotag_jax.errors import UserError
+from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.study import statistics
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 from audiotag_jax.study.statistics import bootstrap_means, holm, mcnemar, study_scores

@@ -1,0 +1,1 @@
+"""Sound files to waveforms: which files there are, decoding, cropping, and what counts as silence."""

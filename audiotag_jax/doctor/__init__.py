@@ -1,0 +1,1 @@
+"""The audit of a data folder before any training."""

@@ -1,0 +1,192 @@
+"""Mode `doctor`: an audit of a data folder before any work; of the data nothing is changed or downloaded."""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from ml_collections import ConfigDict
+
+from audiotag_jax.doctor.audit import (
+    KINDS,
+    Group,
+    Recording,
+    audio_files,
+    findings,
+    group_clips,
+    measure,
+    near_names,
+)
+from audiotag_jax.datasets.builders import ordered_map
+from audiotag_jax.datasets.demo import VERSION
+from audiotag_jax.datasets.prepare import clip_settings
+from audiotag_jax.datasets.records import SPLITS, Clip
+from audiotag_jax.datasets.sources import SOURCE_NAMES, open_source
+from audiotag_jax.doctor.report import format_report, printable, verdict
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import write_atomic, write_json
+from audiotag_jax.runtime.progress import progress, say
+
+UNLISTED = ""  # the split of a file that no table could be asked about
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Writes `doctor.md` and `doctor.json` to `workdir` and prints the verdict, whatever it is.
+
+    Raises UserError where there is nothing to look at: no table of clips, and no sound file in the folder either.
+    """
+    report = examine(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = format_report(report)
+    write_json(workdir / "doctor.json", report)
+    write_atomic(workdir / "doctor.md", lambda file: file.write(text.encode()))
+    for line in report["verdict"]:
+        say(printable(line))
+    say(printable(f"report: {workdir / 'doctor.md'}"))
+
+
+def examine(config: ConfigDict) -> dict:
+    """The whole report as plain data, what `doctor.json` holds. Raises UserError as `run` does."""
+    rate_hz = clip_settings(config).sample_rate_hz
+    root, clips, table_error = list_clips(config.dataset)
+    files = audio_files(root)
+    threads = max(config.dataset.num_threads, 0) or os.cpu_count() or 1
+    measured = ordered_map(lambda clip: measure(clip.path, rate_hz), clips, threads)
+    shown = progress(zip(clips, measured, strict=True), len(clips), "listening to", "recordings")
+    recordings = {clip.id: recording for clip, recording in shown}
+    found = {clip_id: findings(recording, rate_hz) for clip_id, recording in recordings.items()}
+    named = {os.path.realpath(clip.path) for clip in clips}
+    extra = [path for path in files if os.path.realpath(path) not in named]
+    missing = {clip.id: Path(clip.path) for clip in clips if "missing" in found[clip.id]}
+    for clip_id, path in near_names(missing, extra).items():
+        found[clip_id]["missing"] = f"but there is {_inside(path, root)}"
+    duplicates = group_clips(clips, {clip_id: recording.content for clip_id, recording in recordings.items()})
+    report = {
+        "source": config.dataset.source,
+        "path": str(root),
+        "table_error": table_error,
+        "sample_rate_hz": rate_hz,
+        "num_recordings": _by_split(clips),
+        "num_lost": _by_split([clip for clip in clips if recordings[clip.id].loss]),
+        "problems": _by_kind(found),
+        "duplicates": [_group(group) for group in duplicates],
+        "takes": _takes(clips),
+        "extra_files": [_inside(path, root) for path in extra],
+        **describe_labels(clips, recordings),
+        "formats": describe_formats([recording for recording in recordings.values() if not recording.loss]),
+        "recordings": {clip_id: _measures(recording) for clip_id, recording in recordings.items()},
+    }
+    return {"verdict": verdict(report), **report}
+
+
+def list_clips(dataset: ConfigDict) -> tuple[Path, list[Clip], str]:
+    """The data folder, its clips, and what is wrong with its table; if anything is, the clips are all sound files.
+
+    Raises UserError for an unknown source, and where neither a table nor a sound file is found.
+    """
+    root = Path(dataset.path)
+    if dataset.source == "demo":
+        root /= f"demo_v{VERSION}_seed{dataset.fold_seed}"
+        if not root.is_dir():  # opening would write them
+            raise UserError(f"The demo's sounds are not in {dataset.path} yet.\nWrite them first with --mode=prepare.")
+    options = {"table": dataset.table, "num_folds": dataset.num_folds, "seed": dataset.fold_seed, "download": False}
+    try:
+        return root, list(open_source(dataset.source, dataset.path, **options).clips), ""
+    except UserError as error:
+        files = audio_files(root) if root.is_dir() and dataset.source in SOURCE_NAMES else []
+        if not files:
+            raise
+        clips = [Clip(_inside(path, root), str(path), None, -1, UNLISTED, verified=False) for path in files]
+        return root, clips, str(error)
+
+
+def describe_labels(clips: Sequence[Clip], recordings: Mapping[str, Recording]) -> dict:
+    """Counts of clips by label, and of training clips by label and fold, with how far folds are from an even share.
+
+    Counts are of what the tables list; `lost` are the training clips among it that leave no samples.
+    """
+    train = [clip for clip in clips if clip.split == "train"]
+    num_folds = 1 + max((clip.fold for clip in train), default=-1)
+    cells = Counter((clip.label, clip.fold) for clip in train)
+    verified = Counter((clip.label, clip.verified) for clip in train)
+    test = Counter(clip.label for clip in clips if clip.split == "test")
+    lost = Counter(clip.label for clip in train if recordings[clip.id].loss)
+    labels = {}
+    for label in sorted({clip.label for clip in train}):
+        folds = [cells[label, fold] for fold in range(num_folds)]
+        counts = {"verified": verified[label, True], "unverified": verified[label, False], "test": test[label]}
+        labels[label] = {**counts, "lost": lost[label], "folds": folds}
+    return {
+        "labels": labels,
+        "num_unlabelled_test": test[None],
+        "fold_sizes": [sum(counts["folds"][fold] for counts in labels.values()) for fold in range(num_folds)],
+        "largest_deviation": _largest_deviation(labels),
+        "absent": [
+            {"label": label, "folds": [fold for fold, count in enumerate(counts["folds"]) if count == 0]}
+            for label, counts in labels.items()
+            if 0 in counts["folds"]
+        ],
+    }
+
+
+def _largest_deviation(labels: Mapping[str, dict]) -> dict | None:
+    """The label and fold whose count is farthest from an even share of the label's clips; None without folds."""
+    cells = [
+        {"label": label, "fold": fold, "count": count, "even_share": sum(counts["folds"]) / len(counts["folds"])}
+        for label, counts in labels.items()
+        for fold, count in enumerate(counts["folds"])
+    ]
+    return max(cells, key=lambda cell: abs(cell["count"] - cell["even_share"]), default=None)
+
+
+def describe_formats(recordings: Sequence[Recording]) -> dict:
+    """Counts of rates, channels and codings, and the spread of durations, of the recordings that could be decoded."""
+    durations_s = [recording.duration_s for recording in recordings]
+    spread = {}
+    if durations_s:
+        spread = {"min": min(durations_s), "median": median(durations_s), "max": max(durations_s)}
+    return {
+        "rates_hz": _counts(recording.rate_hz for recording in recordings),
+        "channels": _counts(recording.num_channels for recording in recordings),
+        "subtypes": _counts(recording.subtype for recording in recordings),
+        "duration_s": spread | {"total": sum(durations_s)},
+    }
+
+
+def _takes(clips: Sequence[Clip]) -> list[dict] | None:
+    """Groups of clips cut from one recording; None where no table tells."""
+    if not any(clip.recording for clip in clips):
+        return None
+    return [_group(group) for group in group_clips(clips, {clip.id: clip.recording for clip in clips})]
+
+
+def _by_kind(found: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The clips of each kind of problem that occurs, with the particulars of each."""
+    kinds = {kind: {clip_id: kinds[kind] for clip_id, kinds in found.items() if kind in kinds} for kind in KINDS}
+    return {kind: clips for kind, clips in kinds.items() if clips}
+
+
+def _by_split(clips: Sequence[Clip]) -> dict[str, int]:
+    counts = Counter(clip.split for clip in clips)
+    return {split or "unlisted": counts[split] for split in (*SPLITS, UNLISTED) if counts[split]}
+
+
+def _counts(values) -> dict[str, int]:
+    return {str(value): count for value, count in Counter(values).most_common()}
+
+
+def _group(group: Group) -> dict:
+    return {**dataclasses.asdict(group), "conflicts": group.conflicts}
+
+
+def _measures(recording: Recording) -> dict:
+    """What there is to say of a recording; of a lost one only the loss."""
+    if recording.loss:
+        return {"loss": recording.loss, "reason": recording.reason}
+    return {name: value for name, value in dataclasses.asdict(recording).items() if name not in ("loss", "reason")}
+
+
+def _inside(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -1,0 +1,121 @@
+"""Mode `export`: a trained run as one file, from waveforms to probabilities, that needs nothing of this project.
+
+The file is StableHLO, for JAX; where the packages for it are installed, there is one of ONNX beside it.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export as jax_export
+
+from audiotag_jax.inference import export_onnx
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import locked, write_atomic, write_json
+from audiotag_jax.runtime.progress import say
+from audiotag_jax.inference.tagger import Tagger, load_tagger
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+TOLERANCE = 1e-5  # of a probability, between the file and the run that it was made of
+ONNX_TOLERANCE = 1e-4  # likewise; another library rounds otherwise, and weak bins in dB show it
+PROGRAM, ONNX, LABELS = "tagger.stablehlo", "tagger.onnx", "tagger.json"
+USE_ONNX = f"onnxruntime.InferenceSession('{ONNX}').run(None, {{'{export_onnx.INPUT}': waveforms}})[0]"
+
+
+def run(workdir: Path, *, out: Path | None = None) -> None:
+    """Writes `tagger.stablehlo`, `tagger.json` and, where it can be, `tagger.onnx` to `out`, or `workdir/exported`.
+
+    The programs are loaded back and compared with the run before each is put in place. Raises UserError if the
+    directory holds no finished run.
+    """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise UserError("JAX writes exported functions by the package flatbuffers: pip install flatbuffers.")
+    tagger = load_tagger(workdir)
+    out = out or workdir / "exported"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder.")
+    say(f"exporting {tagger.name}: {len(tagger.classes)} classes, folds {', '.join(map(str, tagger.folds))}")
+    program = serialize(tagger)
+    difference = compare(program, tagger)
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"The exported function's probabilities differ from the run's by up to {difference:.2g}; nothing written."
+        )
+    say(f"loaded back: probabilities equal to {difference:.1g}")
+    with locked(out, "writing to"):
+        (out / ONNX).unlink(missing_ok=True)  # of an earlier run: it must not lie beside another run's labels
+        write_atomic(out / PROGRAM, lambda file: file.write(program))
+        write_json(out / LABELS, describe(tagger))
+        say(f"written to {out}: {PROGRAM} ({len(program) / 1e6:.1f} MB), {LABELS}")
+        if (extra := _as_onnx(tagger)) is not None:
+            write_atomic(out / ONNX, lambda file: file.write(extra))
+            write_json(out / LABELS, describe(tagger) | {"use_onnx": USE_ONNX})
+            say(f"written to {out}: {ONNX} ({len(extra) / 1e6:.1f} MB)")
+
+
+def _as_onnx(tagger: Tagger) -> bytes | None:
+    """None, with a line that says why, if there is no file that onnxruntime proves right."""
+    try:
+        program = export_onnx.serialize(tagger)
+        waveforms = made_up(tagger)
+        found = export_onnx.probabilities(program, waveforms)
+    except UserError as reason:
+        say(f"no {ONNX}: {reason}")
+        return None
+    difference = float(np.abs(found - np.asarray(tagger.probabilities(waveforms))).max())
+    if not difference <= ONNX_TOLERANCE:
+        say(f"no {ONNX}: its probabilities differ from the run's by up to {difference:.2g}")
+        return None
+    say(f"onnxruntime: probabilities equal to {difference:.1g}")
+    return program
+
+
+def serialize(tagger: Tagger) -> bytes:
+    """`tagger.probabilities` for any number of waveforms and for `PLATFORMS`, weights inside, as `jax.export` has it.
+
+    Where a choice depends on the kind of device, it is that of the device at hand: elsewhere it is right, but slower.
+    """
+    (batch,) = jax_export.symbolic_shape("batch")
+    waveforms = jax.ShapeDtypeStruct((batch, tagger.length_samples), np.float32)
+    exported = jax_export.export(jax.jit(tagger.probabilities), platforms=PLATFORMS)(waveforms)
+    return bytes(exported.serialize(vjp_order=0))
+
+
+def compare(program: bytes, tagger: Tagger) -> float:
+    """The largest difference of a probability between the serialized function and the tagger, on made-up sounds."""
+    waveforms = made_up(tagger)
+    loaded = jax_export.deserialize(bytearray(program))
+    found, expected = (np.asarray(function(waveforms)) for function in (loaded.call, tagger.probabilities))
+    return float(np.abs(found - expected).max())
+
+
+def made_up(tagger: Tagger) -> np.ndarray:
+    """Waveforms [9, N]: decaying noise, tones, a click and silence."""
+    rng, length = np.random.default_rng(0), tagger.length_samples
+    decays = np.exp(-np.linspace(0, 1, length) * rng.uniform(0, 20, (4, 1)))
+    tones = np.sin(2 * np.pi * np.array([[0.003], [0.03], [0.3]]) * np.arange(length))
+    click, silence = np.zeros((2, 1, length))
+    click[:, length // 2] = 1
+    noise = decays * rng.standard_normal((4, length))
+    return np.concatenate([0.1 * noise, 0.5 * tones, click, silence]).astype(np.float32)
+
+
+def describe(tagger: Tagger) -> dict[str, Any]:
+    """What one must know to use the file."""
+    return {
+        "run": tagger.name,
+        "folds": list(tagger.folds),
+        "classes": list(tagger.classes),
+        "sample_rate_hz": tagger.sample_rate_hz,
+        "length_samples": tagger.length_samples,
+        "duration_s": tagger.duration_s,
+        "temperature": tagger.temperature,
+        "platforms": list(PLATFORMS),
+        "jax_version": jax.__version__,
+        "input": f"float32 [batch, {tagger.length_samples}]: finite mono waveforms at {tagger.sample_rate_hz} Hz, any "
+        "level; what is shorter lies in the middle of zeros",
+        "output": f"float32 [batch, {len(tagger.classes)}]: calibrated probabilities in the order of classes",
+        "use": f"jax.export.deserialize(bytearray(open('{PROGRAM}', 'rb').read())).call(waveforms)",
+    }

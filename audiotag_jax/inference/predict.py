@@ -1,0 +1,146 @@
+"""Mode `predict`: tags for any recordings, window by window, by a trained run; its directory alone is needed."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiotag_jax.audio.decode import MAX_DURATION_S
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import locked
+from audiotag_jax.runtime.progress import progress, say
+from audiotag_jax.inference.windows import SILENCE_DBFS, Cutting, Item, expected_windows, find_files, read_windows
+from audiotag_jax.inference.tables import Naming, Tagged, Window, format_line, write_tables
+from audiotag_jax.inference.tagger import Tagger, load_tagger
+
+BATCH_WINDOWS = 8  # tagged together: one compiled program, whatever comes
+LEAST_HOP_S = 0.01
+_CHUNK_ITEMS = 1000  # at most wait for a batch to fill up
+_LINES = 20  # of the table that is printed
+
+
+def run(
+    workdir: Path,
+    audio: Sequence[str],
+    *,
+    top: int = 3,
+    threshold: float = 0.0,
+    hop_s: float = 0.0,
+    out: Path | None = None,
+) -> None:
+    """Tags files, and all sound files below folders, and writes tables to `out`, by default `workdir/predicted`.
+
+    A recording up to a clip's length is one window, cropped as in training; a longer one is windows every `hop_s` (0: a
+    clip's length), the last of which ends with the recording. Its answer is the mean over its windows that sound. A
+    tag less probable than `threshold` becomes "none of these". Raises UserError if nothing can be read.
+    """
+    _check(top, threshold, hop_s)
+    files = find_files(audio)
+    tagger = load_tagger(workdir)
+    out = out or workdir / "predicted"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder for the tables.")
+    naming = Naming(tagger.classes, min(top, len(tagger.classes)), threshold)
+    hop_samples = max(1, round((hop_s or tagger.duration_s) * tagger.sample_rate_hz))
+    cutting = Cutting(tagger.sample_rate_hz, tagger.length_samples, hop_samples)
+    say(_introduction(tagger))
+    lines: list[str] = []
+    with locked(out, "writing to"):
+        recordings = _reported(tag_recordings(files, tagger, cutting), naming, lines)
+        write_tables(out, recordings, naming, _about(tagger, naming, cutting))
+    say("\n".join(lines))
+    say(f"written to {out}: predictions.csv, windows.csv, predictions.json")
+
+
+def tag_recordings(files: Sequence[Path], tagger: Tagger, cutting: Cutting) -> Iterator[Tagged]:
+    """The files' recordings in order, each when its windows are answered; memory does not grow with their number."""
+    total = sum(expected_windows(file, cutting) for file in files)
+    answered = progress(_answered(read_windows(files, cutting), tagger), total, "tagging", "windows")
+    for _, group in itertools.groupby(answered, key=lambda pair: pair[0].number):
+        pairs = list(group)
+        first = pairs[0][0]
+        windows = tuple(Window(item.start_s, item.end_s, answer) for item, answer in pairs if item.start_s is not None)
+        yield Tagged(first.path, first.duration_s, first.note, windows)
+
+
+def _answered(items: Iterable[Item], tagger: Tagger) -> Iterator[tuple[Item, np.ndarray | None]]:
+    """The items in order with probabilities [K], or None where there is no sound."""
+    for chunk in _chunks(items):
+        waveforms = np.zeros((BATCH_WINDOWS, tagger.length_samples), np.float32)
+        sounding = [item.waveform for item in chunk if item.waveform is not None]
+        answers = iter(())
+        if sounding:
+            waveforms[: len(sounding)] = sounding
+            answers = iter(np.asarray(tagger.probabilities(waveforms)))
+        for item in chunk:
+            yield dataclasses.replace(item, waveform=None), None if item.waveform is None else next(answers).copy()
+
+
+def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Items in order, with a batch of sounding windows among them each; fewer where silence abounds, and at the end."""
+    chunk, num_sounding = [], 0
+    for item in items:
+        chunk.append(item)
+        num_sounding += item.waveform is not None
+        if num_sounding == BATCH_WINDOWS or len(chunk) == _CHUNK_ITEMS:
+            yield chunk
+            chunk, num_sounding = [], 0
+    if chunk:
+        yield chunk
+
+
+# What is checked, said and recorded.
+
+
+def _check(top: int, threshold: float, hop_s: float) -> None:
+    if top < 1:
+        raise UserError(f"{top} tags are asked for; it must be at least 1.")
+    if not 0 <= threshold <= 1:
+        raise UserError(f"The threshold is {threshold}; it is a probability, 0 to 1.")
+    if hop_s and not LEAST_HOP_S <= hop_s <= MAX_DURATION_S:
+        raise UserError(
+            f"The hop is {hop_s} s; it must be {LEAST_HOP_S} to {MAX_DURATION_S}, or 0 for a clip's length."
+        )
+
+
+def _introduction(tagger: Tagger) -> str:
+    before, after = tagger.calibration_errors
+    return (
+        f"{tagger.name}: {len(tagger.classes)} classes, folds {', '.join(map(str, tagger.folds))}, windows of "
+        f"{tagger.duration_s:g} s; temperature {tagger.temperature:.3f} (calibration error {before:.3f} → {after:.3f})"
+    )
+
+
+def _about(tagger: Tagger, naming: Naming, cutting: Cutting) -> dict[str, Any]:
+    """What the JSON says beside the recordings."""
+    return {
+        "run": tagger.name,
+        "folds": list(tagger.folds),
+        "classes": list(tagger.classes),
+        "sample_rate_hz": tagger.sample_rate_hz,
+        "window_s": tagger.duration_s,
+        "hop_s": cutting.hop_s,
+        "temperature": tagger.temperature,
+        "threshold": naming.threshold,
+        "silence_dbfs": SILENCE_DBFS,
+    }
+
+
+def _reported(recordings: Iterable[Tagged], naming: Naming, lines: list[str]) -> Iterator[Tagged]:
+    """The recordings as they come; `lines` gets the table to print. Raises UserError at the end if none was read."""
+    counts = {"tagged": 0, "silent": 0, "unreadable": 0}
+    for tagged in recordings:
+        kind = "unreadable" if tagged.duration_s is None else "silent" if tagged.probabilities is None else "tagged"
+        counts[kind] += 1
+        if sum(counts.values()) <= _LINES:
+            lines.append(format_line(tagged, naming))
+        yield tagged
+    total = sum(counts.values())
+    if counts["unreadable"] == total:
+        raise UserError(f"None of the recordings could be read ({total}); the first:\n{lines[0]}")
+    if total > _LINES:
+        lines.append(f"… and {total - _LINES} more")
+    lines.append(f"recordings: {total} ({', '.join(f'{count} {kind}' for kind, count in counts.items())})")

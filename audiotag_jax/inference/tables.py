@@ -1,0 +1,161 @@
+"""Tagged recordings, and the tables that they are written to, one recording at a time."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from audiotag_jax.runtime.files import write_atomic
+
+NONE = "none of these"  # the tag where the likeliest class is not likely enough
+_PATH_COLUMNS = 40  # of a terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A stretch of a recording; `probabilities` [K] float32, None where it is silent."""
+
+    start_s: float
+    end_s: float
+    probabilities: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Tagged:
+    """A recording and what was heard in it. One that could not be read has no duration and no windows."""
+
+    path: str
+    duration_s: float | None
+    note: str  # what is wrong with it
+    windows: tuple[Window, ...]
+
+    @property
+    def num_silent(self) -> int:
+        return sum(window.probabilities is None for window in self.windows)
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """[K] the mean over the windows that sound; None without any."""
+        sounding = [window.probabilities for window in self.windows if window.probabilities is not None]
+        return np.mean(sounding, axis=0, dtype=np.float64) if sounding else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+    """How probabilities become tags."""
+
+    classes: tuple[str, ...]
+    top: int  # likeliest tags to name
+    threshold: float  # a tag must be at least so probable
+
+    def likeliest(self, probabilities: np.ndarray | None) -> list[tuple[str, float]]:
+        """The first `top` classes with their probabilities; of equal ones the earlier class first."""
+        if probabilities is None:
+            return []
+        order = np.argsort(-probabilities, kind="stable")[: self.top]
+        return [(self.classes[k], float(probabilities[k])) for k in order]
+
+    def tag(self, probabilities: np.ndarray | None) -> str:
+        """The likeliest class, `NONE` where it is not probable enough, "" where there was nothing to hear."""
+        best = self.likeliest(probabilities)[:1]
+        return "".join(name if probability >= self.threshold else NONE for name, probability in best)
+
+
+def format_line(tagged: Tagged, naming: Naming) -> str:
+    """A recording in one line for a terminal: path, duration, tag, the likeliest classes, and what is wrong."""
+    path = "".join(c if c.isprintable() else "?" for c in tagged.path)
+    path = path if len(path) <= _PATH_COLUMNS else "…" + path[1 - _PATH_COLUMNS :]
+    if tagged.duration_s is None:
+        return f"{path:{_PATH_COLUMNS}} not read: {tagged.note}"
+    likeliest = ", ".join(f"{name} {probability:.2f}" for name, probability in naming.likeliest(tagged.probabilities))
+    tag = naming.tag(tagged.probabilities)
+    heard = "silent" if not tag else f"{NONE} ({likeliest})" if tag == NONE else likeliest
+    some_silent = f"{tagged.num_silent} of {len(tagged.windows)} windows silent" if tag and tagged.num_silent else ""
+    notes = "; ".join(filter(None, (heard, some_silent, tagged.note)))
+    return f"{path:{_PATH_COLUMNS}} {tagged.duration_s:8.2f} s  {notes}"
+
+
+def write_tables(out: Path, recordings: Iterable[Tagged], naming: Naming, about: dict[str, Any]) -> None:
+    """Writes `predictions.csv` (a row a recording), `windows.csv` (a row a window) and `predictions.json` to `out`.
+
+    The last holds `about` and every probability. Recordings are written as they come and not kept; should they end in
+    an exception, nothing is put in place.
+    """
+
+    def write(recordings_csv: BinaryIO, windows_csv: BinaryIO, whole: BinaryIO) -> None:
+        ranks = [f"{what}_{rank}" for rank in range(1, naming.top + 1) for what in ("tag", "probability")]
+        recordings_csv.write(_row("path", "duration_s", "windows", "silent_windows", "note", "tag", *ranks))
+        windows_csv.write(_row("path", "start_s", "end_s", "note", "tag", *ranks))
+        whole.write((json.dumps(about, indent=2).removesuffix("\n}") + ',\n  "recordings": [').encode())
+        separator = "\n    "
+        for tagged in recordings:
+            recordings_csv.write(_recording_row(tagged, naming))
+            windows_csv.writelines(_window_row(tagged, window, naming) for window in tagged.windows)
+            whole.write((separator + json.dumps(_as_json(tagged, naming))).encode())
+            separator = ",\n    "
+        whole.write(b"\n  ]\n}\n")
+
+    _write_together([out / name for name in ("predictions.csv", "windows.csv", "predictions.json")], write)
+
+
+def _write_together(paths: Sequence[Path], write: Callable[..., None]) -> None:
+    """Calls `write(file, …)` on temporary files, one a path, that are renamed when it has returned."""
+    if not paths:
+        write()
+        return
+    write_atomic(paths[0], lambda file: _write_together(paths[1:], lambda *others: write(file, *others)))
+
+
+def _recording_row(tagged: Tagged, naming: Naming) -> bytes:
+    duration_s = "" if tagged.duration_s is None else f"{tagged.duration_s:.3f}"
+    counts = (len(tagged.windows), tagged.num_silent)
+    silent = "silent" if tagged.windows and tagged.probabilities is None else ""
+    note = "; ".join(filter(None, (silent, tagged.note)))
+    return _row(tagged.path, duration_s, *counts, note, *_tag_cells(tagged.probabilities, naming))
+
+
+def _window_row(tagged: Tagged, window: Window, naming: Naming) -> bytes:
+    note = "silent" if window.probabilities is None else ""
+    times = (f"{window.start_s:.3f}", f"{window.end_s:.3f}")
+    return _row(tagged.path, *times, note, *_tag_cells(window.probabilities, naming))
+
+
+def _tag_cells(probabilities: np.ndarray | None, naming: Naming) -> list[str]:
+    cells = [naming.tag(probabilities)]
+    for name, probability in naming.likeliest(probabilities):
+        cells += [name, f"{probability:.6f}"]
+    return cells + [""] * (1 + 2 * naming.top - len(cells))
+
+
+def _row(*cells: Any) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode(errors="backslashreplace")  # of names that are not UTF-8
+
+
+def _as_json(tagged: Tagged, naming: Naming) -> dict[str, Any]:
+    return {
+        "path": tagged.path,
+        "duration_s": tagged.duration_s,
+        "note": tagged.note,
+        **_answer(tagged.probabilities, naming),
+        "windows": [
+            {
+                "start_s": round(window.start_s, 6),
+                "end_s": round(window.end_s, 6),
+                **_answer(window.probabilities, naming),
+            }
+            for window in tagged.windows
+        ],
+    }
+
+
+def _answer(probabilities: np.ndarray | None, naming: Naming) -> dict[str, Any]:
+    """The tag, and all probabilities in the order of the classes; None and None where there was nothing to hear."""
+    values = None if probabilities is None else [round(float(value), 6) for value in probabilities]
+    return {"tag": naming.tag(probabilities) or None, "probabilities": values}

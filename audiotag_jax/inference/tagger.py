@@ -1,0 +1,192 @@
+"""A trained run as one function from waveforms to probabilities, from its directory alone."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from audiotag_jax.evaluation.calibration import expected_calibration_error, fit_temperature
+from audiotag_jax.training.checkpoints import read_arrays
+from audiotag_jax.training.config_check import build_network, front_end
+from audiotag_jax.datasets.prepare import clip_settings, spectral_settings, trains_on_clips
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.training.evaluate import VALIDATION
+from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
+from audiotag_jax.evaluation.submission import load_predictions
+from audiotag_jax.training.workdir import fold_dir, read_record
+
+# The fields of a run's record that its answers depend on, and those that they do not, now that it is trained.
+NEEDED_FIELDS = {
+    "dataset": ("sample_rate_hz", "duration_s", "on_the_fly", "margin_s"),
+    "spectral": ("channels", "num_frames", "num_bins", "range_db", "window_samples", "fft_samples", "stride"),
+    "model": ("name", "width", "dropout", "dtype", "normalization"),
+}
+OTHER_FIELDS = {
+    "dataset": (
+        *("source", "path", "table", "download", "prepared_dir", "num_threads"),
+        *("num_folds", "fold_seed", "input", "num_workers"),
+    ),
+    "model": ("pretrained", "init_from"),
+}
+# Fields that came later, with what runs without them did.
+LATER_FIELDS = {
+    "dataset": {"on_the_fly": False, "margin_s": 0.0},
+    "spectral": {"stride": 8.0},
+    "model": {"normalization": "none"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tagger:
+    """The networks of a run's folds, all that stands before them, and the temperature of their answers."""
+
+    name: str  # of the run's configuration
+    classes: tuple[str, ...]  # K, in the order of the probabilities
+    sample_rate_hz: int
+    length_samples: int  # N, of a waveform
+    folds: tuple[int, ...]
+    temperature: float
+    calibration_errors: tuple[float, float]  # on the held-out clips, before and after; NaN where none has a label
+    variables: dict  # of the network: arrays with a leading axis of folds
+    network: nn.Module
+    front_end: FrontEnd
+    rounds_images: bool  # to half precision, as a dataset stores them
+
+    @property
+    def duration_s(self) -> float:
+        return self.length_samples / self.sample_rate_hz
+
+    def probabilities(self, waveforms: jax.Array) -> jax.Array:
+        """[B, K] float32, the mean over folds, of `waveforms` [B, N] float32, finite; raises ValueError on other N.
+
+        Compiled once for each B; a row's answer does not depend on the others.
+        """
+        shape = np.shape(waveforms)
+        if len(shape) != 2 or shape[1] != self.length_samples:
+            raise ValueError(f"waveforms must be [clips, {self.length_samples}], not {shape}")
+        settings = {"network": self.network, "front_end": self.front_end, "rounds_images": self.rounds_images}
+        return _probabilities(self.variables, waveforms, self.temperature, **settings)
+
+
+def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
+    """The tagger of a run: of the given folds, or of all that are finished. Neither data nor datasets are read.
+
+    One temperature is fitted to the folds' held-out logits together. The mean over folds is somewhat less confident
+    than each; how much cannot be fitted, as every labelled clip was seen by all folds but one. Raises UserError if the
+    directory holds no such run, or one of another version of the code.
+    """
+    record = read_record(workdir)
+    config = _config_of(record["config"], workdir)
+    classes = tuple(record["classes"])
+    chosen = _finished_folds(workdir, folds)
+    network = build_network(config, len(classes))
+    length_samples = clip_settings(config).length_samples
+    settings = dataclasses.replace(front_end(config), length_samples=length_samples, spectral=spectral_settings(config))
+    variables = [_variables(workdir, fold) for fold in chosen]
+    for fold, loaded in zip(chosen, variables, strict=True):
+        _check_shapes(loaded, network, settings, f"{workdir}, fold {fold}")
+    temperature, errors = _calibrate(workdir, chosen)
+    return Tagger(
+        name=str(record["config"].get("name", workdir.name)),
+        classes=classes,
+        sample_rate_hz=config.dataset.sample_rate_hz,
+        length_samples=length_samples,
+        folds=chosen,
+        temperature=temperature,
+        calibration_errors=errors,
+        variables=jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *variables),
+        network=network,
+        front_end=settings,
+        rounds_images=not trains_on_clips(config),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("network", "front_end", "rounds_images"))
+def _probabilities(variables, waveforms, temperature, *, network, front_end, rounds_images):
+    images = to_images(jnp.asarray(waveforms, jnp.float32), front_end)
+    if rounds_images:
+        images = round_to_half(images)
+    images = normalize(images, front_end)
+
+    def of_fold(variables):
+        return jax.nn.softmax(network.apply(variables, images, train=False) / temperature)
+
+    return jax.lax.map(of_fold, variables).mean(axis=0)  # one network in the program, however many folds
+
+
+def round_to_half(values: jax.Array) -> jax.Array:
+    """`values` in [0, 1] rounded to half precision, still float32.
+
+    Not by two casts, which compilers take out as superfluous; nor by `reduce_precision` alone, which makes zeros of
+    half precision's subnormal numbers.
+    """
+    subnormal = jnp.round(values * 2.0**24) / 2.0**24
+    return jnp.where(values < 2.0**-14, subnormal, jax.lax.reduce_precision(values, 5, 10))
+
+
+def _config_of(fields: dict, workdir: Path) -> ConfigDict:
+    """The sections that a tagger needs, whole; raises UserError where the run has other fields than this code."""
+    sections = {}
+    for section, needed in NEEDED_FIELDS.items():
+        given = LATER_FIELDS[section] | (fields.get(section) or {})
+        missing = [name for name in needed if name not in given]
+        unknown = [name for name in given if name not in (*needed, *OTHER_FIELDS.get(section, ()))]
+        for names, what in ((missing, "without"), (unknown, "with the unknown")):
+            if names:
+                listed = ", ".join(f"{section}.{name}" for name in names[:5])
+                raise UserError(f"{workdir} holds a run of another version of the code, {what} {listed}.")
+        sections[section] = given
+    return ConfigDict(sections)
+
+
+def _finished_folds(workdir: Path, folds: Sequence[int]) -> tuple[int, ...]:
+    paths = workdir.glob(f"fold_*/{VALIDATION}")
+    numbers = [path.parent.name.removeprefix("fold_") for path in paths]
+    finished = sorted(int(number) for number in numbers if number.isdecimal())
+    if not finished:
+        raise UserError(f"{workdir} holds no finished fold: train one first with --mode=train.")
+    unknown = [fold for fold in folds if fold not in finished]
+    if unknown:
+        raise UserError(f"{workdir}: fold {unknown[0]} is not finished; choose from {', '.join(map(str, finished))}.")
+    return tuple(dict.fromkeys(folds)) or tuple(finished)
+
+
+def _variables(workdir: Path, fold: int) -> dict:
+    _, state, _ = read_arrays(fold_dir(workdir, fold) / "checkpoints")
+    return {name: state.get(name) or {} for name in ("params", "batch_stats")}
+
+
+def _check_shapes(variables: dict, network: nn.Module, settings: FrontEnd, where: str) -> None:
+    """Raises UserError unless these are the variables of the network."""
+    waveforms = jax.ShapeDtypeStruct((1, settings.length_samples), jnp.float32)
+    images = jax.eval_shape(functools.partial(to_images, front_end=settings), waveforms)
+    expected = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), images)
+    found, wanted = (
+        {name: np.shape(array) for name, array in traverse_util.flatten_dict(tree, sep="/").items()}
+        for tree in (variables, expected)
+    )
+    odd = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    if odd:
+        raise UserError(f"{where}: the checkpoint holds another network than config.json describes ({odd[0]}).")
+
+
+def _calibrate(workdir: Path, folds: Sequence[int]) -> tuple[float, tuple[float, float]]:
+    """The temperature of the held-out clips' logits, and the calibration errors at 1 and at it."""
+    saved = [load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in folds]
+    logits, labels = (np.concatenate([each[name] for each in saved]) for name in ("logits", "labels"))
+    logits, labels = logits[labels >= 0], labels[labels >= 0]
+    try:
+        temperature = fit_temperature(logits, labels)
+    except ValueError as error:
+        raise UserError(f"The predictions in {workdir} are damaged: {error}") from error
+    scaled = (scipy.special.softmax(logits.astype(np.float64) / t, axis=1) for t in (1.0, temperature))
+    before, after = (expected_calibration_error(probabilities, labels) for probabilities in scaled)
+    return temperature, (before, after)

@@ -1,0 +1,130 @@
+"""Recordings to be tagged: which there are, and the windows that they are cut into, read in bounded memory."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from audiotag_jax.audio.decode import MAX_DURATION_S, AudioError, crop_loudest, load_audio
+from audiotag_jax.datasets.folder import AUDIO_SUFFIXES, audio_files
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.progress import say
+
+SILENCE_DBFS = -80.0  # a window that never gets further from its mean than this holds dither at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutting:
+    """How recordings become windows."""
+
+    sample_rate_hz: int
+    length_samples: int  # N
+    hop_samples: int
+
+    @property
+    def hop_s(self) -> float:
+        return self.hop_samples / self.sample_rate_hz
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A window to be tagged; of a recording that could not be read there is one without times."""
+
+    number: int  # of the recording
+    path: str
+    duration_s: float | None
+    note: str
+    start_s: float | None = None
+    end_s: float | None = None
+    waveform: np.ndarray | None = None  # [N] float32; None: silent
+
+
+def find_files(audio: Sequence[str]) -> list[Path]:
+    """The files named, and the sound files below the folders named, hidden ones left out; each once, in this order.
+
+    Raises UserError if there are none.
+    """
+    found: list[Path] = []
+    for name in audio:
+        below = audio_files(Path(name)) if Path(name).is_dir() else [Path(name)]
+        if not below:
+            say(f"{name}: no sound files in this folder")
+        found += below
+    if not found:
+        raise UserError(
+            f"There is nothing to tag{' in ' + ', '.join(map(str, audio)) if audio else ''}.\n"
+            f"Name files, or folders that hold files of the kinds {', '.join(AUDIO_SUFFIXES)}."
+        )
+    return list(dict.fromkeys(found))
+
+
+def read_windows(files: Sequence[Path], cutting: Cutting) -> Iterator[Item]:
+    """The windows of all files in order, one at least of each; decoded ahead of their use.
+
+    At any time one or two recordings are held as samples, of each no more than `audio.MAX_DURATION_S`.
+    """
+    for number, (path, samples, note) in enumerate(_decoded(files, cutting.sample_rate_hz)):
+        yield from _items(number, path, samples, note, cutting)
+
+
+def expected_windows(path: Path, cutting: Cutting) -> int:
+    """How many windows a file has by its header, which may be wrong: good enough for a progress bar."""
+    try:
+        info = soundfile.info(os.fsencode(path))
+        duration_s = min(info.frames / info.samplerate, MAX_DURATION_S)
+    except (RuntimeError, OSError, TypeError, ValueError, ZeroDivisionError):
+        return 1
+    return len(window_starts(round(duration_s * cutting.sample_rate_hz), cutting.length_samples, cutting.hop_samples))
+
+
+def window_starts(num_samples: int, length_samples: int, hop_samples: int) -> list[int]:
+    """The first samples of a recording's windows: every hop, and one window that ends with the recording.
+
+    The latter takes the place of one that it differs from by less than a hundredth of its length.
+    """
+    last = max(0, num_samples - length_samples)
+    starts = list(range(0, last, hop_samples))
+    if starts and last - starts[-1] < length_samples / 100:
+        starts.pop()
+    return [*starts, last]
+
+
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether `samples` [n] stay within `SILENCE_DBFS` of full scale around their mean: a constant is silent, too."""
+    return bool(np.abs(samples - samples.mean(dtype=np.float64)).max() <= 10 ** (SILENCE_DBFS / 20))
+
+
+def _decoded(files: Sequence[Path], rate_hz: int) -> Iterator[tuple[Path, np.ndarray | None, str]]:
+    """Path, samples and note of each file, decoded one ahead; without samples the note says why."""
+
+    def decode(path: Path):
+        try:
+            return path, *load_audio(path, rate_hz)
+        except AudioError as error:
+            return path, None, str(error)
+
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(decode, files[0])
+        for number in range(1, len(files) + 1):
+            result = pending.result()
+            pending = pool.submit(decode, files[number]) if number < len(files) else None
+            yield result
+
+
+def _items(number: int, path: Path, samples: np.ndarray | None, note: str, cutting: Cutting) -> Iterator[Item]:
+    if samples is None:
+        yield Item(number, str(path), None, note)
+        return
+    rate_hz, length = cutting.sample_rate_hz, cutting.length_samples
+    duration_s = len(samples) / rate_hz
+    starts = window_starts(len(samples), length, cutting.hop_samples)
+    for start in starts:
+        # One window is cropped as in training: what is shorter lies in the middle of silence.
+        window = samples[start : start + length] if len(starts) > 1 else samples
+        waveform = None if is_silent(window) else crop_loudest(window, length, rate_hz // 2)  # a copy: the rest may go
+        start_s = start / rate_hz if len(starts) > 1 else 0.0
+        yield Item(number, str(path), duration_s, note, start_s, start_s + len(window) / rate_hz, waveform)

@@ -1,0 +1,56 @@
+"""Files that are whole or absent: atomic writes, and locks that die with their process."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.progress import say
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Calls `write(file)` on a temporary file beside `path`, then renames it: no reader ever sees a half of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically."""
+    write_atomic(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Writes the named arrays as one compressed `.npz`, atomically."""
+    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+@contextlib.contextmanager
+def locked(directory: Path, purpose: str, *, wait: bool = False) -> Iterator[None]:
+    """Holds the directory's lock, which the system releases even if the process is killed.
+
+    If another process holds it: waits for it, or raises UserError at once, as `wait` says.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"Another process is {purpose} {directory}."
+            if not wait:
+                raise UserError(f"{message}\nWait until it ends, or choose another folder.") from error
+            say(f"{message} Waiting for it.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

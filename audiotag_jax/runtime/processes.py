@@ -1,0 +1,78 @@
+"""Several processes, on one host or many, that train one run together."""
+
+import hashlib
+import os
+import re
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from audiotag_jax.runtime.errors import UserError
+
+CLUSTER = "cluster"  # in place of an address: ask the cluster's own environment
+
+
+def connect(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> bool:
+    """Joins the processes of a run, if there is a coordinator, and says so. To be called before JAX looks for devices.
+
+    `coordinator` is HOST:PORT of process 0, or "cluster": Slurm, Open MPI, TPU pods and Kubernetes then name it, as
+    does the variable JAX_COORDINATOR_ADDRESS. Raises UserError on numbers that make no sense; where the others do not
+    come, JAX ends the process itself after five minutes.
+    """
+    coordinator = coordinator or (CLUSTER if os.environ.get("JAX_COORDINATOR_ADDRESS") else "")
+    if not coordinator:
+        if num_processes is not None or process_id is not None:
+            raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT.")
+        return False
+    if coordinator != CLUSTER and (num_processes is None or process_id is None):
+        raise UserError("--coordinator=HOST:PORT needs --num_processes and --process_id; or say --coordinator=cluster.")
+    if coordinator != CLUSTER and not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator}: give HOST:PORT, or cluster.")
+    address = None if coordinator == CLUSTER else coordinator
+    try:
+        jax.distributed.initialize(address, num_processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise UserError(f"The processes could not meet at {coordinator}: {reason}") from error
+    return True
+
+
+def check_alike() -> None:
+    """Raises UserError unless all processes have equally many devices, those of a process in a row."""
+    owners = [device.process_index for device in jax.devices()]
+    if owners != sorted(owners) or len(owners) != jax.process_count() * jax.local_device_count():
+        raise UserError("The processes of a run must have equally many devices each.")
+
+
+def first_says(value: bool) -> bool:
+    """The first process's `value`, in all of them."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def anyone_says(value: bool) -> bool:
+    """Whether `value` is true in any process."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(value))))
+
+
+def same_everywhere(text: str) -> bool:
+    """Whether all processes have this text."""
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
+    if jax.process_count() == 1:
+        return True
+    return not anyone_says(bool(np.any(multihost_utils.broadcast_one_to_all(digest) != digest)))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(place: str) -> None:
+    """Returns once every process has come to the `place`."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(place)

@@ -1,0 +1,1 @@
+"""The configuration as one frozen tree of dataclasses, and the record of it that a run keeps."""

@@ -1,0 +1,162 @@
+"""Logits of every clip once, and the summary of a run from its saved logits alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training.config_check import check_config
+from audiotag_jax.datasets.prepare import report_problems
+from audiotag_jax.datasets.reader import Examples
+from audiotag_jax.runtime.errors import Diverged, UserError
+from audiotag_jax.training.experiment import Experiment, open_experiment
+from audiotag_jax.runtime.files import write_json, write_npz
+from audiotag_jax.training.input_pipeline import Batches, close, evaluation_order, read_ahead
+from audiotag_jax.evaluation.metrics import SCORES, score_table
+from audiotag_jax.runtime.processes import is_first
+from audiotag_jax.runtime.progress import progress, say
+from audiotag_jax.training.steps import replicate
+from audiotag_jax.evaluation.submission import average_predictions, load_predictions, write_submission
+from audiotag_jax.training.state import TrainState
+from audiotag_jax.training.workdir import check_unclaimed, claim, fold_dir, held, read_record
+
+VALIDATION, TEST = "predictions.npz", "test_predictions.npz"
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Mode `evaluate`: logits and summary anew from the last checkpoints of a trained run."""
+    check_config(config)
+    read_record(workdir)
+    with held(workdir):
+        check_unclaimed(workdir, config)
+        experiment = open_experiment(config)
+        claim(workdir, config, experiment.classes, experiment.fingerprint)
+        for fold in experiment.folds:
+            save_predictions(experiment, workdir, fold, _trained_state(experiment, workdir, fold))
+        conclude(experiment, workdir)
+
+
+def _trained_state(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
+    if not (fold_dir(workdir, fold) / "checkpoints").is_dir():
+        raise UserError(f"{workdir} holds no checkpoint of fold {fold}: train it first with --mode=train.")
+    with checkpoint.open_checkpoints(fold_dir(workdir, fold)) as manager:
+        state, _ = checkpoint.restore(manager, experiment.initial_state(fold))
+    if int(state.step) != experiment.num_steps:
+        raise UserError(f"Fold {fold} is at step {int(state.step)} of {experiment.num_steps}: train it first.")
+    return replicate(state)
+
+
+def is_finished(experiment: Experiment, workdir: Path, fold: int) -> bool:
+    """Whether all of the fold's predictions are saved."""
+    names = (VALIDATION,) if experiment.test_examples is None else (VALIDATION, TEST)
+    return all((fold_dir(workdir, fold) / name).exists() for name in names)
+
+
+def save_predictions(experiment: Experiment, workdir: Path, fold: int, state: TrainState) -> None:
+    """Writes the fold's test and validation logits; the latter last, as the mark of a finished fold."""
+    examples, test = experiment.examples, experiment.test_examples
+    if test is not None:
+        _save(fold_dir(workdir, fold) / TEST, experiment, state, test, np.arange(len(test)), f"testing fold {fold}")
+    clips = experiment.validation_clips(fold)
+    _save(fold_dir(workdir, fold) / VALIDATION, experiment, state, examples, clips, f"evaluating fold {fold}")
+
+
+def _save(path: Path, experiment: Experiment, state, examples: Examples, clips: np.ndarray, description: str) -> None:
+    logits = predict_logits(experiment, state, examples, clips, description)
+    fields = {name: getattr(examples, name)[clips] for name in ("ids", "labels", "verified")}
+    if is_first():
+        write_npz(path, logits=logits, **fields)
+
+
+def predict_logits(
+    experiment: Experiment, state: TrainState, examples: Examples, clips: np.ndarray, description: str
+) -> np.ndarray:
+    """Logits `[n, K]` float32 of the clips at the n given indices, in their order; padding is dropped.
+
+    Raises Diverged if one is NaN or infinite.
+    """
+    batch_size = experiment.config.train.batch_size
+    order = evaluation_order(clips, batch_size)
+    resident = experiment.resident and examples is experiment.examples
+    batches = read_ahead(Batches(examples, order, batch_size, resident))
+    rows = []
+    for indices, batch in zip(order, progress(batches, len(order), description, "batches"), strict=True):
+        logits = np.asarray(experiment.programs.eval_step(state, batch, experiment.data if resident else {}))
+        rows.append(logits.reshape(-1, logits.shape[-1])[: len(indices)])
+    close(batches)
+    logits = np.concatenate(rows)
+    if not np.isfinite(logits).all():
+        raise Diverged(
+            "The training diverged: the network's answers are NaN or infinite.\n"
+            "Train with a lower config.optimizer.learning_rate_high, in another --workdir."
+        )
+    return logits
+
+
+def conclude(experiment: Experiment, workdir: Path) -> None:
+    """Writes and prints the summary of all finished folds, and a submission where the data has a test split."""
+    if not is_first():
+        return
+    folds = [fold for fold in experiment.all_folds if is_finished(experiment, workdir, fold)]
+    summary = summarize(experiment, workdir, folds)
+    write_json(workdir / "summary.json", summary)
+    written = ["summary.json"]
+    if experiment.test_examples is not None:
+        test_files = [fold_dir(workdir, fold) / TEST for fold in folds]
+        write_submission(workdir / "submission.csv", test_files, experiment.classes, experiment.config.dataset)
+        written.append("submission.csv")
+    report_problems(experiment.metadata["problems"], experiment.dataset_dir)
+    say(format_summary(summary))
+    say(f"written to {workdir}: {', '.join(written)}")
+
+
+def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> dict:
+    """Scores of the held-out clips over the given folds and by fold; of the labelled test clips by the folds' mean."""
+    by_fold = {fold: load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in folds}
+    names = ("labels", "verified", "logits")
+    together = {name: np.concatenate([saved[name] for saved in by_fold.values()]) for name in names}
+    problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
+    summary = {
+        "name": experiment.config.name,
+        "num_classes": len(experiment.classes),
+        "steps": experiment.num_steps,
+        "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],
+        "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
+        "validation": _scores(together),
+        "folds": [{"fold": fold, **_scores(saved)} for fold, saved in by_fold.items()],
+    }
+    if experiment.test_examples is not None:
+        ensemble = average_predictions([fold_dir(workdir, fold) / TEST for fold in folds])
+        scored = ensemble["labels"] >= 0
+        if scored.any():
+            summary["test"] = _scores({name: ensemble[name][scored] for name in names})
+    return summary
+
+
+def format_summary(summary: dict) -> str:
+    """The summary as a table for a terminal."""
+    rows = [("held out", kind, summary["validation"][kind]) for kind in ("all", "verified")]
+    rows += [(f"fold {entry['fold']}", "all", entry["all"]) for entry in summary["folds"]]
+    if "test" in summary:
+        rows.append(("test", "all", summary["test"]["all"]))
+    lines = [f"{summary['name']}, {summary['num_classes']} classes, {summary['steps']} steps a fold"]
+    lines.append(f"{'':10}{'':10}{'clips':>6}  " + "".join(f"{name + ' (95 % interval)':<30}" for name in SCORES))
+    for name, kind, table in rows:
+        lines.append(f"{name:10}{kind:10}{table['num_clips']:>6}  " + "".join(f"{_cell(table[s]):<30}" for s in SCORES))
+    if summary["missing_folds"]:
+        lines.append(f"folds not trained yet: {', '.join(map(str, summary['missing_folds']))}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(score: dict) -> str:
+    return "–" if score["value"] is None else f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+
+
+def _scores(saved: dict[str, np.ndarray]) -> dict:
+    chosen = saved["verified"]
+    return {
+        "all": score_table(saved["logits"], saved["labels"]),
+        "verified": score_table(saved["logits"][chosen], saved["labels"][chosen]),
+    }

@@ -1,0 +1,118 @@
+"""Where a network's first weights come from, if not from chance: a file of weights, or another run's checkpoint."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from audiotag_jax.training.checkpoints import read_arrays
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import write_json
+from audiotag_jax.models.pretrained import IMAGENET, load_pretrained
+from audiotag_jax.runtime.progress import say
+from audiotag_jax.training.state import TrainState
+
+SEEN = "clips_seen.json"  # beside a fold's checkpoints: digests of all clips that its weights were trained on
+
+
+def initial_weights(
+    state: TrainState, config: ConfigDict, classes: list[str], fold: int, scored: Mapping[str, str]
+) -> TrainState:
+    """The state with the weights that `model.pretrained` or `model.init_from` name; as it is where both are empty.
+
+    Raises UserError where they are not to be had, do not fit the network, or were trained on clips among `scored`, ids
+    by digest.
+    """
+    check_initial_weights(config, fold, scored)
+    if config.model.pretrained:
+        try:
+            params, batch_stats = load_pretrained(config.model.pretrained, state.params, state.batch_stats)
+        except ValueError as error:
+            raise UserError(f"config.model.pretrained: {error}") from error
+        return state.replace(params=params, batch_stats=batch_stats)
+    if config.model.init_from:
+        return _from_checkpoint(state, config, classes, fold)
+    return state
+
+
+def check_initial_weights(config: ConfigDict, fold: int, scored: Mapping[str, str]) -> None:
+    """Raises UserError as `initial_weights` does, but for what only the arrays can tell; reads no arrays."""
+    source = config.model.pretrained
+    if source and source != IMAGENET and not Path(source).expanduser().is_file():
+        raise UserError(f"config.model.pretrained: there is no file {source}.")
+    if not config.model.init_from:
+        return
+    path = find_checkpoints(config.model.init_from, fold)
+    common = sorted(scored[digest] for digest in clips_seen(config, fold) & scored.keys())
+    if common:
+        raise UserError(
+            f"config.model.init_from: the network in {path} was trained on {len(common)} clips that fold {fold} holds "
+            f"out or tests, such as {common[0]}.\nWrite {{fold}} in place of the fold's number, and use the same folds."
+        )
+
+
+def clips_seen(config: ConfigDict, fold: int) -> set[str]:
+    """Digests of the clips that the first weights were trained on, and those before them; none without `init_from`.
+
+    ImageNet's and other files of weights count as having seen none. Raises UserError if there is no record.
+    """
+    if not config.model.init_from:
+        return set()
+    path = find_checkpoints(config.model.init_from, fold).parent / SEEN
+    try:
+        return set(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"config.model.init_from: {path} does not say which clips the network has seen, so held-out ones may be "
+            "among them.\nName the fold_K folder of a run, whole as mode train left it."
+        ) from error
+
+
+def record_seen(fold_dir: Path, config: ConfigDict, fold: int, digests: Iterable[str]) -> None:
+    """Writes `clips_seen.json`: `digests`, and those of the clips that the first weights had seen."""
+    write_json(fold_dir / SEEN, sorted(clips_seen(config, fold) | set(digests)))
+
+
+def find_checkpoints(init_from: str, fold: int) -> Path:
+    """The folder of the steps that `init_from` names, itself or its fold's; raises UserError if it is not there."""
+    path = Path(init_from.replace("{fold}", str(fold))).expanduser().absolute()
+    path = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    if not path.is_dir():
+        raise UserError(f"config.model.init_from: there is no folder {path}.")
+    return path
+
+
+def _from_checkpoint(state, config, classes, fold):
+    path = find_checkpoints(config.model.init_from, fold)
+    step, arrays, _ = read_arrays(path)
+    record = _record(path.parent.parent / "config.json")
+    new = {"params": dict(state.params), "batch_stats": dict(state.batch_stats)}
+    parts = ["body"]
+    if record.get("classes") == classes and _fits(new, arrays, "head"):
+        parts.append("head")
+    if not _fits(new, arrays, "body"):
+        raise UserError(f"config.model.init_from: the body in {path} is another network's.")
+    for part in parts:
+        for kind in new:
+            if part in new[kind]:
+                new[kind][part] = arrays[kind][part]
+    say(f"{' and '.join(parts)} start from {path}, step {step}")
+    return state.replace(**new)
+
+
+def _record(path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _fits(new, arrays, part):
+    return all(_shapes(new[kind][part]) == _shapes(arrays.get(kind, {}).get(part)) for kind in new if part in new[kind])
+
+
+def _shapes(tree):
+    return jax.tree.map(np.shape, tree) if tree is not None else None

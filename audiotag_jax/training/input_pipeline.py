@@ -1,0 +1,158 @@
+"""Batches for the devices: shuffled and balanced for training, in order for evaluation, padded and masked for both.
+
+Inputs wait in one of two places. On the devices, if they fit: a batch then is a list of indices, and the step gathers
+them there. Else on disk, from where grain's threads or processes read whole batches ahead. Both give the same numbers.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from audiotag_jax.datasets.reader import Examples
+from audiotag_jax.runtime.errors import UserError
+
+PLACES = ("auto", "device", "stream")
+_SHARE_OF_MEMORY = 0.25  # of a device, or of a host whose memory the devices are, that inputs may take
+_BATCHES_AHEAD = 4
+_THREADS = 4  # reading for one process
+
+
+def choose_place(place: str, num_bytes: int) -> str:
+    """`device` or `stream` for inputs of `num_bytes`, `auto` by size; raises UserError, listing them, on others."""
+    if place not in PLACES:
+        raise UserError(f"config.dataset.input is {place!r}; choose from {', '.join(PLACES)}.")
+    if place != "auto":
+        return place
+    return "device" if num_bytes <= _SHARE_OF_MEMORY * _memory_bytes() else "stream"
+
+
+def epoch_order(num_examples: int, num_batches: int, *, seed: int, fold: int, epoch: int) -> list[np.ndarray]:
+    """Every example once, shuffled, in `num_batches` batches whose sizes differ by one at most.
+
+    No batch is a small remainder, none is dropped; a function of its arguments alone, so the step number is all that
+    an interrupted run must know.
+    """
+    order = np.random.default_rng((seed, fold, epoch)).permutation(num_examples)
+    return np.array_split(order, num_batches)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOrder:
+    """The clips of each step, as indices into the examples: `order[step]`; `clips` are the fold's training clips."""
+
+    clips: np.ndarray
+    steps_per_epoch: int
+    num_steps: int
+    seed: int
+    fold: int
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        epoch, place = divmod(int(step), self.steps_per_epoch)
+        order = epoch_order(len(self.clips), self.steps_per_epoch, seed=self.seed, fold=self.fold, epoch=epoch)
+        return self.clips[order[place]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """This process's share of all devices. A process that only reads for another knows nothing of the latter's."""
+
+    num_devices: int = dataclasses.field(default_factory=jax.local_device_count)
+    num_all_devices: int = dataclasses.field(default_factory=jax.device_count)
+    process_index: int = dataclasses.field(default_factory=jax.process_index)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """This process's share of the batches in a sequence of index arrays, padded for its devices: `batches[i]`."""
+
+    examples: Examples
+    order: Sequence[np.ndarray]
+    batch_size: int
+    resident: bool  # inputs wait on the devices
+    share: Share = dataclasses.field(default_factory=Share)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        return device_batch(self.examples, self.order[i], self.batch_size, self.resident, self.share)
+
+
+def read_ahead(batches: Batches, first: int = 0, num_workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """The batches from number `first` on, made ahead of their use in threads, or in `num_workers` processes."""
+    if first >= len(batches):
+        return iter(())
+    threads = 1 if batches.resident else _THREADS
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, _BATCHES_AHEAD))
+    dataset = grain.MapDataset.source(batches)[first:].to_iter_dataset(options)
+    if num_workers and not batches.resident:
+        if not flags.FLAGS.is_parsed():  # grain asks absl, which in a notebook has never heard of a command line
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers, _BATCHES_AHEAD))
+    return iter(dataset)
+
+
+def close(batches: Iterator) -> None:
+    """Ends the threads and processes that read ahead."""
+    if hasattr(batches, "close"):
+        batches.close()
+
+
+def evaluation_order(clips: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """The clips in the order given, `batch_size` at a time."""
+    return [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
+
+
+def device_batch(
+    examples: Examples, indices: np.ndarray, batch_size: int, resident: bool = False, share: Share | None = None
+) -> dict[str, np.ndarray]:
+    """This process's rows `[D, B / D, …]` of the batch at `indices`, padded to fill all devices of all processes.
+
+    `mask` is 1 in real rows; beside it are `inputs`, `labels` and `verified`, zeros in padding, or, where inputs are
+    `resident` on the devices, `index` alone, 0 in padding.
+    """
+    share = share or Share()
+    num_devices = share.num_devices
+    rows = -(-batch_size // share.num_all_devices)
+    indices = indices[share.process_index * num_devices * rows :][: num_devices * rows]
+    padding = rows * num_devices - len(indices)
+    batch = {"mask": np.ones(len(indices), np.float32)}
+    if resident:
+        batch["index"] = indices.astype(np.int32)
+    else:
+        batch["inputs"] = examples.inputs[indices]
+        batch["labels"] = examples.labels[indices].astype(np.int32)
+        batch["verified"] = examples.verified[indices]
+
+    def fill(values: np.ndarray) -> np.ndarray:
+        values = np.pad(values, [(0, padding)] + [(0, 0)] * (values.ndim - 1))
+        return values.reshape(num_devices, rows, *values.shape[1:])
+
+    return {name: fill(values) for name, values in batch.items()}
+
+
+def resident_data(examples: Examples) -> dict[str, np.ndarray]:
+    """What the steps gather batches from: `inputs`, `labels` and `verified` of all examples."""
+    labels = examples.labels.astype(np.int32)
+    return {"inputs": examples.in_memory().inputs, "labels": labels, "verified": examples.verified}
+
+
+def _memory_bytes() -> int:
+    device = jax.local_devices()[0]
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        host = min(host, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    if device.platform == "cpu":
+        return host // jax.local_device_count()  # which share it, or a container's part of it, and hold all inputs each
+    stats = device.memory_stats() or {}
+    return min(host, stats.get("bytes_limit", 0))  # unknown: then nothing fits

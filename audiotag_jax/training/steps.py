@@ -1,0 +1,128 @@
+"""One step of training and of evaluation, and the one place where they are spread over devices.
+
+A batch holds one device's rows: `mask` `[B]`, 1 in real rows, and `inputs` `[B, …]`, `labels` and `verified` `[B]`; or,
+in place of these three, `index` `[B]` into `data`, where they lie for all clips. `stop` is 1 if a process was told to
+end.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from audiotag_jax.training.augmentation import AugmentSettings, augment
+from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
+from audiotag_jax.training.losses import cross_entropy, example_weights, soft_targets, weighted_targets
+from audiotag_jax.training.optimizer import group_norms
+from audiotag_jax.training.state import TrainState
+
+AXIS = "batch"  # the pmapped axis
+
+Arrays = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+    """What a step depends on beside its state and batch."""
+
+    num_classes: int
+    label_smoothing: float = 0.0
+    augment: AugmentSettings = AugmentSettings()
+    front_end: FrontEnd = FrontEnd()
+    unverified_weight: float = 1.0  # of a clip whose label nobody has checked
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    data: dict[str, jax.Array],
+    key: jax.Array,
+    *,
+    settings: StepSettings,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The next state, and metrics over the real rows of all devices.
+
+    `key` is the run's: draws are keyed by it, by the step, and by a row's place in the global batch. Metrics are the
+    weighted mean `loss`, `accuracy`, norms of gradients and updates, of all parameters and by group, and `watch`: 1 if
+    the step's numbers are all finite, 1 if its inputs are, and how many devices' processes want to stop.
+    """
+    batch = _gather(batch, data)
+    mask = batch["mask"]
+    rows = mask.shape[0]
+    positions = lax.axis_index(AXIS) * rows + jnp.arange(rows)
+    augment_key, dropout_key, crop_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    images = to_images(batch["inputs"], settings.front_end, _row_keys(crop_key, positions))
+    targets = soft_targets(batch["labels"], settings.num_classes, settings.label_smoothing)
+    targets = weighted_targets(targets, example_weights(batch["verified"], batch["labels"], settings.unverified_weight))
+    images, targets = augment(_row_keys(augment_key, positions), images, targets, mask, settings.augment)
+    images = normalize(images, settings.front_end)
+    total = lax.psum(jnp.sum(targets.sum(-1) * mask), AXIS)  # of the weights
+    total = jnp.where(total > 0, total, 1)
+
+    def loss_share(params):
+        """This device's share of the mean loss: shares add up, so their gradients do."""
+        logits, updates = state.apply_fn(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mask=mask,
+            positions=positions,
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+        )
+        losses = cross_entropy(logits, targets)
+        return jnp.sum(losses * mask) / total, (logits, updates["batch_stats"])
+
+    (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_share, has_aux=True)(state.params)
+    correct = jnp.sum((logits.argmax(-1) == batch["labels"]) * mask)
+    count = lax.psum(mask.sum(), AXIS)
+    grads, loss, correct = lax.psum((grads, loss, correct / jnp.maximum(count, 1)), AXIS)
+    state, updates = state.updated(grads, batch_stats)
+    metrics = {"loss": loss, "accuracy": correct} | group_norms("gradient", grads) | group_norms("update", updates)
+    finite = jnp.isfinite(sum(metrics.values())).astype(jnp.float32)
+    bad_inputs = lax.psum(jnp.sum(~jnp.isfinite(jnp.sum(images, axis=(1, 2, 3))) & (mask > 0)), AXIS)
+    watch = jnp.stack([finite, (bad_inputs == 0).astype(jnp.float32), lax.psum(batch["stop"], AXIS)])
+    return state, metrics | {"watch": watch}
+
+
+def eval_step(state: TrainState, batch: Arrays, data: Arrays, *, settings: StepSettings) -> jax.Array:
+    """Logits `[D, B, K]` float32 of the rows of all D devices, with running batch statistics and without dropout."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    images = normalize(to_images(_gather(batch, data)["inputs"], settings.front_end), settings.front_end)
+    return lax.all_gather(state.apply_fn(variables, images, train=False), AXIS)
+
+
+def pmapped_steps(settings: StepSettings) -> tuple[Callable, Callable]:
+    """`train_step(state, batch, data, key)` and `eval_step(state, batch, data)` over all devices of all processes.
+
+    Batches carry a leading device axis, states and data carry none; the state given to the training step is used up.
+    """
+    train = partial(train_step, settings=settings)
+    in_axes, out_axes = (None, 0, None, None), (None, None)
+    train = jax.pmap(train, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, donate_argnums=0)
+    evaluate = partial(eval_step, settings=settings)
+    return train, jax.pmap(evaluate, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None)
+
+
+def replicate(tree):
+    """A state, or data, on all devices, placed as a step returns it; placed otherwise, the second step compiles again.
+
+    Buffers may be shared with the argument, which must not be used after a step has used up the result.
+    """
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def _gather(batch, data):
+    if "index" not in batch:
+        return batch
+    return batch | {name: values[batch["index"]] for name, values in data.items()}
+
+
+def _row_keys(key, positions):
+    return jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)

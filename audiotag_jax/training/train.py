@@ -1,0 +1,190 @@
+"""Training: every fold in one process, each continued from where it was interrupted."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import scipy.special
+from ml_collections import ConfigDict
+
+from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training.config_check import check_config
+from audiotag_jax.runtime.errors import Stopped, UserError
+from audiotag_jax.training.evaluate import conclude, is_finished, predict_logits, save_predictions
+from audiotag_jax.training.experiment import Experiment, open_experiment
+from audiotag_jax.training.initial_weights import check_initial_weights, record_seen
+from audiotag_jax.training.input_pipeline import Batches, TrainingOrder, close, read_ahead
+from audiotag_jax.training.interruption import Watch, told_to_stop
+from audiotag_jax.evaluation.metrics import label_ranks
+from audiotag_jax.runtime.processes import anyone_says, first_says, is_first
+from audiotag_jax.runtime.progress import progress, say
+from audiotag_jax.training.state import TrainState
+from audiotag_jax.training.workdir import MetricsWriter, check_unclaimed, claim, fold_dir, held
+
+_PROFILE_AFTER = 10  # steps of a process that a profile leaves out: they compile, and warm up
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
+    check_config(config)
+    with held(workdir):
+        check_unclaimed(workdir, config)
+        experiment = open_experiment(config)
+        claim(workdir, config, experiment.classes, experiment.fingerprint)
+        for fold in experiment.folds:
+            check_fold(experiment, workdir, fold)
+        with told_to_stop() as stop:  # not before: preparing has nothing to save, and may end at once
+            for fold in experiment.folds:
+                if first_says(is_finished(experiment, workdir, fold)):
+                    say(f"fold {fold}: finished before")
+                    continue
+                state = train_fold(experiment, workdir, fold, stop)
+                save_predictions(experiment, workdir, fold, state)
+                if anyone_says(stop()):
+                    raise Stopped(f"Told to end: fold {fold} is finished.")
+        conclude(experiment, workdir)
+
+
+def check_fold(experiment: Experiment, workdir: Path, fold: int) -> None:
+    """Raises UserError, before any step, if the fold cannot begin: for its first weights, or for want of weight."""
+    config = experiment.config
+    if not checkpoint.kept_steps(fold_dir(workdir, fold) / "checkpoints"):
+        check_initial_weights(config, fold, experiment.scored_clips(fold))
+    if config.train.unverified_weight == 0 and not experiment.examples.verified[experiment.training_clips(fold)].any():
+        raise UserError(f"config.train.unverified_weight is 0, and fold {fold} leaves no verified clip to train on.")
+
+
+def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[[], bool]) -> TrainState:
+    """The state after the last step of one fold; checkpoints and metrics are left on the way.
+
+    `stop()` says whether the process was told to end: it then raises Stopped, with a checkpoint of the step it came to.
+    """
+    config, num_steps = experiment.config, experiment.num_steps
+    start = time.monotonic()
+    with checkpoint.open_checkpoints(fold_dir(workdir, fold)) as manager:
+        state, position = experiment.starting_state(fold, manager)
+        first_step = int(state.step)
+        if position:
+            if position["epoch"] * experiment.steps_per_epoch + position["batch"] != first_step:
+                raise UserError(f"Fold {fold}: the input position {position} is not that of step {first_step}.")
+            say(f"fold {fold}: continuing at step {first_step} of {num_steps}")
+        clips, held_out = experiment.training_clips(fold), experiment.validation_clips(fold)
+        if not position and is_first():
+            seen = (experiment.digests.get(clip, clip) for clip in experiment.examples.ids[clips].tolist())
+            record_seen(fold_dir(workdir, fold), config, fold, seen)
+        counts = f"{num_steps} steps on {len(clips)} clips, {len(held_out)} held out, devices: {jax.device_count()}"
+        say(f"fold {fold}: {counts}; the first step compiles")
+        order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, config.seed, fold)
+        batches = Batches(experiment.examples, order, config.train.batch_size, experiment.resident)
+        reader = read_ahead(batches, first_step, config.dataset.num_workers)
+        batches = progress(reader, num_steps, f"training fold {fold}", "steps", first=first_step)
+        with MetricsWriter(workdir, fold, first_step, enabled=is_first()) as writer:
+            loop = _Loop(experiment, workdir, fold, manager, writer)
+            try:
+                state = loop.run(state, batches, stop)
+            finally:
+                loop.end_profile()
+                close(reader)
+    say(f"fold {fold}: {num_steps - first_step} steps in {time.monotonic() - start:.0f} s")
+    return state
+
+
+class _Loop:
+    """The steps of one fold, and all that is done between them."""
+
+    def __init__(self, experiment: Experiment, workdir: Path, fold: int, manager, writer: MetricsWriter):
+        self.experiment, self.workdir, self.fold = experiment, workdir, fold
+        self.manager, self.writer, self.watch = manager, writer, Watch(manager, fold)
+        self.profiling = False
+        steps = np.arange(experiment.num_steps)  # all rates at once: to ask for one would wait for the device
+        rates = {label: rate for label, rate in experiment.programs.rates.items() if "_" not in label}
+        self.rates = {f"learning_rate_{label}": np.asarray(jax.vmap(rate)(steps)) for label, rate in rates.items()}
+        self.clock, self.clock_step = time.monotonic(), 0  # when and at which step metrics were last logged
+
+    def run(self, state: TrainState, batches, stop: Callable[[], bool]) -> TrainState:
+        experiment, fold = self.experiment, self.fold
+        key, data = experiment.key(fold), experiment.data
+        step = first_step = self.clock_step = int(state.step)
+        waiting = None  # metrics are fetched one step late, so that the device never waits for the host
+        stop_flags = {told: np.full(jax.local_device_count(), told, np.float32) for told in (False, True)}
+        for batch in batches:
+            profiled = self._profile(step - first_step)
+            state, metrics = experiment.programs.train_step(state, batch | {"stop": stop_flags[stop()]}, data, key)
+            step += 1
+            stopping = bool(waiting) and self._look(*waiting)
+            waiting = (step, metrics)
+            if profiled:
+                jax.block_until_ready(metrics)
+            ends_epoch = step % experiment.steps_per_epoch == 0
+            if ends_epoch or stopping:  # now, since a run continued from this checkpoint will not come to it again
+                stopping |= self._look(*waiting)
+                waiting = None
+            if ends_epoch:
+                self._end_epoch(state, step)
+            if stopping and step < experiment.num_steps:
+                if self.manager.latest_step() != step:
+                    self._save(state, step)
+                raise Stopped(f"Told to end: fold {fold} is saved at step {step}.")
+        return state
+
+    def _look(self, step: int, metrics: dict) -> bool:
+        """Whether a process was told to end at `step`; logs its metrics; raises UserError if they are not finite."""
+        train = self.experiment.config.train
+        stopping = self.watch.look(step, metrics)
+        if step % train.log_every_steps == 0 or step == self.experiment.num_steps:
+            self._log(step, metrics)
+        return stopping
+
+    def _log(self, step: int, metrics: dict) -> None:
+        experiment = self.experiment
+        values = {name: value for name, value in jax.device_get(metrics).items() if name != "watch"}
+        values |= {name: rates[step - 1] for name, rates in self.rates.items()}
+        now, clips = time.monotonic(), len(experiment.training_clips(self.fold)) / experiment.steps_per_epoch
+        values["clips_per_second"] = clips * (step - self.clock_step) / max(now - self.clock, 1e-9)
+        self.clock, self.clock_step = now, step
+        self.watch.remember(step, values)
+        self.writer.write(step, "train", values)
+
+    def _end_epoch(self, state: TrainState, step: int) -> None:
+        experiment, train, start = self.experiment, self.experiment.config.train, time.monotonic()
+        epoch, last = step // experiment.steps_per_epoch, step == experiment.num_steps
+        if train.evaluate_every_epochs and (epoch % train.evaluate_every_epochs == 0 or last):
+            scores = _validate(experiment, self.fold, state)
+            self.writer.write(step, "validation", scores)
+            told = ", ".join(f"{name} {scores[name]:.3f}" for name in scores)
+            say(f"fold {self.fold}, epoch {epoch}: validation {told}")
+        if epoch % train.checkpoint_every_epochs == 0 or last:
+            self._save(state, step)
+        self.clock += time.monotonic() - start  # throughput is that of training alone
+
+    def _save(self, state: TrainState, step: int) -> None:
+        epoch, inside = divmod(step, self.experiment.steps_per_epoch)
+        checkpoint.save(self.manager, state, {"fold": self.fold, "epoch": epoch, "batch": inside})
+
+    def _profile(self, steps_done: int) -> bool:
+        """Starts and ends the first process's profile; whether the next step is in it."""
+        wanted = self.experiment.config.train.profile_steps
+        if wanted and is_first() and steps_done == _PROFILE_AFTER:
+            self.profiling = True
+            jax.profiler.start_trace(str(self.workdir / "profile" / f"fold_{self.fold}"))
+        if steps_done == _PROFILE_AFTER + wanted:
+            self.end_profile()
+        return self.profiling
+
+    def end_profile(self) -> None:
+        """Writes the profile, if one was begun."""
+        if self.profiling:
+            self.profiling = False
+            jax.profiler.stop_trace()
+
+
+def _validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str, float]:
+    """Mean loss, accuracy and top-3 error of the held-out clips, for the learning curve alone."""
+    clips = experiment.validation_clips(fold)
+    logits = predict_logits(experiment, state, experiment.examples, clips, f"validating fold {fold}")
+    labels = experiment.examples.labels[clips]
+    ranks = label_ranks(logits, labels)
+    loss = -scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
+    return {"loss": loss, "accuracy": np.mean(ranks == 0), "top3_error": np.mean(ranks >= 3)}

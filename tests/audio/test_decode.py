@@ -1,0 +1,244 @@
+"""Decoding against closed-form sines and damaged files; cropping against brute force."""
+
+import math
+import os
+import struct
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiotag_jax.audio import decode as audio
+from audiotag_jax.audio.decode import AudioError, crop_loudest, load_audio
+
+FORMATS = {"wav": "PCM_24", "flac": "PCM_24", "ogg": "VORBIS", "opus": "OPUS", "mp3": "MPEG_LAYER_III", "aiff": "FLOAT"}
+
+
+def sine(rate_hz, duration_s=1.0, frequency_hz=440.0, channels=1):
+    wave = 0.5 * np.sin(2 * np.pi * frequency_hz * np.arange(round(rate_hz * duration_s)) / rate_hz)
+    return wave if channels == 1 else np.stack([wave * (n + 1) / channels for n in range(channels)], axis=1)
+
+
+def write(path, samples, rate_hz, subtype=None):
+    soundfile.write(path, samples, rate_hz, format="OGG" if path.suffix == ".opus" else None, subtype=subtype)
+    return path
+
+
+def test_a_name_need_not_be_utf_8(tmp_path):
+    plain = write(tmp_path / "a.wav", sine(8000), 8000)
+    odd = tmp_path / os.fsdecode(b"latin\xe9.wav")
+    odd.write_bytes(plain.read_bytes())
+    samples, note = load_audio(odd, 8000)
+    np.testing.assert_array_equal(samples, load_audio(plain, 8000)[0])
+    assert note == ""
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize(("rate_hz", "channels"), [(8000, 1), (16000, 2), (48000, 2)])
+def test_every_format_gives_the_sine_back(tmp_path, suffix, rate_hz, channels):
+    path = write(tmp_path / f"a.{suffix}", sine(rate_hz, channels=channels), rate_hz, FORMATS[suffix])
+    samples, note = load_audio(path)
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
+    assert note == ""
+    gain = (channels + 1) / (2 * channels)  # the mean over channels
+    assert abs(len(samples) - 22050) < (1 if suffix in ("wav", "flac", "aiff") else 30)
+    inner = slice(4000, 18000)  # away from the ends, where any resampler rings
+    tolerance = 1e-4 if suffix in ("wav", "flac", "aiff") else 0.1
+    np.testing.assert_allclose(samples[:22050][inner], gain * sine(22050)[inner], atol=tolerance)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_blocks_join_without_a_seam(tmp_path, suffix):
+    """The oracle decodes in one piece: decoders that carry state between frames must not lose it between blocks."""
+    rng = np.random.default_rng(0)
+    for rate_hz in (8000, 24000, 48000):
+        wave = sine(rate_hz, 3.0) + rng.normal(0, 0.05, rate_hz * 3) * (np.arange(rate_hz * 3) % rate_hz < rate_hz / 4)
+        path = write(tmp_path / f"a.{suffix}", wave, rate_hz, FORMATS[suffix])
+        whole, _ = soundfile.read(path, dtype="float32")
+        np.testing.assert_allclose(load_audio(path, sample_rate_hz=rate_hz)[0], whole, atol=1e-6)
+
+
+def test_the_target_rate_is_free_and_equal_rates_change_nothing(tmp_path):
+    wave = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
+    path = write(tmp_path / "a.wav", wave, 22050, "FLOAT")
+    np.testing.assert_array_equal(load_audio(path)[0], wave)
+    assert len(load_audio(path, sample_rate_hz=44100)[0]) == 10000
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 11025, 22050, 44100, 48000, 96000])
+def test_tiny_files_give_at_least_one_sample(tmp_path, rate_hz):
+    for num_samples in (*range(1, 12), 4095, 4096, 4097):
+        path = write(tmp_path / "a.wav", np.full(num_samples, 0.5), rate_hz)
+        samples, note = load_audio(path)
+        assert len(samples) == max(1, math.floor(num_samples * 22050 / rate_hz + 0.5)), num_samples
+        assert np.abs(samples).max() > 0.05, num_samples
+        assert np.isfinite(samples).all()
+        assert note == ""
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "au", "flac", "ogg", "mp3"])
+def test_a_cut_file_keeps_what_can_be_decoded_and_says_so(tmp_path, suffix):
+    noise = np.random.default_rng(0).normal(0, 0.1, 3 * 22050)
+    path = write(tmp_path / f"a.{suffix}", noise, 22050)
+    whole, note = load_audio(path)
+    assert note == ""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(0.6 * len(data))])
+    samples, note = load_audio(path)
+    assert 0.35 * len(whole) < len(samples) < 0.65 * len(whole)
+    np.testing.assert_allclose(samples, whole[: len(samples)], atol=1e-6)
+    seconds = f"{len(samples) / 22050:.2f} s"
+    expected = f"{seconds} decoded, the end is missing" if suffix == "ogg" else f"{seconds} of 3.00 s decoded"
+    assert note == f"truncated: {expected}"
+
+
+def flac_claiming(path, num_frames):
+    """Overwrites the 36-bit frame count in a FLAC file's header."""
+    data = bytearray(path.read_bytes())
+    data[21] = (data[21] & 0xF0) | (num_frames >> 32)
+    data[22:26] = struct.pack(">I", num_frames & 0xFFFFFFFF)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_lying_header_costs_no_memory(tmp_path):
+    flac = flac_claiming(write(tmp_path / "a.flac", sine(22050), 22050), 2**36 - 1)
+    wav = write(tmp_path / "a.wav", sine(22050), 22050, "PCM_16")
+    wav.write_bytes(wav.read_bytes()[:40] + struct.pack("<I", 2**31 - 2**20) + wav.read_bytes()[44:])
+    for path in (flac, wav):
+        tracemalloc.start()
+        samples, note = load_audio(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2e6
+        np.testing.assert_allclose(samples, sine(22050), atol=1e-4)
+        assert note.startswith("truncated: 1.00 s of ")
+
+
+def test_a_header_that_leaves_the_length_open_is_whole(tmp_path):
+    flac = flac_claiming(write(tmp_path / "a.flac", sine(22050), 22050), 0)
+    wav = write(tmp_path / "a.wav", sine(22050), 22050, "PCM_16")
+    wav.write_bytes(wav.read_bytes()[:40] + b"\xff\xff\xff\xff" + wav.read_bytes()[44:])
+    for path in (flac, wav):
+        samples, note = load_audio(path)
+        np.testing.assert_allclose(samples, sine(22050), atol=1e-4)
+        assert note == ""
+
+
+def test_a_long_recording_is_decoded_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "MAX_DURATION_S", 1)
+    path = write(tmp_path / "a.wav", sine(44100, 2.5), 44100)
+    samples, note = load_audio(path)
+    assert len(samples) == 22050
+    assert note == "long: the first 1.00 s of 2.50 s decoded"
+    path = write(tmp_path / "b.wav", np.ones(100), 1)  # one sample a second must not be blown up beyond the limit
+    assert len(load_audio(path)[0]) == 22050
+
+
+def test_files_that_give_nothing_raise_one_line(tmp_path):
+    wav = write(tmp_path / "ok.wav", sine(22050), 22050).read_bytes()
+    flac = write(tmp_path / "ok.flac", np.random.default_rng(0).normal(0, 0.1, 22050), 22050).read_bytes()
+    bad = {
+        "empty.wav": (b"", "empty file"),
+        "header.wav": (wav[:44], "no audio frames"),
+        "short.wav": (wav[:20], "unreadable"),
+        "noise.wav": (np.random.default_rng(0).bytes(5000), "unreadable"),
+        "zeros.mp3": (bytes(5000), "unreadable"),
+        "headerless.raw": (bytes(5000), "unreadable"),
+        "cut.flac": (flac[:4000], "nothing could be decoded"),
+    }
+    for name, (content, reason) in bad.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(AudioError, match=f"^{reason}") as caught:
+            load_audio(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    for path in (tmp_path, tmp_path / "missing.wav", tmp_path / "missing" / "a.wav"):
+        with pytest.raises(AudioError, match="no such file"):
+            load_audio(str(path))
+    with pytest.raises(AudioError, match="unreadable"):
+        load_audio(tmp_path / ("long" * 100 + ".wav"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rate_hz", [8000, 22050, 44100, 96000])
+def test_one_non_finite_sample_anywhere_raises(tmp_path, value, rate_hz):
+    for position in (0, rate_hz // 2, -1):
+        wave = sine(rate_hz).astype(np.float32)
+        wave[position] = value
+        with pytest.raises(AudioError, match="non-finite"):
+            load_audio(write(tmp_path / "a.wav", wave, rate_hz, "FLOAT"))
+
+
+def test_many_threads_decode_as_one(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = [
+        write(tmp_path / f"{n}.{suffix}", rng.normal(0, 0.1, (20000 + n, 2)), 44100, subtype)
+        for n, (suffix, subtype) in enumerate(item for item in FORMATS.items() if item[0] != "opus")
+    ]
+    alone = [load_audio(path) for path in paths]
+    with ThreadPoolExecutor(8) as pool:
+        for n, (samples, note) in enumerate(pool.map(load_audio, paths * 10)):
+            np.testing.assert_array_equal(samples, alone[n % len(paths)][0])
+            assert note == alone[n % len(paths)][1]
+
+
+def brute_force_crop(samples, length, window):
+    spare = len(samples) - length
+    if spare <= 0:
+        return np.pad(samples, (-spare // 2, -spare - (-spare // 2)))
+    window = min(window, len(samples))
+    energies = [math.fsum(float(x) ** 2 for x in samples[n : n + window]) for n in range(len(samples) - window + 1)]
+    loudest = next(n for n, energy in enumerate(energies) if energy >= max(energies) * (1 - 1e-9))
+    center = loudest + window // 2
+    start = min(max(center - length // 2, 0), spare)
+    return samples[start : start + length]
+
+
+def test_crop_agrees_with_brute_force():
+    rng = np.random.default_rng(0)
+    for _ in range(1500):
+        num_samples, length, window = (int(2 ** rng.uniform(0, 7)) for _ in range(3))
+        samples = (rng.normal(size=num_samples) * 10 ** rng.uniform(-4, 4, num_samples)).astype(np.float32)
+        crop = crop_loudest(samples, length, window)
+        assert crop.dtype == np.float32
+        np.testing.assert_array_equal(crop, brute_force_crop(samples, length, window))
+
+
+def test_crop_of_every_short_length():
+    for num_samples in range(1, 60):
+        samples = np.arange(1, num_samples + 1, dtype=np.float32)
+        crop = crop_loudest(samples, 30, 5)
+        np.testing.assert_array_equal(crop, brute_force_crop(samples, 30, 5))
+        assert np.count_nonzero(crop) == min(num_samples, 30)
+
+
+def test_crop_takes_the_first_of_equally_loud_windows():
+    ramp = np.where(np.arange(100000) % 2 == 0, 0.1, -0.1).astype(np.float32)
+    ramp[50000:] *= -1  # told apart by sign, equally loud everywhere, whatever the rounding of the running sum
+    np.testing.assert_array_equal(crop_loudest(ramp, 60000, 1000), ramp[:60000])
+    two = np.zeros(1000, np.float32)
+    two[[300, 700]] = 1.0, -1.0
+    assert crop_loudest(two, 100, 3).sum() == 1.0
+    np.testing.assert_array_equal(crop_loudest(np.zeros(50, np.float32), 20, 5), np.zeros(20))
+
+
+def test_crop_is_not_fooled_by_what_came_before():
+    samples = np.zeros(200000, np.float32)
+    samples[:1000] = 3e4  # a long running sum behind the window that counts
+    samples[150000:150010] = 2e6
+    crop = crop_loudest(samples, 100, 10)
+    np.testing.assert_array_equal(np.nonzero(crop)[0], np.arange(45, 55))
+
+
+def test_crop_refuses_what_it_cannot_crop():
+    for samples, length, window in (
+        (np.zeros(0), 5, 5),
+        (np.zeros((5, 2)), 5, 5),
+        (np.ones(5), 0, 5),
+        (np.ones(5), 5, 0),
+    ):
+        with pytest.raises(ValueError, match="samples"):
+            crop_loudest(samples, length, window)

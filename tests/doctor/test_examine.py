@@ -1,0 +1,292 @@
+"""The audit of folders whose faults are known, of real ones, and its Markdown as a reader of Markdown sees it."""
+
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from ml_collections import ConfigDict
+
+from audiotag_jax.doctor import examine as doctor
+from audiotag_jax.doctor.report import code, escape, format_report, printable
+from audiotag_jax.runtime.errors import UserError
+
+RATE_HZ = 22050
+
+
+def config(path, source="folder", **fields):
+    dataset = {"source": source, "path": str(path), "table": "", "num_folds": 2, "fold_seed": 0, "num_threads": 2}
+    dataset |= {"sample_rate_hz": RATE_HZ, "duration_s": 2.0, "margin_s": 0.0, "on_the_fly": False, "download": True}
+    return ConfigDict({"dataset": dataset | fields, "spectral": {"channels": ("log_db",)}})
+
+
+def noise(seed, num_samples=RATE_HZ // 2):
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, num_samples)
+
+
+def write(path, samples, rate_hz=RATE_HZ):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate_hz)
+
+
+def write_table(path, columns, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns.split(","), *rows])
+
+
+def run(path, workdir, *args, **fields):
+    doctor.run(config(path, *args, **fields), workdir)
+    report = json.loads((workdir / "doctor.json").read_text(), parse_constant=pytest.fail)  # no NaN in it
+    return report, (workdir / "doctor.md").read_text()
+
+
+def snapshot(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (folder, *folder.rglob("*"))}
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """A folder with one of everything, and its audit."""
+    root = tmp_path_factory.mktemp("faulty") / "sounds"
+    rows = [(f"good{n}.wav", "xyz"[n % 3], n % 2, "train", int(n < 4)) for n in range(12)]
+    for n, (name, *_) in enumerate(rows):
+        write(root / name, noise(n))
+    write(root / "same0.flac", np.round(noise(100) * 32767) / 32768)
+    write(root / "same1.wav", np.round(noise(100) * 32767) / 32768)
+    write(root / "twin0.wav", noise(101))
+    write(root / "twin1.wav", noise(101))
+    write(root / "silent.wav", np.zeros(RATE_HZ))
+    write(root / "clipped.wav", np.clip(10 * noise(102), -1, 1))
+    write(root / "CASE.WAV", noise(103))
+    write(root / "deep" / "extra.ogg", noise(104))
+    (root / "empty.wav").touch()
+    (root / "broken.wav").write_bytes(b"RIFF\x10\x00\x00\x00WAVEjunk")
+    rows += [
+        ("same0.flac", "x", 0, "train", 1),
+        ("same1.wav", "y", 1, "train", 1),
+        ("twin0.wav", "x", 0, "train", 1),
+        ("twin1.wav", "x", 0, "test", 1),
+        ("silent.wav", "x", 0, "train", 1),
+        ("clipped.wav", "y", 0, "train", 0),
+        ("case.wav", "z", 0, "train", 1),
+        ("gone.wav", "x", 0, "train", 1),
+        ("empty.wav", "y", 0, "train", 1),
+        ("broken.wav", "", 0, "test", 1),
+        ("only.wav", "rare", 1, "train", 1),
+    ]
+    write_table(root / "clips.csv", "path,label,fold,split,verified", rows)
+    before = snapshot(root)
+    report, text = run(root, root.parent / "work", table="clips.csv")
+    assert snapshot(root) == before  # nothing touched
+    return report, text
+
+
+def test_every_problem_is_named(faulty):
+    report, _ = faulty
+    problems = report["problems"]
+    assert {kind: sorted(clips) for kind, clips in problems.items()} == {
+        "missing": ["case.wav", "gone.wav", "only.wav"],
+        "empty": ["empty.wav"],
+        "unreadable": ["broken.wav"],
+        "silent": ["silent.wav"],
+        "clipped": ["clipped.wav"],
+    }
+    assert problems["missing"] == {"case.wav": "but there is CASE.WAV", "gone.wav": "", "only.wav": ""}
+    assert report["num_recordings"] == {"train": 21, "test": 2}
+    assert report["num_lost"] == {"train": 4, "test": 1}
+    assert report["extra_files"] == ["CASE.WAV", "deep/extra.ogg"]
+    assert [group["ids"] for group in report["duplicates"]] == [["same0.flac", "same1.wav"], ["twin0.wav", "twin1.wav"]]
+    assert report["takes"] is None
+
+
+def test_labels_and_folds_are_counted(faulty):
+    report, _ = faulty
+    assert report["labels"]["x"] == {"verified": 6, "unverified": 2, "test": 1, "lost": 1, "folds": [6, 2]}
+    assert report["labels"]["rare"] == {"verified": 1, "unverified": 0, "test": 0, "lost": 1, "folds": [0, 1]}
+    assert report["fold_sizes"] == [13, 8]
+    assert report["num_unlabelled_test"] == 1
+    assert report["absent"] == [{"label": "rare", "folds": [0]}]
+    assert report["largest_deviation"] == {"label": "x", "fold": 0, "count": 6, "even_share": 4.0}
+    assert report["formats"]["rates_hz"] == {str(RATE_HZ): 18}
+    assert report["formats"]["channels"] == {"1": 18}
+    assert report["formats"]["duration_s"] == {"min": 0.5, "median": 0.5, "max": 1.0, "total": 9.5}
+
+
+def test_the_verdict_comes_first(faulty):
+    report, text = faulty
+    verdict = "\n".join(report["verdict"])
+    for line in (
+        "5 recordings of 23 cannot be used: 3 missing, 1 empty, 1 unreadable.",
+        "LEFT OUT of training: 4 of 21 recordings.",
+        "SILENCE in the place of 1 of 2 test recordings.",
+        "1 missing file may be there under a similar name",
+        "NOTHING LEFT of label 'rare'",
+        "LEAK: identical sounds both in training and in test, 1 group",
+        "LEAK: identical training sounds in different folds, 1 group",
+        "CONTRADICTION: identical sounds with different labels, 1 group.",
+        "ABSENT from at least one fold: 'rare'.",
+        "Worth a look, though they are used: 1 silent, 1 clipped.",
+        "Not used: 2 sound files of the folder that no clip names.",
+    ):
+        assert line in verdict
+    assert text.index("## Verdict") < text.index("LEAK") < text.index("## Missing")
+
+
+def test_clean_data(tmp_path, capsys):
+    for n in range(8):
+        write(tmp_path / "sounds" / "ab"[n % 2] / f"{n}.wav", noise(n))
+    report, _ = run(tmp_path / "sounds", tmp_path / "work")
+    assert report["verdict"] == ["All 8 recordings can be read."]
+    assert report["problems"] == {}
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["All 8 recordings can be read.", f"report: {tmp_path / 'work' / 'doctor.md'}"]
+    again, _ = run(tmp_path / "sounds", tmp_path / "work")
+    assert again == report
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["doctor.json", "doctor.md"]
+
+
+def test_a_bad_table_does_not_keep_the_files_from_being_looked_at(tmp_path):
+    root = tmp_path / "sounds"
+    write(root / "a.wav", noise(0))
+    write(root / "b.wav", noise(0))
+    write(root / ".hidden.wav", noise(0))
+    (root / "c.wav").touch()
+    (root / "folder.wav").mkdir()
+    write_table(root / "clips.csv", "path,label", [("a.wav", "x"), ("a.wav", "y")])
+    report, text = run(root, tmp_path / "work", table="clips.csv")
+    assert "duplicate clip id a.wav" in report["table_error"]
+    assert "duplicate clip id a.wav" in report["verdict"][0]
+    assert report["num_recordings"] == {"unlisted": 3}
+    assert list(report["problems"]["empty"]) == ["c.wav"]
+    assert report["duplicates"][0]["ids"] == ["a.wav", "b.wav"]
+    assert not any("LEFT OUT" in line for line in report["verdict"])
+    assert "## Labels" not in text
+
+
+def test_nothing_to_look_at(tmp_path):
+    for path, source, message in (
+        (tmp_path / "nowhere", "folder", "no folder"),
+        (tmp_path, "folder", "No recordings under"),
+        (tmp_path, "esc10", "ESC-10 is missing"),
+        (tmp_path / "nowhere", "fsdkaggle2018", "FSDKaggle2018 is missing"),
+        (tmp_path, "fsdkaggle2018", "no training table"),
+        (tmp_path, "demo", "demo's sounds are not in"),
+        (tmp_path, "esc", "Unknown clip source 'esc'; choose from"),
+    ):
+        with pytest.raises(UserError, match=message):
+            doctor.run(config(path, source), tmp_path / "work")
+    assert list(tmp_path.iterdir()) == []  # neither data nor a report
+
+
+def test_takes_in_different_folds(tmp_path):
+    names = ["1-17-A-0.wav", "2-17-B-0.wav", "1-18-A-1.wav", "1-18-B-1.wav", "2-19-A-1.wav"]
+    for n, name in enumerate(names):
+        write(tmp_path / "audio" / name, noise(n))
+    rows = [(name, name[0], "dog" if name.endswith("0.wav") else "rain", "True", name[2:4]) for name in names]
+    write_table(tmp_path / "meta" / "esc10.csv", "filename,fold,category,esc10,src_file", rows)
+    report, text = run(tmp_path, tmp_path / "work", "esc10")
+    assert [(group["ids"], group["crosses_folds"]) for group in report["takes"]] == [
+        (["1-17-A-0.wav", "2-17-B-0.wav"], True),
+        (["1-18-A-1.wav", "1-18-B-1.wav"], False),
+    ]
+    assert any("LEAK: takes of one recording in different folds, 1 group" in line for line in report["verdict"])
+    assert "1-17-A-0.wav" in text
+    assert "1-18-A-1.wav" not in text
+
+
+def test_all_missing_is_one_line(tmp_path, shared_data):
+    """The challenge's tables without its 18,873 recordings."""
+    report, text = run(shared_data / "fsdkaggle2018", tmp_path, "fsdkaggle2018", num_folds=5)
+    assert "NO AUDIO: all 18873 recordings of the tables are missing" in report["verdict"][0]
+    assert len(report["problems"]["missing"]) == 18873
+    assert text.count("\n") < 100
+    assert sum(label["verified"] for label in report["labels"].values()) == 3710
+    assert sum(label["unverified"] for label in report["labels"].values()) == 5763
+    assert sum(label["test"] for label in report["labels"].values()) == 1600
+    assert report["num_unlabelled_test"] == 7800
+    assert abs(report["largest_deviation"]["count"] - report["largest_deviation"]["even_share"]) < 2
+
+
+def test_real_recordings(tmp_path, shared_data):
+    """Part of ESC-10, and a copy of one recording as FLAC in another fold."""
+    esc = shared_data / "esc10"
+    with (esc / "meta" / "esc10.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))[::20]
+    (tmp_path / "audio").mkdir()
+    for row in rows:
+        shutil.copy(esc / "audio" / row["filename"], tmp_path / "audio")
+    copied = rows[0] | {"filename": "copy.flac", "fold": "5"}
+    samples, rate_hz = soundfile.read(esc / "audio" / rows[0]["filename"], dtype="float32")
+    quiet = np.round(samples * 2**14) / 2**15  # within range, on the grid of 16 bits
+    soundfile.write(tmp_path / "audio" / copied["filename"], quiet, rate_hz)
+    soundfile.write(tmp_path / "audio" / "copy.wav", quiet, rate_hz)
+    rows += [copied, copied | {"filename": "copy.wav", "fold": "1"}]
+    write_table(tmp_path / "meta" / "esc10.csv", ",".join(rows[0]), [row.values() for row in rows])
+    report, _ = run(tmp_path, tmp_path / "work", "esc10")
+    assert report["num_lost"] == {}
+    assert [group["ids"] for group in report["duplicates"]] == [["copy.flac", "copy.wav"]]
+    assert report["duplicates"][0]["crosses_folds"]
+    assert report["formats"]["duration_s"]["median"] == pytest.approx(5.0, abs=0.01)
+
+
+NASTY = [
+    "a|b.wav",
+    "`rm`.wav",
+    "``x` .wav",
+    "<b>.wav",
+    "a\nb.wav",
+    "*_[x](y)_*.wav",
+    " lead.wav",
+    "\\|.wav",
+    "é&amp;.wav",
+]
+
+
+def test_names_cannot_break_the_markdown():
+    markdown_it = pytest.importorskip("markdown_it")
+    reader = markdown_it.MarkdownIt("gfm-like", {"linkify": False})
+
+    def inline(text):
+        (token,) = [token for token in reader.parse(text) if token.type == "inline"]
+        return token.children
+
+    for name in NASTY:
+        (token,) = inline(f"- {code(name)}")
+        assert (token.type, token.content) == ("code_inline", printable(name))
+        token = inline(f"- x {escape(name)}")
+        assert {part.type for part in token} <= {"text", "text_special"}
+        assert "".join(part.content for part in token) == f"x {printable(name)}"
+
+
+def test_a_report_of_nasty_names_is_still_a_report(tmp_path):
+    markdown_it = pytest.importorskip("markdown_it")
+    root = tmp_path / "sounds"
+    rows = [(name, label, fold) for name in NASTY if "\\" not in name for label, fold in [("a|`b`<i>", 0)]]
+    rows += [("other.wav", "b*c*", 1)]
+    write(root / "there.wav", noise(0))
+    shutil.copy(root / "there.wav", root / os.fsdecode(b"latin\xe9.wav"))  # a name that is not UTF-8
+    write_table(root / "clips.csv", "path,label,fold", rows)
+    report, text = run(root, tmp_path / "work", table="clips.csv")
+    assert len(report["extra_files"]) == 2
+    html = markdown_it.MarkdownIt("gfm-like", {"linkify": False}).render(text)
+    assert html.count("<table>") == 1
+    assert "<b>" not in html
+    assert "<i>" not in html
+    assert "<em>b" not in html
+    cells = [line for line in html.splitlines() if line.startswith("<td>")]
+    assert cells[0] == "<td><code>a|`b`&lt;i&gt;</code></td>"
+    assert len(cells) == 2 * (5 + 2)
+    assert r"<code>latin\udce9.wav</code>" in html
+
+
+def test_long_lists_are_cut_in_the_report_alone(tmp_path):
+    for n in range(60):
+        write(tmp_path / "sounds" / "ab"[n % 2] / f"{n:02}.wav", noise(n, 100))
+    report, text = run(tmp_path / "sounds", tmp_path / "work")
+    assert len(report["problems"]["too_short"]) == 60
+    assert "… and 40 more, in `doctor.json`" in text
+    assert format_report(report) == text

@@ -1,0 +1,158 @@
+"""The ONNX file says what the tagger says, in a process without JAX; where there can be none, a line says why."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import made_runs
+import numpy as np
+import pytest
+from jax import lax
+
+from audiotag_jax.inference import export
+from audiotag_jax.inference import export_onnx
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.inference.tagger import load_tagger
+
+STRANGER = """
+import json, pathlib, sys
+import numpy as np, onnxruntime
+folder = pathlib.Path(sys.argv[1])
+session = onnxruntime.InferenceSession(folder / "tagger.onnx")
+waveforms = np.load("waveforms.npy")
+three, one = (session.run(None, {"waveforms": w})[0] for w in (waveforms, waveforms[:1]))
+np.savez("answers.npz", three=three, one=one)
+assert not {name.split(".")[0] for name in sys.modules} & {"jax", "flax", "audiotag_jax", "tensorflow"}
+"""
+KINDS = {
+    "standard": {"spectral.channels": ("log_db", "linear_linear"), "model.normalization": "imagenet"},
+    "waveform": {"spectral.channels": ("waveform",), "model.name": "waveform"},
+}
+ABSENT = [name for name in export_onnx.PACKAGES if importlib.util.find_spec(name) is None]
+
+
+@pytest.fixture(scope="module")
+def workdir(folder, tmp_path_factory) -> Path:
+    return made_runs.make_run(made_runs.tiny_config(folder), tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stranger_gets_the_same_answers(folder, tmp_path, kind, capsys):
+    config = made_runs.tiny_config(folder)
+    config.update_from_flattened_dict(KINDS[kind])
+    workdir = made_runs.make_run(config, tmp_path / "run")
+    export.run(workdir)
+    assert "onnxruntime: probabilities equal" in capsys.readouterr().out
+    waveforms = np.random.default_rng(1).standard_normal((3, made_runs.LENGTH)).astype(np.float32)
+    waveforms[2, 300:] = 0
+    np.save(tmp_path / "waveforms.npy", waveforms)
+    command = [sys.executable, "-c", STRANGER, str(workdir / "exported")]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert not done.stderr, "onnxruntime warns of the file"
+    expected = np.asarray(load_tagger(workdir).probabilities(waveforms))
+    assert np.ptp(expected, axis=0).max() > 1e-3
+    with np.load(tmp_path / "answers.npz") as answers:
+        np.testing.assert_allclose(answers["three"], expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(answers["one"], expected[:1], rtol=0, atol=1e-4)
+    assert "tagger.onnx" in json.loads((workdir / "exported" / "tagger.json").read_text())["use_onnx"]
+
+
+def test_without_the_packages_all_else_is_written(workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export_onnx, "PACKAGES", ("surely_absent",))
+    (tmp_path / export.ONNX).write_bytes(b"of another run")
+    export.run(workdir, out=tmp_path)
+    assert "no tagger.onnx: surely_absent not installed\n" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {export.PROGRAM, export.LABELS}
+    assert "use_onnx" not in json.loads((tmp_path / export.LABELS).read_text())
+
+
+def test_what_is_not_converted_takes_one_line(workdir, monkeypatch, capsys):
+    def refuse(tagger):
+        raise NotImplementedError("no such\nprimitive")
+
+    monkeypatch.setattr(export_onnx, "PACKAGES", ())
+    monkeypatch.setattr(export_onnx, "_convert", refuse)
+    assert export._as_onnx(load_tagger(workdir)) is None
+    reason = "jax2onnx cannot convert this run: NotImplementedError: no such primitive"
+    assert f"no tagger.onnx: {reason}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("off", "right"), [(1e-5, True), (1e-3, False), (np.nan, False)])
+def test_a_file_that_differs_is_not_taken(workdir, monkeypatch, capsys, off, right):
+    tagger = load_tagger(workdir)
+    monkeypatch.setattr(export_onnx, "serialize", lambda tagger: b"a program")
+    monkeypatch.setattr(export_onnx, "probabilities", lambda _, waveforms: tagger.probabilities(waveforms) + off)
+    assert export._as_onnx(tagger) == (b"a program" if right else None)
+    assert ("no tagger.onnx: its probabilities differ" in capsys.readouterr().out) != right
+
+
+def test_a_broken_onnxruntime_is_said(workdir, monkeypatch, tmp_path, capsys):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libstdc++ is too old')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(export_onnx, "serialize", lambda tagger: b"a program")
+    assert export._as_onnx(load_tagger(workdir)) is None
+    assert "ImportError: libstdc++ is too old\n" in capsys.readouterr().out
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+
+
+def test_a_reduction_is_not_taken_for_a_call():
+    def function(values):
+        return lax.reduce(values, np.float32(0), lambda one, other: jnp.sin(one) + other, (1,))
+
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    [found] = export_onnx.evaluate(jax.make_jaxpr(function)(values), [values])
+    np.testing.assert_array_equal(found, function(values))
+
+
+@pytest.mark.skipif("onnxruntime" in ABSENT, reason="not installed: onnxruntime")
+def test_what_onnxruntime_refuses_is_said():
+    with pytest.raises(UserError, match="onnxruntime does not run"):
+        export_onnx.probabilities(b"no program", np.zeros((1, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding"),
+    [
+        ((1, 3, 2), (1, 2, 2), ((0, 0), (1, 1), (0, 1))),
+        ((1, 7, 6), (1, 7, 6), ((0, 0),) * 3),
+        ((2, 1, 1), (3, 2, 4), 0),
+    ],
+)
+def test_window_maxima(window, strides, padding):
+    values = np.random.default_rng(0).standard_normal((4, 7, 6)).astype(np.float32) - 3.0
+    padding = padding or ((0, 0),) * 3
+    expected = lax.reduce_window(values, -np.inf, lax.max, window, strides, padding)
+    ones = {"base_dilation": (1, 1, 1), "window_dilation": (1, 1, 1)}
+    shape = {"window_dimensions": window, "window_strides": strides, "padding": padding}
+    np.testing.assert_array_equal(export_onnx.window_maxima(values, **shape, **ones), expected)
+    with pytest.raises(NotImplementedError, match="dilated"):
+        export_onnx.window_maxima(values, **shape, **ones | {"window_dilation": (1, 2, 1)})
+
+
+@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_evaluated_trace_is_the_function(length, reverse):
+    scale = np.float32(1.5)
+
+    def step(carry, row):
+        carry = jax.nn.relu(carry * scale + row)
+        return carry, lax.reduce_window(carry, -np.inf, lax.max, (2,), (1,), "VALID")
+
+    @jax.jit
+    def function(rows):
+        carry, pooled = lax.scan(step, rows[0], rows, reverse=reverse)
+        return carry, jnp.sort(pooled, axis=-1)
+
+    rows = np.random.default_rng(0).standard_normal((length, 5)).astype(np.float32)
+    traced = jax.make_jaxpr(function)(rows)
+    again = jax.make_jaxpr(lambda rows: export_onnx.evaluate(traced, [rows]))(rows)
+    assert "reduce_window_max" in str(traced)
+    assert "reduce_window_max" not in str(again)
+    for found, expected in zip(export_onnx.evaluate(traced, [rows]), function(rows), strict=True):
+        np.testing.assert_array_equal(found, expected)

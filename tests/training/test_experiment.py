@@ -1,0 +1,54 @@
+"""Which clips a fold trains on and is scored on; what runs of one process share."""
+
+import numpy as np
+import pytest
+
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.training.experiment import Experiment, count_steps_per_epoch, open_experiment
+from configs import log_db, mel_db
+
+
+class Clips:
+    folds = np.array([0, 1, 2, 0, 1, 2, 2])
+
+
+def experiment(*, inner_split: bool) -> Experiment:
+    config = log_db.get_config("demo")
+    config.train.inner_split = inner_split
+    parts = dict.fromkeys(("dataset_dir", "metadata", "resident", "folds", "steps_per_epoch", "programs"))
+    return Experiment(config=config, examples=Clips(), all_folds=(0, 1, 2), **parts)
+
+
+def test_a_fold_is_scored_on_what_it_does_not_train_on():
+    opened = experiment(inner_split=False)
+    assert opened.training_clips(1).tolist() == [0, 2, 3, 5, 6]
+    assert opened.validation_clips(1).tolist() == [1, 4]
+
+
+def test_an_inner_split_never_touches_its_fold():
+    opened = experiment(inner_split=True)
+    assert opened.training_clips(1).tolist() == [0, 3]
+    assert opened.validation_clips(1).tolist() == [2, 5, 6]
+    assert opened.training_clips(2).tolist() == [1, 4]
+    assert opened.validation_clips(2).tolist() == [0, 3]
+    assert opened.test_examples is None
+
+
+def test_steps_are_as_many_as_the_largest_training_set_fills():
+    assert count_steps_per_epoch([30, 33], 16) == 3
+    with pytest.raises(UserError, match="5 to 33 clips remain: too uneven"):
+        count_steps_per_epoch([5, 33], 8)
+
+
+def test_variants_share_what_is_compiled(tmp_path):
+    def tiny(config):
+        config.dataset.path, config.dataset.prepared_dir = str(tmp_path / "data"), str(tmp_path / "prepared")
+        config.dataset.duration_s, config.model.width = 0.1, 4
+        config.spectral.num_frames = config.spectral.num_bins = 32
+        return config
+
+    one = open_experiment(tiny(log_db.get_config("demo")))
+    assert open_experiment(tiny(mel_db.get_config("demo"))).programs.train_step is one.programs.train_step
+    faster = tiny(log_db.get_config("demo"))
+    faster.optimizer.learning_rate_high *= 2
+    assert open_experiment(faster).programs.tx is not one.programs.tx
