@@ -71,20 +71,17 @@ def main(argv: list[str]) -> None:
 
 
 def _set_up_jax(config: ConfigDict) -> None:
-    from audiotag_jax.runtime import compilation
-    from audiotag_jax.runtime import processes
-    from audiotag_jax.runtime import progress  # JAX is loaded for a run alone
-    from audiotag_jax import not for a word of help
+    from audiotag_jax.runtime import compilation, processes, progress  # they load JAX, which --help does not need
 
     joins = _MODE.value in ("train", "evaluate")
     if not joins and (_COORDINATOR.value or _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None):
         raise UserError(f"Mode {_MODE.value} runs in one process: leave out --coordinator and the flags with it.")
     if joins and processes.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
         processes.check_alike()
-        if not processes.is_first():
-            progress.be_silent()
+        if not processes.is_main_process():
+            progress.disable_log()
     if _MODE.value in ("train", "evaluate", "study") and config.train.compilation_cache:
-        compilation.keep_compiled(Path(config.dataset.prepared_dir) / "compiled")
+        compilation.enable_compilation_cache(Path(config.dataset.prepared_dir) / "compiled")
 
 
 def _options(argv: list[str]) -> dict:

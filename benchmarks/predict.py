@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="predict.") as folder:
         folder = Path(folder)
         short, long = folder / "short.wav", folder / "long.wav"
-        soundfile.write(short, made_up(RATE_HZ), RATE_HZ)
+        soundfile.write(short, probe_waveforms(RATE_HZ), RATE_HZ)
         write_long(long, round(options.minutes * 60 * RATE_HZ), options.audio)
         start_up_s = seconds(options.workdir, short, folder)
         print(f"{options.workdir}, {jax.default_backend()}, JAX {jax.__version__}")
@@ -58,7 +58,7 @@ def seconds(workdir: Path, audio: Path, folder: Path) -> float:
     return time.monotonic() - start
 
 
-def made_up(num_samples: int, seed: int = 0) -> np.ndarray:
+def probe_waveforms(num_samples: int, seed: int = 0) -> np.ndarray:
     """Noise whose level swells, and a tone that wanders."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(num_samples) / RATE_HZ
@@ -73,7 +73,7 @@ def write_long(path: Path, num_samples: int, audio: str) -> None:
         for second in range(-(-num_samples // RATE_HZ)):
             left = min(RATE_HZ, num_samples - second * RATE_HZ)
             if repeated is None:
-                file.write(made_up(left, second))
+                file.write(probe_waveforms(left, second))
             else:
                 file.write(np.take(repeated, np.arange(left) + second * RATE_HZ, mode="wrap"))
 

@@ -23,9 +23,9 @@ def shared_data() -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """The sounds and the table of `made_runs`."""
-    import made_runs  # not before the devices are set
+    import random_runs  # not before the devices are set
 
     folder = tmp_path_factory.mktemp("data") / "sounds"
     folder.mkdir()
-    made_runs.make_sounds(folder)
+    random_runs.make_sounds(folder)
     return folder

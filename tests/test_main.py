@@ -13,10 +13,10 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from made_runs import make_sounds
+from random_runs import make_sounds
 
 import main
-from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training import checkpoints
 
 ROOT = Path(__file__).parents[1]
 DEMO = "--config=configs/log_db.py:demo"
@@ -294,13 +294,13 @@ def test_told_to_end_it_saves_says_so_and_continues(tmp_path):
     assert run.returncode == 128 + signal.SIGTERM, errors
     told = re.fullmatch(r"error: Told to end: fold 0 is saved at step (\d+)\. The same command continues\.\n", errors)
     assert told, errors
-    assert checkpoint.kept_steps(tmp_path / "run/fold_0/checkpoints") == [int(told[1])]
+    assert checkpoints.kept_steps(tmp_path / "run/fold_0/checkpoints") == [int(told[1])]
     assert not (tmp_path / "run/summary.json").exists()
     run = train(tmp_path, "run")
     outputs = [process.communicate(timeout=120) for process in (whole, run)]
     assert [process.returncode for process in (whole, run)] == [0, 0], outputs
     assert f"fold 0: continuing at step {told[1]} of " in outputs[1][0]
-    ends = [checkpoint.read_arrays(tmp_path / name / "fold_0/checkpoints") for name in ("whole", "run")]
+    ends = [checkpoints.read_arrays(tmp_path / name / "fold_0/checkpoints") for name in ("whole", "run")]
     assert ends[0][0] > int(told[1])
     assert ends[0][0] == ends[1][0]
     jax.tree.map(np.testing.assert_array_equal, ends[0][1], ends[1][1])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training import checkpoints
 from audiotag_jax.training.steps import replicate
 
 ROOT = Path(__file__).parents[1]
@@ -108,8 +108,8 @@ def test_plain_orbax_opens_a_checkpoint_on_fewer_devices_than_wrote_it(tmp_path)
     state = {"params": {"body": {"conv1": {"kernel": kernel}}}, "step": np.int32(7)}
     saved = SimpleNamespace(step=7, arrays=lambda: replicate(state))
     assert len(saved.arrays()["step"].devices()) == 8
-    with checkpoint.open_checkpoints(tmp_path / "runs/log_db-demo/fold_0") as manager:
-        checkpoint.save(manager, saved, {})
+    with checkpoints.open_checkpoints(tmp_path / "runs/log_db-demo/fold_0") as manager:
+        checkpoints.save(manager, saved, {})
     [block] = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "orbax" in block]
     lines = block.strip().splitlines()
     lines[-1] = f"print(jax.device_count(), *{lines[-1]}, *state['params']['body']['conv1']['kernel'].flat, sep=' ')"

@@ -17,7 +17,7 @@ import soundfile
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from audiotag_jax.audio import decode as audio
+from audiotag_jax.audio import decode
 from audiotag_jax import spectral
 from audiotag_jax.datasets import builders
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms, ClipSettings
@@ -26,7 +26,7 @@ from audiotag_jax.datasets.records import ClipSource, check_recordings
 from audiotag_jax.datasets.sources import open_source
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
-from audiotag_jax.runtime.progress import say
+from audiotag_jax.runtime.progress import log
 from audiotag_jax.spectral.features import SpectralSettings
 
 WAVEFORM = ("waveform",)  # the channels of a configuration without spectrograms
@@ -146,7 +146,7 @@ def clips_fingerprint(source: ClipSource, settings: ClipSettings, contents: dict
     """Hash of the clips' records, what their files hold (by path), the settings, the code and the decoders."""
     files = [[clip.id, clip.label, clip.fold, clip.split, clip.verified, contents[clip.path]] for clip in source.clips]
     libraries = [importlib.metadata.version("soxr"), soundfile.__libsndfile_version__]
-    code = _code_of(audio, builders)
+    code = _code_of(decode, builders)
     return _hash([source.classes, files, dataclasses.asdict(settings), libraries, code])
 
 
@@ -162,12 +162,12 @@ def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str
 def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int = 20) -> None:
     """Prints the recordings that were left out, replaced or cut, and a line that counts them."""
     for problem in problems[:most]:
-        say(f"{problem['split']} clip {problem['id']}: {problem['reason']}; {problem['outcome']}")
+        log(f"{problem['split']} clip {problem['id']}: {problem['reason']}; {problem['outcome']}")
     if len(problems) > most:
-        say(f"… and {len(problems) - most} more, listed in {dataset_dir / 'metadata.json'}")
+        log(f"… and {len(problems) - most} more, listed in {dataset_dir / 'metadata.json'}")
     outcomes = [problem["outcome"] for problem in problems]
     counts = [f"{outcomes.count(kind)} {kind}" for kind in (builders.LEFT_OUT, builders.SILENCE, builders.KEPT)]
-    say(f"recordings with problems: {len(problems)} ({', '.join(counts)})")
+    log(f"recordings with problems: {len(problems)} ({', '.join(counts)})")
 
 
 def _prepared(make: Callable, name: str, prepared_dir: Path, fingerprint: str) -> Path:
@@ -183,11 +183,11 @@ def _prepared(make: Callable, name: str, prepared_dir: Path, fingerprint: str) -
         tfds.disable_progress_bar()
         builder = make(data_dir=prepared_dir, fingerprint=fingerprint)
         if not _is_whole(directory):  # else another process made it meanwhile
-            say(f"preparing {directory}")
+            log(f"preparing {directory}")
             builder.download_and_prepare(download_dir=folder / "incomplete.downloads")
             shutil.rmtree(folder / "incomplete.downloads", ignore_errors=True)
             counts = (f"{info.num_examples} {split} clips" for split, info in builder.info.splits.items())
-            say(f"prepared {', '.join(counts)}")
+            log(f"prepared {', '.join(counts)}")
         return directory
 
 

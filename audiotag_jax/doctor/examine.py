@@ -27,7 +27,7 @@ from audiotag_jax.datasets.sources import SOURCE_NAMES, open_source
 from audiotag_jax.doctor.report import format_report, printable, verdict
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic, write_json
-from audiotag_jax.runtime.progress import progress, say
+from audiotag_jax.runtime.progress import progress, log
 
 UNLISTED = ""  # the split of a file that no table could be asked about
 
@@ -43,8 +43,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
     write_json(workdir / "doctor.json", report)
     write_atomic(workdir / "doctor.md", lambda file: file.write(text.encode()))
     for line in report["verdict"]:
-        say(printable(line))
-    say(printable(f"report: {workdir / 'doctor.md'}"))
+        log(printable(line))
+    log(printable(f"report: {workdir / 'doctor.md'}"))
 
 
 def examine(config: ConfigDict) -> dict:

@@ -14,7 +14,7 @@ from jax import export as jax_export
 from audiotag_jax.inference import export_onnx
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked, write_atomic, write_json
-from audiotag_jax.runtime.progress import say
+from audiotag_jax.runtime.progress import log
 from audiotag_jax.inference.tagger import Tagger, load_tagger
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -36,39 +36,39 @@ def run(workdir: Path, *, out: Path | None = None) -> None:
     out = out or workdir / "exported"
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder.")
-    say(f"exporting {tagger.name}: {len(tagger.classes)} classes, folds {', '.join(map(str, tagger.folds))}")
+    log(f"exporting {tagger.name}: {len(tagger.classes)} classes, folds {', '.join(map(str, tagger.folds))}")
     program = serialize(tagger)
     difference = compare(program, tagger)
     if not difference <= TOLERANCE:
         raise UserError(
             f"The exported function's probabilities differ from the run's by up to {difference:.2g}; nothing written."
         )
-    say(f"loaded back: probabilities equal to {difference:.1g}")
+    log(f"loaded back: probabilities equal to {difference:.1g}")
     with locked(out, "writing to"):
         (out / ONNX).unlink(missing_ok=True)  # of an earlier run: it must not lie beside another run's labels
         write_atomic(out / PROGRAM, lambda file: file.write(program))
         write_json(out / LABELS, describe(tagger))
-        say(f"written to {out}: {PROGRAM} ({len(program) / 1e6:.1f} MB), {LABELS}")
+        log(f"written to {out}: {PROGRAM} ({len(program) / 1e6:.1f} MB), {LABELS}")
         if (extra := _as_onnx(tagger)) is not None:
             write_atomic(out / ONNX, lambda file: file.write(extra))
             write_json(out / LABELS, describe(tagger) | {"use_onnx": USE_ONNX})
-            say(f"written to {out}: {ONNX} ({len(extra) / 1e6:.1f} MB)")
+            log(f"written to {out}: {ONNX} ({len(extra) / 1e6:.1f} MB)")
 
 
 def _as_onnx(tagger: Tagger) -> bytes | None:
     """None, with a line that says why, if there is no file that onnxruntime proves right."""
     try:
         program = export_onnx.serialize(tagger)
-        waveforms = made_up(tagger)
+        waveforms = probe_waveforms(tagger)
         found = export_onnx.probabilities(program, waveforms)
     except UserError as reason:
-        say(f"no {ONNX}: {reason}")
+        log(f"no {ONNX}: {reason}")
         return None
     difference = float(np.abs(found - np.asarray(tagger.probabilities(waveforms))).max())
     if not difference <= ONNX_TOLERANCE:
-        say(f"no {ONNX}: its probabilities differ from the run's by up to {difference:.2g}")
+        log(f"no {ONNX}: its probabilities differ from the run's by up to {difference:.2g}")
         return None
-    say(f"onnxruntime: probabilities equal to {difference:.1g}")
+    log(f"onnxruntime: probabilities equal to {difference:.1g}")
     return program
 
 
@@ -85,13 +85,13 @@ def serialize(tagger: Tagger) -> bytes:
 
 def compare(program: bytes, tagger: Tagger) -> float:
     """The largest difference of a probability between the serialized function and the tagger, on made-up sounds."""
-    waveforms = made_up(tagger)
+    waveforms = probe_waveforms(tagger)
     loaded = jax_export.deserialize(bytearray(program))
     found, expected = (np.asarray(function(waveforms)) for function in (loaded.call, tagger.probabilities))
     return float(np.abs(found - expected).max())
 
 
-def made_up(tagger: Tagger) -> np.ndarray:
+def probe_waveforms(tagger: Tagger) -> np.ndarray:
     """Waveforms [9, N]: decaying noise, tones, a click and silence."""
     rng, length = np.random.default_rng(0), tagger.length_samples
     decays = np.exp(-np.linspace(0, 1, length) * rng.uniform(0, 20, (4, 1)))

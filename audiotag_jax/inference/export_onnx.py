@@ -15,7 +15,7 @@ from jax import lax
 from jax.extend import core
 
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.progress import say
+from audiotag_jax.runtime.progress import log
 from audiotag_jax.inference.tagger import Tagger
 
 PACKAGES = ("jax2onnx", "onnxruntime")
@@ -30,7 +30,7 @@ def serialize(tagger: Tagger) -> bytes:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{' and '.join(missing)} not installed")
-    say("converting to ONNX")
+    log("converting to ONNX")
     try:
         return _convert(tagger)
     except Exception as error:  # whatever another project's converter stumbles over

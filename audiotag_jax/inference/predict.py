@@ -11,9 +11,9 @@ import numpy as np
 from audiotag_jax.audio.decode import MAX_DURATION_S
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
-from audiotag_jax.runtime.progress import progress, say
-from audiotag_jax.inference.windows import SILENCE_DBFS, Cutting, Item, expected_windows, find_files, read_windows
-from audiotag_jax.inference.tables import Naming, Tagged, Window, format_line, write_tables
+from audiotag_jax.runtime.progress import progress, log
+from audiotag_jax.inference.windows import SILENCE_DBFS, WindowOptions, Item, expected_windows, find_files, read_windows
+from audiotag_jax.inference.tables import TagOptions, RecordingPrediction, Window, format_line, write_tables
 from audiotag_jax.inference.tagger import Tagger, load_tagger
 
 BATCH_WINDOWS = 8  # tagged together: one compiled program, whatever comes
@@ -43,27 +43,27 @@ def run(
     out = out or workdir / "predicted"
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder for the tables.")
-    naming = Naming(tagger.classes, min(top, len(tagger.classes)), threshold)
+    tag_options = TagOptions(tagger.classes, min(top, len(tagger.classes)), threshold)
     hop_samples = max(1, round((hop_s or tagger.duration_s) * tagger.sample_rate_hz))
-    cutting = Cutting(tagger.sample_rate_hz, tagger.length_samples, hop_samples)
-    say(_introduction(tagger))
+    window_options = WindowOptions(tagger.sample_rate_hz, tagger.length_samples, hop_samples)
+    log(_introduction(tagger))
     lines: list[str] = []
     with locked(out, "writing to"):
-        recordings = _reported(tag_recordings(files, tagger, cutting), naming, lines)
-        write_tables(out, recordings, naming, _about(tagger, naming, cutting))
-    say("\n".join(lines))
-    say(f"written to {out}: predictions.csv, windows.csv, predictions.json")
+        recordings = _reported(tag_recordings(files, tagger, window_options), tag_options, lines)
+        write_tables(out, recordings, tag_options, _about(tagger, tag_options, window_options))
+    log("\n".join(lines))
+    log(f"written to {out}: predictions.csv, windows.csv, predictions.json")
 
 
-def tag_recordings(files: Sequence[Path], tagger: Tagger, cutting: Cutting) -> Iterator[Tagged]:
+def tag_recordings(files: Sequence[Path], tagger: Tagger, window_options: WindowOptions) -> Iterator[RecordingPrediction]:
     """The files' recordings in order, each when its windows are answered; memory does not grow with their number."""
-    total = sum(expected_windows(file, cutting) for file in files)
-    answered = progress(_answered(read_windows(files, cutting), tagger), total, "tagging", "windows")
+    total = sum(expected_windows(file, window_options) for file in files)
+    answered = progress(_answered(read_windows(files, window_options), tagger), total, "tagging", "windows")
     for _, group in itertools.groupby(answered, key=lambda pair: pair[0].number):
         pairs = list(group)
         first = pairs[0][0]
         windows = tuple(Window(item.start_s, item.end_s, answer) for item, answer in pairs if item.start_s is not None)
-        yield Tagged(first.path, first.duration_s, first.note, windows)
+        yield RecordingPrediction(first.path, first.duration_s, first.note, windows)
 
 
 def _answered(items: Iterable[Item], tagger: Tagger) -> Iterator[tuple[Item, np.ndarray | None]]:
@@ -114,7 +114,7 @@ def _introduction(tagger: Tagger) -> str:
     )
 
 
-def _about(tagger: Tagger, naming: Naming, cutting: Cutting) -> dict[str, Any]:
+def _about(tagger: Tagger, tag_options: TagOptions, window_options: WindowOptions) -> dict[str, Any]:
     """What the JSON says beside the recordings."""
     return {
         "run": tagger.name,
@@ -122,22 +122,22 @@ def _about(tagger: Tagger, naming: Naming, cutting: Cutting) -> dict[str, Any]:
         "classes": list(tagger.classes),
         "sample_rate_hz": tagger.sample_rate_hz,
         "window_s": tagger.duration_s,
-        "hop_s": cutting.hop_s,
+        "hop_s": window_options.hop_s,
         "temperature": tagger.temperature,
-        "threshold": naming.threshold,
+        "threshold": tag_options.threshold,
         "silence_dbfs": SILENCE_DBFS,
     }
 
 
-def _reported(recordings: Iterable[Tagged], naming: Naming, lines: list[str]) -> Iterator[Tagged]:
+def _reported(recordings: Iterable[RecordingPrediction], tag_options: TagOptions, lines: list[str]) -> Iterator[RecordingPrediction]:
     """The recordings as they come; `lines` gets the table to print. Raises UserError at the end if none was read."""
     counts = {"tagged": 0, "silent": 0, "unreadable": 0}
-    for tagged in recordings:
-        kind = "unreadable" if tagged.duration_s is None else "silent" if tagged.probabilities is None else "tagged"
+    for prediction in recordings:
+        kind = "unreadable" if prediction.duration_s is None else "silent" if prediction.probabilities is None else "tagged"
         counts[kind] += 1
         if sum(counts.values()) <= _LINES:
-            lines.append(format_line(tagged, naming))
-        yield tagged
+            lines.append(format_line(prediction, tag_options))
+        yield prediction
     total = sum(counts.values())
     if counts["unreadable"] == total:
         raise UserError(f"None of the recordings could be read ({total}); the first:\n{lines[0]}")

@@ -26,7 +26,7 @@ class Window:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tagged:
+class RecordingPrediction:
     """A recording and what was heard in it. One that could not be read has no duration and no windows."""
 
     path: str
@@ -46,7 +46,7 @@ class Tagged:
 
 
 @dataclasses.dataclass(frozen=True)
-class Naming:
+class TagOptions:
     """How probabilities become tags."""
 
     classes: tuple[str, ...]
@@ -66,21 +66,21 @@ class Naming:
         return "".join(name if probability >= self.threshold else NONE for name, probability in best)
 
 
-def format_line(tagged: Tagged, naming: Naming) -> str:
+def format_line(prediction: RecordingPrediction, tag_options: TagOptions) -> str:
     """A recording in one line for a terminal: path, duration, tag, the likeliest classes, and what is wrong."""
-    path = "".join(c if c.isprintable() else "?" for c in tagged.path)
+    path = "".join(c if c.isprintable() else "?" for c in prediction.path)
     path = path if len(path) <= _PATH_COLUMNS else "…" + path[1 - _PATH_COLUMNS :]
-    if tagged.duration_s is None:
-        return f"{path:{_PATH_COLUMNS}} not read: {tagged.note}"
-    likeliest = ", ".join(f"{name} {probability:.2f}" for name, probability in naming.likeliest(tagged.probabilities))
-    tag = naming.tag(tagged.probabilities)
+    if prediction.duration_s is None:
+        return f"{path:{_PATH_COLUMNS}} not read: {prediction.note}"
+    likeliest = ", ".join(f"{name} {probability:.2f}" for name, probability in tag_options.likeliest(prediction.probabilities))
+    tag = tag_options.tag(prediction.probabilities)
     heard = "silent" if not tag else f"{NONE} ({likeliest})" if tag == NONE else likeliest
-    some_silent = f"{tagged.num_silent} of {len(tagged.windows)} windows silent" if tag and tagged.num_silent else ""
-    notes = "; ".join(filter(None, (heard, some_silent, tagged.note)))
-    return f"{path:{_PATH_COLUMNS}} {tagged.duration_s:8.2f} s  {notes}"
+    some_silent = f"{prediction.num_silent} of {len(prediction.windows)} windows silent" if tag and prediction.num_silent else ""
+    notes = "; ".join(filter(None, (heard, some_silent, prediction.note)))
+    return f"{path:{_PATH_COLUMNS}} {prediction.duration_s:8.2f} s  {notes}"
 
 
-def write_tables(out: Path, recordings: Iterable[Tagged], naming: Naming, about: dict[str, Any]) -> None:
+def write_tables(out: Path, recordings: Iterable[RecordingPrediction], tag_options: TagOptions, about: dict[str, Any]) -> None:
     """Writes `predictions.csv` (a row a recording), `windows.csv` (a row a window) and `predictions.json` to `out`.
 
     The last holds `about` and every probability. Recordings are written as they come and not kept; should they end in
@@ -88,15 +88,15 @@ def write_tables(out: Path, recordings: Iterable[Tagged], naming: Naming, about:
     """
 
     def write(recordings_csv: BinaryIO, windows_csv: BinaryIO, whole: BinaryIO) -> None:
-        ranks = [f"{what}_{rank}" for rank in range(1, naming.top + 1) for what in ("tag", "probability")]
+        ranks = [f"{what}_{rank}" for rank in range(1, tag_options.top + 1) for what in ("tag", "probability")]
         recordings_csv.write(_row("path", "duration_s", "windows", "silent_windows", "note", "tag", *ranks))
         windows_csv.write(_row("path", "start_s", "end_s", "note", "tag", *ranks))
         whole.write((json.dumps(about, indent=2).removesuffix("\n}") + ',\n  "recordings": [').encode())
         separator = "\n    "
-        for tagged in recordings:
-            recordings_csv.write(_recording_row(tagged, naming))
-            windows_csv.writelines(_window_row(tagged, window, naming) for window in tagged.windows)
-            whole.write((separator + json.dumps(_as_json(tagged, naming))).encode())
+        for prediction in recordings:
+            recordings_csv.write(_recording_row(prediction, tag_options))
+            windows_csv.writelines(_window_row(prediction, window, tag_options) for window in prediction.windows)
+            whole.write((separator + json.dumps(_as_json(prediction, tag_options))).encode())
             separator = ",\n    "
         whole.write(b"\n  ]\n}\n")
 
@@ -111,25 +111,25 @@ def _write_together(paths: Sequence[Path], write: Callable[..., None]) -> None:
     write_atomic(paths[0], lambda file: _write_together(paths[1:], lambda *others: write(file, *others)))
 
 
-def _recording_row(tagged: Tagged, naming: Naming) -> bytes:
-    duration_s = "" if tagged.duration_s is None else f"{tagged.duration_s:.3f}"
-    counts = (len(tagged.windows), tagged.num_silent)
-    silent = "silent" if tagged.windows and tagged.probabilities is None else ""
-    note = "; ".join(filter(None, (silent, tagged.note)))
-    return _row(tagged.path, duration_s, *counts, note, *_tag_cells(tagged.probabilities, naming))
+def _recording_row(prediction: RecordingPrediction, tag_options: TagOptions) -> bytes:
+    duration_s = "" if prediction.duration_s is None else f"{prediction.duration_s:.3f}"
+    counts = (len(prediction.windows), prediction.num_silent)
+    silent = "silent" if prediction.windows and prediction.probabilities is None else ""
+    note = "; ".join(filter(None, (silent, prediction.note)))
+    return _row(prediction.path, duration_s, *counts, note, *_tag_cells(prediction.probabilities, tag_options))
 
 
-def _window_row(tagged: Tagged, window: Window, naming: Naming) -> bytes:
+def _window_row(prediction: RecordingPrediction, window: Window, tag_options: TagOptions) -> bytes:
     note = "silent" if window.probabilities is None else ""
     times = (f"{window.start_s:.3f}", f"{window.end_s:.3f}")
-    return _row(tagged.path, *times, note, *_tag_cells(window.probabilities, naming))
+    return _row(prediction.path, *times, note, *_tag_cells(window.probabilities, tag_options))
 
 
-def _tag_cells(probabilities: np.ndarray | None, naming: Naming) -> list[str]:
-    cells = [naming.tag(probabilities)]
-    for name, probability in naming.likeliest(probabilities):
+def _tag_cells(probabilities: np.ndarray | None, tag_options: TagOptions) -> list[str]:
+    cells = [tag_options.tag(probabilities)]
+    for name, probability in tag_options.likeliest(probabilities):
         cells += [name, f"{probability:.6f}"]
-    return cells + [""] * (1 + 2 * naming.top - len(cells))
+    return cells + [""] * (1 + 2 * tag_options.top - len(cells))
 
 
 def _row(*cells: Any) -> bytes:
@@ -138,24 +138,24 @@ def _row(*cells: Any) -> bytes:
     return text.getvalue().encode(errors="backslashreplace")  # of names that are not UTF-8
 
 
-def _as_json(tagged: Tagged, naming: Naming) -> dict[str, Any]:
+def _as_json(prediction: RecordingPrediction, tag_options: TagOptions) -> dict[str, Any]:
     return {
-        "path": tagged.path,
-        "duration_s": tagged.duration_s,
-        "note": tagged.note,
-        **_answer(tagged.probabilities, naming),
+        "path": prediction.path,
+        "duration_s": prediction.duration_s,
+        "note": prediction.note,
+        **_answer(prediction.probabilities, tag_options),
         "windows": [
             {
                 "start_s": round(window.start_s, 6),
                 "end_s": round(window.end_s, 6),
-                **_answer(window.probabilities, naming),
+                **_answer(window.probabilities, tag_options),
             }
-            for window in tagged.windows
+            for window in prediction.windows
         ],
     }
 
 
-def _answer(probabilities: np.ndarray | None, naming: Naming) -> dict[str, Any]:
+def _answer(probabilities: np.ndarray | None, tag_options: TagOptions) -> dict[str, Any]:
     """The tag, and all probabilities in the order of the classes; None and None where there was nothing to hear."""
     values = None if probabilities is None else [round(float(value), 6) for value in probabilities]
-    return {"tag": naming.tag(probabilities) or None, "probabilities": values}
+    return {"tag": tag_options.tag(probabilities) or None, "probabilities": values}

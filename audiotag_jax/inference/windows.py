@@ -12,13 +12,13 @@ import soundfile
 from audiotag_jax.audio.decode import MAX_DURATION_S, AudioError, crop_loudest, load_audio
 from audiotag_jax.datasets.folder import AUDIO_SUFFIXES, audio_files
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.progress import say
+from audiotag_jax.runtime.progress import log
 
 SILENCE_DBFS = -80.0  # a window that never gets further from its mean than this holds dither at most
 
 
 @dataclasses.dataclass(frozen=True)
-class Cutting:
+class WindowOptions:
     """How recordings become windows."""
 
     sample_rate_hz: int
@@ -52,7 +52,7 @@ def find_files(audio: Sequence[str]) -> list[Path]:
     for name in audio:
         below = audio_files(Path(name)) if Path(name).is_dir() else [Path(name)]
         if not below:
-            say(f"{name}: no sound files in this folder")
+            log(f"{name}: no sound files in this folder")
         found += below
     if not found:
         raise UserError(
@@ -62,23 +62,23 @@ def find_files(audio: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read_windows(files: Sequence[Path], cutting: Cutting) -> Iterator[Item]:
+def read_windows(files: Sequence[Path], window_options: WindowOptions) -> Iterator[Item]:
     """The windows of all files in order, one at least of each; decoded ahead of their use.
 
     At any time one or two recordings are held as samples, of each no more than `audio.MAX_DURATION_S`.
     """
-    for number, (path, samples, note) in enumerate(_decoded(files, cutting.sample_rate_hz)):
-        yield from _items(number, path, samples, note, cutting)
+    for number, (path, samples, note) in enumerate(_decoded(files, window_options.sample_rate_hz)):
+        yield from _items(number, path, samples, note, window_options)
 
 
-def expected_windows(path: Path, cutting: Cutting) -> int:
+def expected_windows(path: Path, window_options: WindowOptions) -> int:
     """How many windows a file has by its header, which may be wrong: good enough for a progress bar."""
     try:
         info = soundfile.info(os.fsencode(path))
         duration_s = min(info.frames / info.samplerate, MAX_DURATION_S)
     except (RuntimeError, OSError, TypeError, ValueError, ZeroDivisionError):
         return 1
-    return len(window_starts(round(duration_s * cutting.sample_rate_hz), cutting.length_samples, cutting.hop_samples))
+    return len(window_starts(round(duration_s * window_options.sample_rate_hz), window_options.length_samples, window_options.hop_samples))
 
 
 def window_starts(num_samples: int, length_samples: int, hop_samples: int) -> list[int]:
@@ -115,13 +115,13 @@ def _decoded(files: Sequence[Path], rate_hz: int) -> Iterator[tuple[Path, np.nda
             yield result
 
 
-def _items(number: int, path: Path, samples: np.ndarray | None, note: str, cutting: Cutting) -> Iterator[Item]:
+def _items(number: int, path: Path, samples: np.ndarray | None, note: str, window_options: WindowOptions) -> Iterator[Item]:
     if samples is None:
         yield Item(number, str(path), None, note)
         return
-    rate_hz, length = cutting.sample_rate_hz, cutting.length_samples
+    rate_hz, length = window_options.sample_rate_hz, window_options.length_samples
     duration_s = len(samples) / rate_hz
-    starts = window_starts(len(samples), length, cutting.hop_samples)
+    starts = window_starts(len(samples), length, window_options.hop_samples)
     for start in starts:
         # One window is cropped as in training: what is shorter lies in the middle of silence.
         window = samples[start : start + length] if len(starts) > 1 else samples

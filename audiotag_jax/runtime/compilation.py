@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 
-def keep_compiled(directory: Path) -> None:
+def enable_compilation_cache(directory: Path) -> None:
     """Keeps what takes a second or more to compile in `directory`, where it can be written.
 
     A cache that is set up already is left alone. Not on CPU, where reading compiled programs back has crashed.

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.progress import say
+from audiotag_jax.runtime.progress import log
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -51,6 +51,6 @@ def locked(directory: Path, purpose: str, *, wait: bool = False) -> Iterator[Non
             message = f"Another process is {purpose} {directory}."
             if not wait:
                 raise UserError(f"{message}\nWait until it ends, or choose another folder.") from error
-            say(f"{message} Waiting for it.")
+            log(f"{message} Waiting for it.")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

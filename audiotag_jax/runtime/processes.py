@@ -45,34 +45,34 @@ def check_alike() -> None:
         raise UserError("The processes of a run must have equally many devices each.")
 
 
-def first_says(value: bool) -> bool:
+def broadcast_from_main(value: bool) -> bool:
     """The first process's `value`, in all of them."""
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
-def anyone_says(value: bool) -> bool:
+def any_process(value: bool) -> bool:
     """Whether `value` is true in any process."""
     if jax.process_count() == 1:
         return value
     return bool(np.any(multihost_utils.process_allgather(np.asarray(value))))
 
 
-def same_everywhere(text: str) -> bool:
+def all_processes_equal(text: str) -> bool:
     """Whether all processes have this text."""
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
     if jax.process_count() == 1:
         return True
-    return not anyone_says(bool(np.any(multihost_utils.broadcast_one_to_all(digest) != digest)))
+    return not any_process(bool(np.any(multihost_utils.broadcast_one_to_all(digest) != digest)))
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes what is written once."""
     return jax.process_index() == 0
 
 
-def wait_for_all(place: str) -> None:
+def barrier(place: str) -> None:
     """Returns once every process has come to the `place`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(place)

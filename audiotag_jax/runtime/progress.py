@@ -12,13 +12,13 @@ Item = TypeVar("Item")
 _silent = False
 
 
-def be_silent() -> None:
+def disable_log() -> None:
     """From now on this process says nothing: of several, one is enough."""
     global _silent
     _silent = True
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Prints one message at once, above a progress bar if there is one."""
     if _silent:
         return
@@ -48,4 +48,4 @@ def progress(
         if now - last >= every_s:
             last = now
             pace = f", {(done - 1) / max(now - begun, 1e-9):.3g} a second" if done > 1 else ""
-            say(f"{description}: {first + done} of {total} {unit}{pace}")
+            log(f"{description}: {first + done} of {total} {unit}{pace}")

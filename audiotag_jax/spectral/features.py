@@ -114,7 +114,7 @@ def _images(waveforms, settings):
         )
 
     channels = [CHANNELS[name] for name in settings.channels]
-    images = [channel.loudness(channel.energies(waveforms, power, settings), settings) for channel in channels]
+    images = [channel.amplitude_scale(channel.energies(waveforms, power, settings), settings) for channel in channels]
     return jnp.stack(images, axis=-1)
 
 
@@ -176,13 +176,13 @@ class Channel(NamedTuple):
 
     axis: str
     energies: Callable
-    loudness: Callable
+    amplitude_scale: Callable
 
 
 CHANNELS = {
-    f"{axis}_{name}": Channel(axis, functools.partial(_band_energies, axis=axis), loudness)
+    f"{axis}_{name}": Channel(axis, functools.partial(_band_energies, axis=axis), amplitude_scale)
     for axis in EDGES_HZ
-    for name, loudness in (("linear", magnitude), ("db", decibels))
+    for name, amplitude_scale in (("linear", magnitude), ("db", decibels))
 }
 # These hold the energy of each bin, as published; a band of the others measures energy per Hz.
 for _q in (1, 2, 4, 8):

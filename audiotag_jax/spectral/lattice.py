@@ -120,13 +120,13 @@ def fit(num_samples: int, num_cells: int, stride: float, num_values: float, want
     else:  # the fewer parts of a row the better
         points = {turns: num_samples / turns for turns in range(1, 9) if num_samples % turns == 0}
     clip = _CLIP_VALUES * num_samples + _CELL_VALUES * num_cells
-    held = {turns: clip + _TURN_VALUES * (turns - 1) * num_samples for turns in points}
-    needed = {turns: held[turns] + _POINT_VALUES * points[turns] for turns in points}
+    lock_workdir = {turns: clip + _TURN_VALUES * (turns - 1) * num_samples for turns in points}
+    needed = {turns: lock_workdir[turns] + _POINT_VALUES * points[turns] for turns in points}
     turns = next((turns for turns in needed if needed[turns] <= num_values), None)
     if turns is None:
         times = min(needed.values()) / num_values
         raise ValueError(f"{num_samples} samples need {times:.2g} times the memory that memory_mib allows")
-    most = (num_values - held[turns]) / _POINT_VALUES
+    most = (num_values - lock_workdir[turns]) / _POINT_VALUES
     return turns, int(min(max(wanted_points, 2 * points[turns]), most))
 
 

@@ -53,7 +53,7 @@ def write_html(
 
 def page(results, scores, about, words, curves, media) -> str:
     """The text that `write_html` writes."""
-    given = mistakes.judged(results)
+    given = mistakes.scored_predictions(results)
     baseline = scores["baseline"]
     shown = [name for name in mistakes.extremes(scores["rows"], given.part, baseline) if name in given.networks]
     wrong = [each for name in shown for each in mistakes.confident_mistakes(given, name, NUM_MISTAKES)]

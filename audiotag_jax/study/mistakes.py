@@ -11,7 +11,7 @@ from audiotag_jax.study.results import Clips, Results
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class ScoredPredictions:
     """The scored clips of one part of the data, and what each variant says of them.
 
     `part` is "test" or "held out". `networks[variant]` [R, n, K] probabilities by seed, and by fold for test clips.
@@ -36,7 +36,7 @@ class Mistake:
     rank: int
 
 
-def judged(results: Results) -> Judged:
+def scored_predictions(results: Results) -> ScoredPredictions:
     """The test clips where there are scored ones, else the held-out clips: those with a label."""
     on_test = results.test is not None and bool(np.any(results.test.labels >= 0))
     clips = results.test if on_test else results.held_out
@@ -46,10 +46,10 @@ def judged(results: Results) -> Judged:
     for each in results.variants:
         logits = each.test.reshape(-1, *each.test.shape[2:]) if on_test else each.held_out
         networks[each.variant] = scipy.special.softmax(logits[:, scored].astype(np.float64), axis=-1)
-    return Judged("test" if on_test else "held out", results.classes, kept, networks)
+    return ScoredPredictions("test" if on_test else "held out", results.classes, kept, networks)
 
 
-def confusion(given: Judged, variant: str) -> tuple[np.ndarray, np.ndarray]:
+def confusion(given: ScoredPredictions, variant: str) -> tuple[np.ndarray, np.ndarray]:
     """Of each true class [K] the share predicted as each class, [K, K], over all networks, and its number of clips [K].
 
     NaN in the rows of classes without clips.
@@ -69,7 +69,7 @@ def most_confused(shares: np.ndarray, at_most: int) -> list[tuple[int, int, floa
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))[:at_most]
 
 
-def errors_by_class(given: Judged, variant: str) -> dict[str, np.ndarray]:
+def errors_by_class(given: ScoredPredictions, variant: str) -> dict[str, np.ndarray]:
     """Share [K] of each class's clips missed by the `first` tag and by the `top3`; NaN for a class without clips."""
     labels = given.clips.labels
     ranks = np.stack([label_ranks(probabilities, labels) for probabilities in given.networks[variant]])
@@ -81,7 +81,7 @@ def errors_by_class(given: Judged, variant: str) -> dict[str, np.ndarray]:
     }
 
 
-def confident_mistakes(given: Judged, variant: str, at_most: int) -> list[Mistake]:
+def confident_mistakes(given: ScoredPredictions, variant: str, at_most: int) -> list[Mistake]:
     """The mistakes of the variant's mean probabilities, the most confident first; ties by clip id."""
     probabilities = given.mean(variant)
     predicted = probabilities.argmax(axis=1)
@@ -90,7 +90,7 @@ def confident_mistakes(given: Judged, variant: str, at_most: int) -> list[Mistak
     return [Mistake(variant, int(index), rank) for rank, index in enumerate(wrong[order][:at_most])]
 
 
-def disputed_clips(given: Judged, at_most: int) -> list[int]:
+def disputed_clips(given: ScoredPredictions, at_most: int) -> list[int]:
     """Indices of the clips whose label the variants find most differently probable, one a class; ties by clip id."""
     labels = given.clips.labels
     own = np.stack([given.mean(variant)[np.arange(len(labels)), labels] for variant in given.networks])

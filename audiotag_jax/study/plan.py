@@ -15,7 +15,7 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.training.evaluate import TEST, VALIDATION
 from audiotag_jax.study.results import Run
 from audiotag_jax.evaluation.submission import load_predictions
-from audiotag_jax.training.workdir import check_data, check_unclaimed, fold_dir, read_record, recorded_fields
+from audiotag_jax.training.workdir import check_same_data, check_same_settings, fold_dir, read_record, recorded_fields
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 _PEAKS = ("frozen_learning_rate", "learning_rate_low", "learning_rate_high")
@@ -54,11 +54,11 @@ class Training:
 
         Raises UserError if its folder holds a run of other settings, or of other data than `dataset`, if that is given.
         """
-        check_unclaimed(self.workdir, self.config)
+        check_same_settings(self.workdir, self.config)
         if not (self.workdir / "config.json").exists():
             return dataset
         if dataset is not None:
-            check_data(self.workdir, dataset)
+            check_same_data(self.workdir, dataset)
         return read_record(self.workdir)["dataset"]
 
 

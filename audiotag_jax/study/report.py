@@ -16,7 +16,7 @@ from audiotag_jax.datasets.prepare import WAVEFORM, prepare, recordings_of_clips
 from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.models.resnet import BODIES
-from audiotag_jax.runtime.progress import say
+from audiotag_jax.runtime.progress import log
 from audiotag_jax.spectral.features import frequencies_hz
 from audiotag_jax.study.html import write_html
 from audiotag_jax.study.markdown import report
@@ -50,8 +50,8 @@ def write(config: ConfigDict, workdir: Path, runs: Sequence[Run], classes: Seque
         curves,
         media,
     )
-    say(text)
-    say(f"written to {workdir}: report.html, report.md, report_*.svg, scores.json")
+    log(text)
+    log(f"written to {workdir}: report.html, report.md, report_*.svg, scores.json")
 
 
 def write_plots(workdir: Path, scores: Mapping) -> dict[str, str]:

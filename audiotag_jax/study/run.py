@@ -16,8 +16,8 @@ from audiotag_jax.runtime.errors import Diverged, UserError
 from audiotag_jax.training.experiment import Experiment, open_experiment
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.training.input_pipeline import Batches, TrainingOrder
-from audiotag_jax.runtime.processes import is_first
-from audiotag_jax.runtime.progress import say
+from audiotag_jax.runtime.processes import is_main_process
+from audiotag_jax.runtime.progress import log
 from audiotag_jax.training.steps import replicate
 from audiotag_jax.study import report
 from audiotag_jax.study.plan import (
@@ -31,7 +31,7 @@ from audiotag_jax.study.plan import (
     variant_names,
 )
 from audiotag_jax.study.verdict import duration
-from audiotag_jax.training.workdir import held
+from audiotag_jax.training.workdir import lock_workdir
 
 _TIMED_STEPS = 5
 
@@ -41,9 +41,9 @@ def run(config: ConfigDict, workdir: Path) -> None:
     check_study(config)
     variants = variant_names(config)
     check_config(config)
-    with held(workdir):
+    with lock_workdir(workdir):
         study = open_study(config, workdir, variants)
-        say(study.describe())
+        log(study.describe())
         if config.study.train:
             study.train()
         runs = [run for run in study.finished_runs() if run]
@@ -114,7 +114,7 @@ class Study:
             folds = training.unfinished(self.has_test)
             if folds:
                 pace = np.median(paces) if paces else self.seconds_per_step
-                say(f"study: {training.title}, folds {_listed(folds)}; about {duration(pace * left)} left")
+                log(f"study: {training.title}, folds {_listed(folds)}; about {duration(pace * left)} left")
             elif training.config.train.inner_split or (training.workdir / "summary.json").exists():
                 continue
             start = time.monotonic()
@@ -134,8 +134,8 @@ class Study:
                 if not config.train.inner_split:
                     raise
                 fold, *others = (fold for fold in config.train.folds if not training.has_logits(fold, self.has_test))
-                say(f"{error}\nThis trial counts as worse than any other.")
-                if is_first():
+                log(f"{error}\nThis trial counts as worse than any other.")
+                if is_main_process():
                     write_json(training.diverged(fold), {"reason": str(error)})
                 folds = tuple(others)
 
@@ -225,7 +225,7 @@ def open_study(config: ConfigDict, workdir: Path, variants: tuple[str, ...]) -> 
     study.check()
     if not study.steps_left() or not config.study.train:
         return study
-    say("timing a few steps; the first compiles")
+    log("timing a few steps; the first compiles")
     return dataclasses.replace(study, seconds_per_step=_time_step(experiment))
 
 

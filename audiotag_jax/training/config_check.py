@@ -126,7 +126,7 @@ def front_end(config: ConfigDict) -> FrontEnd:
 def _db_channels(config: ConfigDict) -> tuple[bool, ...]:
     """For each channel of what the network sees, whether it is in dB."""
     settings = spectral_settings(config)
-    return tuple(CHANNELS[name].loudness is decibels for name in settings.channels) if settings else (False,)
+    return tuple(CHANNELS[name].amplitude_scale is decibels for name in settings.channels) if settings else (False,)
 
 
 def build_network(config: ConfigDict, num_classes: int) -> Tagger:

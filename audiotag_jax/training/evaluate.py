@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training import checkpoints
 from audiotag_jax.training.config_check import check_config
 from audiotag_jax.datasets.prepare import report_problems
 from audiotag_jax.datasets.reader import Examples
@@ -15,12 +15,12 @@ from audiotag_jax.training.experiment import Experiment, open_experiment
 from audiotag_jax.runtime.files import write_json, write_npz
 from audiotag_jax.training.input_pipeline import Batches, close, evaluation_order, read_ahead
 from audiotag_jax.evaluation.metrics import SCORES, score_table
-from audiotag_jax.runtime.processes import is_first
-from audiotag_jax.runtime.progress import progress, say
+from audiotag_jax.runtime.processes import is_main_process
+from audiotag_jax.runtime.progress import progress, log
 from audiotag_jax.training.steps import replicate
 from audiotag_jax.evaluation.submission import average_predictions, load_predictions, write_submission
 from audiotag_jax.training.state import TrainState
-from audiotag_jax.training.workdir import check_unclaimed, claim, fold_dir, held, read_record
+from audiotag_jax.training.workdir import check_same_settings, record_config, fold_dir, lock_workdir, read_record
 
 VALIDATION, TEST = "predictions.npz", "test_predictions.npz"
 
@@ -29,10 +29,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     """Mode `evaluate`: logits and summary anew from the last checkpoints of a trained run."""
     check_config(config)
     read_record(workdir)
-    with held(workdir):
-        check_unclaimed(workdir, config)
+    with lock_workdir(workdir):
+        check_same_settings(workdir, config)
         experiment = open_experiment(config)
-        claim(workdir, config, experiment.classes, experiment.fingerprint)
+        record_config(workdir, config, experiment.classes, experiment.fingerprint)
         for fold in experiment.folds:
             save_predictions(experiment, workdir, fold, _trained_state(experiment, workdir, fold))
         conclude(experiment, workdir)
@@ -41,8 +41,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def _trained_state(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
     if not (fold_dir(workdir, fold) / "checkpoints").is_dir():
         raise UserError(f"{workdir} holds no checkpoint of fold {fold}: train it first with --mode=train.")
-    with checkpoint.open_checkpoints(fold_dir(workdir, fold)) as manager:
-        state, _ = checkpoint.restore(manager, experiment.initial_state(fold))
+    with checkpoints.open_checkpoints(fold_dir(workdir, fold)) as manager:
+        state, _ = checkpoints.restore(manager, experiment.initial_state(fold))
     if int(state.step) != experiment.num_steps:
         raise UserError(f"Fold {fold} is at step {int(state.step)} of {experiment.num_steps}: train it first.")
     return replicate(state)
@@ -66,7 +66,7 @@ def save_predictions(experiment: Experiment, workdir: Path, fold: int, state: Tr
 def _save(path: Path, experiment: Experiment, state, examples: Examples, clips: np.ndarray, description: str) -> None:
     logits = predict_logits(experiment, state, examples, clips, description)
     fields = {name: getattr(examples, name)[clips] for name in ("ids", "labels", "verified")}
-    if is_first():
+    if is_main_process():
         write_npz(path, logits=logits, **fields)
 
 
@@ -97,7 +97,7 @@ def predict_logits(
 
 def conclude(experiment: Experiment, workdir: Path) -> None:
     """Writes and prints the summary of all finished folds, and a submission where the data has a test split."""
-    if not is_first():
+    if not is_main_process():
         return
     folds = [fold for fold in experiment.all_folds if is_finished(experiment, workdir, fold)]
     summary = summarize(experiment, workdir, folds)
@@ -108,8 +108,8 @@ def conclude(experiment: Experiment, workdir: Path) -> None:
         write_submission(workdir / "submission.csv", test_files, experiment.classes, experiment.config.dataset)
         written.append("submission.csv")
     report_problems(experiment.metadata["problems"], experiment.dataset_dir)
-    say(format_summary(summary))
-    say(f"written to {workdir}: {', '.join(written)}")
+    log(format_summary(summary))
+    log(f"written to {workdir}: {', '.join(written)}")
 
 
 def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> dict:

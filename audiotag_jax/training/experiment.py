@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training import checkpoints
 from audiotag_jax.training.config_check import build_network, check_config, step_settings
 from audiotag_jax.datasets.prepare import (
     clip_digests,
@@ -28,7 +28,7 @@ from audiotag_jax.training.initial_weights import initial_weights
 from audiotag_jax.training.input_pipeline import choose_place, resident_data
 from audiotag_jax.models.build import Tagger
 from audiotag_jax.training.optimizer import Phase, learning_rates, make_optimizer, make_phases
-from audiotag_jax.runtime.processes import first_says
+from audiotag_jax.runtime.processes import broadcast_from_main
 from audiotag_jax.training.steps import StepSettings, pmapped_steps, replicate
 from audiotag_jax.training.state import TrainState, create_train_state
 
@@ -98,9 +98,9 @@ class Experiment:
         """The state before the first step."""
         return create_train_state(self.programs.model, self.programs.tx, self.image_shape, self.key(fold))
 
-    def starting_state(self, fold: int, manager: checkpoint.Manager) -> tuple[TrainState, dict]:
+    def starting_state(self, fold: int, manager: checkpoints.Manager) -> tuple[TrainState, dict]:
         """The state to go on from, on all devices, and the input's position: the latest checkpoint's, or the first."""
-        state, position = checkpoint.restore(manager, self.initial_state(fold))
+        state, position = checkpoints.restore(manager, self.initial_state(fold))
         if not position:
             state = initial_weights(state, self.config, self.classes, fold, self.scored_clips(fold))
         return replicate(state), position
@@ -148,7 +148,7 @@ def open_experiment(config: ConfigDict) -> Experiment:
         dataset_dir=dataset_dir,
         metadata=metadata,
         examples=examples,
-        resident=first_says(choose_place(config.dataset.input, examples.inputs.nbytes) == "device"),
+        resident=broadcast_from_main(choose_place(config.dataset.input, examples.inputs.nbytes) == "device"),
         folds=folds,
         all_folds=all_folds,
         steps_per_epoch=steps_per_epoch,

@@ -12,7 +12,7 @@ from audiotag_jax.training.checkpoints import read_arrays
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.models.pretrained import IMAGENET, load_pretrained
-from audiotag_jax.runtime.progress import say
+from audiotag_jax.runtime.progress import log
 from audiotag_jax.training.state import TrainState
 
 SEEN = "clips_seen.json"  # beside a fold's checkpoints: digests of all clips that its weights were trained on
@@ -99,7 +99,7 @@ def _from_checkpoint(state, config, classes, fold):
         for kind in new:
             if part in new[kind]:
                 new[kind][part] = arrays[kind][part]
-    say(f"{' and '.join(parts)} start from {path}, step {step}")
+    log(f"{' and '.join(parts)} start from {path}, step {step}")
     return state.replace(**new)
 
 

@@ -17,7 +17,7 @@ from audiotag_jax.training.array_table import NUM_COLUMNS, describe_arrays, form
 from audiotag_jax.training.checkpoints import kept_steps, read_arrays, read_items
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.training.optimizer import parameter_labels
-from audiotag_jax.runtime.progress import say
+from audiotag_jax.runtime.progress import log
 from audiotag_jax.training.workdir import read_record, recorded_fields
 
 
@@ -31,7 +31,7 @@ def run(config: ConfigDict | None, workdir: Path) -> None:
     jax.config.update("jax_platforms", "cpu")  # a training beside this may hold the GPU or TPU
     try:
         for lines in report(config, workdir):
-            say("\n".join(lines))
+            log("\n".join(lines))
     except BrokenPipeError:  # `| head` has seen enough; what is still to be flushed goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

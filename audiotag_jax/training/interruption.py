@@ -14,7 +14,7 @@ from audiotag_jax.runtime.errors import Diverged
 
 
 @contextlib.contextmanager
-def told_to_stop() -> Iterator[Callable[[], bool]]:
+def sigterm_flag() -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether SIGTERM has come since; the signal then does nothing else.
 
     Outside of the main thread, which alone may handle signals, it never has.
@@ -30,7 +30,7 @@ def told_to_stop() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-class Watch:
+class DivergenceMonitor:
     """Looks at every step's `watch` (see `steps.train_step`), and says why a training has broken."""
 
     def __init__(self, manager: Manager, fold: int):

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from audiotag_jax.training.config_check import check_config
 from audiotag_jax.datasets.prepare import prepare, report_problems
 from audiotag_jax.datasets.reader import read_metadata
-from audiotag_jax.runtime.progress import say
+from audiotag_jax.runtime.progress import log
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -15,4 +15,4 @@ def run(config: ConfigDict, workdir: Path) -> None:
     check_config(config)
     directory = prepare(config)
     report_problems(read_metadata(directory)["problems"], directory)
-    say(f"dataset: {directory}")
+    log(f"dataset: {directory}")

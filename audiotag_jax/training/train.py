@@ -9,19 +9,19 @@ import numpy as np
 import scipy.special
 from ml_collections import ConfigDict
 
-from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training import checkpoints
 from audiotag_jax.training.config_check import check_config
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.training.evaluate import conclude, is_finished, predict_logits, save_predictions
 from audiotag_jax.training.experiment import Experiment, open_experiment
 from audiotag_jax.training.initial_weights import check_initial_weights, record_seen
 from audiotag_jax.training.input_pipeline import Batches, TrainingOrder, close, read_ahead
-from audiotag_jax.training.interruption import Watch, told_to_stop
+from audiotag_jax.training.interruption import DivergenceMonitor, sigterm_flag
 from audiotag_jax.evaluation.metrics import label_ranks
-from audiotag_jax.runtime.processes import anyone_says, first_says, is_first
-from audiotag_jax.runtime.progress import progress, say
+from audiotag_jax.runtime.processes import any_process, broadcast_from_main, is_main_process
+from audiotag_jax.runtime.progress import progress, log
 from audiotag_jax.training.state import TrainState
-from audiotag_jax.training.workdir import MetricsWriter, check_unclaimed, claim, fold_dir, held
+from audiotag_jax.training.workdir import MetricsWriter, check_same_settings, record_config, fold_dir, lock_workdir
 
 _PROFILE_AFTER = 10  # steps of a process that a profile leaves out: they compile, and warm up
 
@@ -29,20 +29,20 @@ _PROFILE_AFTER = 10  # steps of a process that a profile leaves out: they compil
 def run(config: ConfigDict, workdir: Path) -> None:
     """Mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
     check_config(config)
-    with held(workdir):
-        check_unclaimed(workdir, config)
+    with lock_workdir(workdir):
+        check_same_settings(workdir, config)
         experiment = open_experiment(config)
-        claim(workdir, config, experiment.classes, experiment.fingerprint)
+        record_config(workdir, config, experiment.classes, experiment.fingerprint)
         for fold in experiment.folds:
             check_fold(experiment, workdir, fold)
-        with told_to_stop() as stop:  # not before: preparing has nothing to save, and may end at once
+        with sigterm_flag() as stop:  # not before: preparing has nothing to save, and may end at once
             for fold in experiment.folds:
-                if first_says(is_finished(experiment, workdir, fold)):
-                    say(f"fold {fold}: finished before")
+                if broadcast_from_main(is_finished(experiment, workdir, fold)):
+                    log(f"fold {fold}: finished before")
                     continue
                 state = train_fold(experiment, workdir, fold, stop)
                 save_predictions(experiment, workdir, fold, state)
-                if anyone_says(stop()):
+                if any_process(stop()):
                     raise Stopped(f"Told to end: fold {fold} is finished.")
         conclude(experiment, workdir)
 
@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def check_fold(experiment: Experiment, workdir: Path, fold: int) -> None:
     """Raises UserError, before any step, if the fold cannot begin: for its first weights, or for want of weight."""
     config = experiment.config
-    if not checkpoint.kept_steps(fold_dir(workdir, fold) / "checkpoints"):
+    if not checkpoints.kept_steps(fold_dir(workdir, fold) / "checkpoints"):
         check_initial_weights(config, fold, experiment.scored_clips(fold))
     if config.train.unverified_weight == 0 and not experiment.examples.verified[experiment.training_clips(fold)].any():
         raise UserError(f"config.train.unverified_weight is 0, and fold {fold} leaves no verified clip to train on.")
@@ -63,31 +63,31 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
     """
     config, num_steps = experiment.config, experiment.num_steps
     start = time.monotonic()
-    with checkpoint.open_checkpoints(fold_dir(workdir, fold)) as manager:
+    with checkpoints.open_checkpoints(fold_dir(workdir, fold)) as manager:
         state, position = experiment.starting_state(fold, manager)
         first_step = int(state.step)
         if position:
             if position["epoch"] * experiment.steps_per_epoch + position["batch"] != first_step:
                 raise UserError(f"Fold {fold}: the input position {position} is not that of step {first_step}.")
-            say(f"fold {fold}: continuing at step {first_step} of {num_steps}")
+            log(f"fold {fold}: continuing at step {first_step} of {num_steps}")
         clips, held_out = experiment.training_clips(fold), experiment.validation_clips(fold)
-        if not position and is_first():
+        if not position and is_main_process():
             seen = (experiment.digests.get(clip, clip) for clip in experiment.examples.ids[clips].tolist())
             record_seen(fold_dir(workdir, fold), config, fold, seen)
         counts = f"{num_steps} steps on {len(clips)} clips, {len(held_out)} held out, devices: {jax.device_count()}"
-        say(f"fold {fold}: {counts}; the first step compiles")
+        log(f"fold {fold}: {counts}; the first step compiles")
         order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, config.seed, fold)
         batches = Batches(experiment.examples, order, config.train.batch_size, experiment.resident)
         reader = read_ahead(batches, first_step, config.dataset.num_workers)
         batches = progress(reader, num_steps, f"training fold {fold}", "steps", first=first_step)
-        with MetricsWriter(workdir, fold, first_step, enabled=is_first()) as writer:
+        with MetricsWriter(workdir, fold, first_step, enabled=is_main_process()) as writer:
             loop = _Loop(experiment, workdir, fold, manager, writer)
             try:
                 state = loop.run(state, batches, stop)
             finally:
                 loop.end_profile()
                 close(reader)
-    say(f"fold {fold}: {num_steps - first_step} steps in {time.monotonic() - start:.0f} s")
+    log(f"fold {fold}: {num_steps - first_step} steps in {time.monotonic() - start:.0f} s")
     return state
 
 
@@ -96,7 +96,7 @@ class _Loop:
 
     def __init__(self, experiment: Experiment, workdir: Path, fold: int, manager, writer: MetricsWriter):
         self.experiment, self.workdir, self.fold = experiment, workdir, fold
-        self.manager, self.writer, self.watch = manager, writer, Watch(manager, fold)
+        self.manager, self.writer, self.watch = manager, writer, DivergenceMonitor(manager, fold)
         self.profiling = False
         steps = np.arange(experiment.num_steps)  # all rates at once: to ask for one would wait for the device
         rates = {label: rate for label, rate in experiment.programs.rates.items() if "_" not in label}
@@ -154,19 +154,19 @@ class _Loop:
             scores = _validate(experiment, self.fold, state)
             self.writer.write(step, "validation", scores)
             told = ", ".join(f"{name} {scores[name]:.3f}" for name in scores)
-            say(f"fold {self.fold}, epoch {epoch}: validation {told}")
+            log(f"fold {self.fold}, epoch {epoch}: validation {told}")
         if epoch % train.checkpoint_every_epochs == 0 or last:
             self._save(state, step)
         self.clock += time.monotonic() - start  # throughput is that of training alone
 
     def _save(self, state: TrainState, step: int) -> None:
         epoch, inside = divmod(step, self.experiment.steps_per_epoch)
-        checkpoint.save(self.manager, state, {"fold": self.fold, "epoch": epoch, "batch": inside})
+        checkpoints.save(self.manager, state, {"fold": self.fold, "epoch": epoch, "batch": inside})
 
     def _profile(self, steps_done: int) -> bool:
         """Starts and ends the first process's profile; whether the next step is in it."""
         wanted = self.experiment.config.train.profile_steps
-        if wanted and is_first() and steps_done == _PROFILE_AFTER:
+        if wanted and is_main_process() and steps_done == _PROFILE_AFTER:
             self.profiling = True
             jax.profiler.start_trace(str(self.workdir / "profile" / f"fold_{self.fold}"))
         if steps_done == _PROFILE_AFTER + wanted:

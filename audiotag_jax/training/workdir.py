@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked, write_atomic, write_json
-from audiotag_jax.runtime.processes import first_says, is_first, same_everywhere, wait_for_all
+from audiotag_jax.runtime.processes import broadcast_from_main, is_main_process, all_processes_equal, barrier
 
 # Fields that may differ when a run is continued: they change where data lies or what is kept, not what is computed.
 FREE_FIELDS = (
@@ -39,21 +39,21 @@ def fold_dir(workdir: Path, fold: int) -> Path:
 
 
 @contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
+def lock_workdir(workdir: Path) -> Iterator[None]:
     """Keeps other runs out of the directory; of the processes of one run, the first does."""
     with contextlib.ExitStack() as stack:
         trouble = None
-        if is_first():
+        if is_main_process():
             try:
                 stack.enter_context(locked(workdir, "using"))
             except (UserError, OSError) as error:
                 trouble = error
-        if not first_says(trouble is None):  # else the others would wait for it in vain
+        if not broadcast_from_main(trouble is None):  # else the others would wait for it in vain
             raise trouble or UserError("The first process could not begin; it says why.")
         yield
 
 
-def check_unclaimed(workdir: Path, config: ConfigDict) -> None:
+def check_same_settings(workdir: Path, config: ConfigDict) -> None:
     """Raises UserError, naming the fields, if the directory holds a run of other settings; cheap, so asked first."""
     if not (workdir / "config.json").exists():
         if any(workdir.glob("fold_*")):
@@ -77,7 +77,7 @@ def check_unclaimed(workdir: Path, config: ConfigDict) -> None:
         )
 
 
-def check_data(workdir: Path, dataset: str) -> None:
+def check_same_data(workdir: Path, dataset: str) -> None:
     """Raises UserError unless the run in the directory is on the dataset of that fingerprint."""
     if read_record(workdir)["dataset"] != dataset:
         raise UserError(
@@ -86,7 +86,7 @@ def check_data(workdir: Path, dataset: str) -> None:
         )
 
 
-def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -> None:
+def record_config(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -> None:
     """Writes `config.json`: config, classes and `dataset`, the fingerprint of the spectrogram dataset.
 
     Raises UserError if the directory holds a run of other settings, or of other data.
@@ -95,15 +95,15 @@ def claim(workdir: Path, config: ConfigDict, classes: list[str], dataset: str) -
     alike = {
         name: value for name, value in _flatten(record).items() if name.removeprefix("config.") not in _LOCAL_FIELDS
     }
-    if not same_everywhere(json.dumps(alike, sort_keys=True)):  # before any is written, so that all say the same
+    if not all_processes_equal(json.dumps(alike, sort_keys=True)):  # before any is written, so that all say the same
         raise UserError("The processes of a run must have the same flags and the same data; these differ.")
-    check_unclaimed(workdir, config)
+    check_same_settings(workdir, config)
     if (workdir / "config.json").exists():
-        check_data(workdir, dataset)
-    wait_for_all("checked")
-    if is_first():
+        check_same_data(workdir, dataset)
+    barrier("checked")
+    if is_main_process():
         write_json(workdir / "config.json", record)
-    wait_for_all("claim")
+    barrier("claim")
 
 
 def read_record(workdir: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiotag_jax.audio import decode as audio
+from audiotag_jax.audio import decode
 from audiotag_jax.audio.decode import AudioError, crop_loudest, load_audio
 
 FORMATS = {"wav": "PCM_24", "flac": "PCM_24", "ogg": "VORBIS", "opus": "OPUS", "mp3": "MPEG_LAYER_III", "aiff": "FLOAT"}
@@ -129,7 +129,7 @@ def test_a_header_that_leaves_the_length_open_is_whole(tmp_path):
 
 
 def test_a_long_recording_is_decoded_in_part(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio, "MAX_DURATION_S", 1)
+    monkeypatch.setattr(decode, "MAX_DURATION_S", 1)
     path = write(tmp_path / "a.wav", sine(44100, 2.5), 44100)
     samples, note = load_audio(path)
     assert len(samples) == 22050

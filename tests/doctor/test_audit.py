@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiotag_jax.audio import decode as audio
+from audiotag_jax.audio import decode
 from audiotag_jax.doctor import audit
 from audiotag_jax.doctor.audit import Group, count_in_runs, findings, group_clips, measure, near_names
 from audiotag_jax.datasets.records import Clip
@@ -131,7 +131,7 @@ def test_dc_offset(tmp_path):
 def test_lengths(tmp_path, monkeypatch):
     assert kinds(write(tmp_path / "a.wav", sine(duration_s=0.09))) == {"too_short": "0.090 s"}
     assert kinds(write(tmp_path / "a.wav", sine(duration_s=0.11))) == {}
-    for module in (audio, audit):
+    for module in (decode, audit):
         monkeypatch.setattr(module, "MAX_DURATION_S", 2)
     path = write(tmp_path / "a.wav", np.concatenate([sine(duration_s=2), np.ones(RATE_HZ)]))
     recording = measure(path, RATE_HZ)

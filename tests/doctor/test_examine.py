@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from audiotag_jax.doctor import examine as doctor
+from audiotag_jax.doctor import examine
 from audiotag_jax.doctor.report import code, escape, format_report, printable
 from audiotag_jax.runtime.errors import UserError
 
@@ -39,7 +39,7 @@ def write_table(path, columns, rows):
 
 
 def run(path, workdir, *args, **fields):
-    doctor.run(config(path, *args, **fields), workdir)
+    examine.run(config(path, *args, **fields), workdir)
     report = json.loads((workdir / "doctor.json").read_text(), parse_constant=pytest.fail)  # no NaN in it
     return report, (workdir / "doctor.md").read_text()
 
@@ -178,7 +178,7 @@ def test_nothing_to_look_at(tmp_path):
         (tmp_path, "esc", "Unknown clip source 'esc'; choose from"),
     ):
         with pytest.raises(UserError, match=message):
-            doctor.run(config(path, source), tmp_path / "work")
+            examine.run(config(path, source), tmp_path / "work")
     assert list(tmp_path.iterdir()) == []  # neither data nor a report
 
 

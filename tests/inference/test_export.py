@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-import made_runs
+import random_runs
 import numpy as np
 import pytest
 
@@ -37,13 +37,13 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stranger_gets_the_same_answers(folder, tmp_path, kind):
-    config = made_runs.tiny_config(folder)
+    config = random_runs.tiny_config(folder)
     config.update_from_flattened_dict(KINDS[kind])
-    workdir = made_runs.make_run(config, tmp_path / "run")
+    workdir = random_runs.make_run(config, tmp_path / "run")
     export.run(workdir)
     strange = tmp_path / "elsewhere"
     strange.mkdir()
-    waveforms = np.random.default_rng(1).standard_normal((3, made_runs.LENGTH)).astype(np.float32)
+    waveforms = np.random.default_rng(1).standard_normal((3, random_runs.LENGTH)).astype(np.float32)
     waveforms[2, 300:] = 0
     np.save(strange / "waveforms.npy", waveforms)
     subprocess.run([sys.executable, "-c", STRANGER, str(workdir / "exported")], cwd=strange, check=True)
@@ -54,15 +54,15 @@ def test_a_stranger_gets_the_same_answers(folder, tmp_path, kind):
         np.testing.assert_allclose(answers["three"], expected, rtol=0, atol=1e-5)
         np.testing.assert_allclose(answers["one"], expected[:1], rtol=0, atol=1e-5)
     about = json.loads((workdir / "exported" / "tagger.json").read_text())
-    assert about["classes"] == list(made_runs.CLASSES)
-    assert (about["sample_rate_hz"], about["duration_s"]) == (made_runs.RATE_HZ, 0.3)
+    assert about["classes"] == list(random_runs.CLASSES)
+    assert (about["sample_rate_hz"], about["duration_s"]) == (random_runs.RATE_HZ, 0.3)
     assert about["temperature"] == tagger.temperature
     assert about["platforms"] == ["cpu", "cuda", "tpu"]
     assert not list((workdir / "exported").glob(".*.tmp"))
 
 
 def test_a_file_that_differs_is_not_put_in_place(folder, tmp_path, monkeypatch):
-    workdir = made_runs.make_run(made_runs.tiny_config(folder), tmp_path / "run")
+    workdir = random_runs.make_run(random_runs.tiny_config(folder), tmp_path / "run")
     whole = load_tagger(workdir)
     part = load_tagger(workdir, (0,))
     program = export.serialize(part)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import made_runs
+import random_runs
 import numpy as np
 import pytest
 from jax import lax
@@ -37,18 +37,18 @@ ABSENT = [name for name in export_onnx.PACKAGES if importlib.util.find_spec(name
 
 @pytest.fixture(scope="module")
 def workdir(folder, tmp_path_factory) -> Path:
-    return made_runs.make_run(made_runs.tiny_config(folder), tmp_path_factory.mktemp("runs") / "run")
+    return random_runs.make_run(random_runs.tiny_config(folder), tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stranger_gets_the_same_answers(folder, tmp_path, kind, capsys):
-    config = made_runs.tiny_config(folder)
+    config = random_runs.tiny_config(folder)
     config.update_from_flattened_dict(KINDS[kind])
-    workdir = made_runs.make_run(config, tmp_path / "run")
+    workdir = random_runs.make_run(config, tmp_path / "run")
     export.run(workdir)
     assert "onnxruntime: probabilities equal" in capsys.readouterr().out
-    waveforms = np.random.default_rng(1).standard_normal((3, made_runs.LENGTH)).astype(np.float32)
+    waveforms = np.random.default_rng(1).standard_normal((3, random_runs.LENGTH)).astype(np.float32)
     waveforms[2, 300:] = 0
     np.save(tmp_path / "waveforms.npy", waveforms)
     command = [sys.executable, "-c", STRANGER, str(workdir / "exported")]

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-import made_runs
+import random_runs
 import numpy as np
 import pytest
 import soundfile
@@ -15,15 +15,15 @@ from audiotag_jax.audio.decode import crop_loudest
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.inference.tagger import load_tagger
 
-RATE_HZ, LENGTH = made_runs.RATE_HZ, made_runs.LENGTH
+RATE_HZ, LENGTH = random_runs.RATE_HZ, random_runs.LENGTH
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "sounds"
     folder.mkdir()
-    made_runs.make_sounds(folder)
-    return made_runs.make_run(made_runs.tiny_config(folder), tmp_path_factory.mktemp("runs") / "run")
+    random_runs.make_sounds(folder)
+    return random_runs.make_run(random_runs.tiny_config(folder), tmp_path_factory.mktemp("runs") / "run")
 
 
 def noise(num_samples: int, seed: int = 0) -> np.ndarray:
@@ -125,7 +125,7 @@ def test_a_short_recording_is_heard_as_in_training(written, workdir, folder):
     row, answer = by_name(recordings, folder)["short.wav"], by_name(whole["recordings"], folder)["short.wav"]
     np.testing.assert_allclose(answer["probabilities"], expected, rtol=0, atol=2e-6)
     order = np.argsort(-expected)
-    assert [row[f"tag_{rank}"] for rank in (1, 2, 3)] == [made_runs.CLASSES[k] for k in order[:3]]
+    assert [row[f"tag_{rank}"] for rank in (1, 2, 3)] == [random_runs.CLASSES[k] for k in order[:3]]
     assert row["tag"] == row["tag_1"] == answer["tag"]
     assert [float(row[f"probability_{rank}"]) for rank in (1, 2, 3)] == pytest.approx(expected[order[:3]], abs=2e-6)
     (window,) = [row for row in windows if row["path"].endswith("short.wav")]
@@ -135,7 +135,7 @@ def test_a_short_recording_is_heard_as_in_training(written, workdir, folder):
 def test_json_says_how_it_came_about(written, workdir):
     whole = tables(written)[2]
     tagger = load_tagger(workdir)
-    assert whole["classes"] == list(made_runs.CLASSES)
+    assert whole["classes"] == list(random_runs.CLASSES)
     assert (whole["temperature"], whole["folds"]) == (tagger.temperature, [0, 1])
     assert (whole["sample_rate_hz"], whole["window_s"], whole["hop_s"]) == (RATE_HZ, 0.3, 0.3)
     assert not list(written.glob(".*.tmp"))

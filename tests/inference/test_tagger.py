@@ -5,7 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-import made_runs
+import random_runs
 import numpy as np
 import pytest
 import scipy.special
@@ -27,7 +27,7 @@ KINDS = {
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory) -> Path:
     """To read, not to write."""
-    return made_runs.make_run(made_runs.tiny_config(folder), tmp_path_factory.mktemp("runs") / "finished")
+    return random_runs.make_run(random_runs.tiny_config(folder), tmp_path_factory.mktemp("runs") / "finished")
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def change_config(workdir: Path, change) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_are_those_of_the_evaluation(folder, tmp_path, kind):
-    config = made_runs.tiny_config(folder)
+    config = random_runs.tiny_config(folder)
     config.update_from_flattened_dict(KINDS[kind])
-    workdir = made_runs.make_run(config, tmp_path / "run")
+    workdir = random_runs.make_run(config, tmp_path / "run")
     for fold in (0, 1):
         saved = saved_predictions(workdir, fold)
         tagger = load_tagger(workdir, (fold,))
-        recordings = [load_audio(folder / name, made_runs.RATE_HZ)[0] for name in saved["ids"]]
-        clips = np.stack([crop_loudest(each, made_runs.LENGTH, made_runs.RATE_HZ // 2) for each in recordings])
+        recordings = [load_audio(folder / name, random_runs.RATE_HZ)[0] for name in saved["ids"]]
+        clips = np.stack([crop_loudest(each, random_runs.LENGTH, random_runs.RATE_HZ // 2) for each in recordings])
         for temperature in (tagger.temperature, 1.0):
             expected = scipy.special.softmax(saved["logits"] / temperature, axis=1)
             found = dataclasses.replace(tagger, temperature=temperature).probabilities(clips)
@@ -67,7 +67,7 @@ def test_probabilities_are_those_of_the_evaluation(folder, tmp_path, kind):
 def test_all_folds_without_data(copied):
     """The mean of the folds, with one temperature for the held-out clips of all."""
     tagger = load_tagger(copied)
-    waveforms = np.random.default_rng(0).standard_normal((3, made_runs.LENGTH)).astype(np.float32)
+    waveforms = np.random.default_rng(0).standard_normal((3, random_runs.LENGTH)).astype(np.float32)
     saved = [saved_predictions(copied, fold) for fold in (0, 1)]
     pooled = (np.concatenate([each[name] for each in saved]) for name in ("logits", "labels"))
     assert tagger.temperature == pytest.approx(fit_temperature(*pooled))
@@ -79,8 +79,8 @@ def test_all_folds_without_data(copied):
         for each, own in zip(single, one_temperature, strict=True)
     ]
     np.testing.assert_allclose(tagger.probabilities(waveforms), np.mean(rescaled, axis=0), rtol=0, atol=1e-5)
-    assert (tagger.classes, tagger.folds) == (made_runs.CLASSES, (0, 1))
-    assert (tagger.sample_rate_hz, tagger.length_samples) == (made_runs.RATE_HZ, made_runs.LENGTH)
+    assert (tagger.classes, tagger.folds) == (random_runs.CLASSES, (0, 1))
+    assert (tagger.sample_rate_hz, tagger.length_samples) == (random_runs.RATE_HZ, random_runs.LENGTH)
 
 
 def test_unlabelled_clips_have_no_say_in_the_temperature(copied, finished):
@@ -124,7 +124,7 @@ def test_a_run_of_before_a_field_existed(copied, finished):
             for name in fields:
                 del record["config"][section][name]
 
-    waveforms = np.random.default_rng(0).standard_normal((1, made_runs.LENGTH)).astype(np.float32)
+    waveforms = np.random.default_rng(0).standard_normal((1, random_runs.LENGTH)).astype(np.float32)
     change_config(copied, forget)
     expected = load_tagger(finished).probabilities(waveforms)
     np.testing.assert_array_equal(load_tagger(copied).probabilities(waveforms), expected)

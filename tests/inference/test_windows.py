@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audiotag_jax.inference import windows as recordings
+from audiotag_jax.inference import windows
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from audiotag_jax.inference import windows as recordings
     [(1, [0]), (1000, [0]), (1009, [9]), (1010, [0, 10]), (1400, [0, 400]), (1409, [0, 409]), (1500, [0, 400, 500])],
 )
 def test_window_starts(num_samples, starts):
-    assert recordings.window_starts(num_samples, 1000, 400) == starts
+    assert windows.window_starts(num_samples, 1000, 400) == starts
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ def test_window_starts(num_samples, starts):
     [([0.0] * 9, True), ([-0.7] * 9, True), ([3e-5, -3e-5], True), ([0.0] * 99 + [1e-3], False), ([0.5, 0.6], False)],
 )
 def test_is_silent(samples, silent):
-    assert recordings.is_silent(np.array(samples, np.float32)) == silent
+    assert windows.is_silent(np.array(samples, np.float32)) == silent

@@ -11,9 +11,9 @@ import pytest
 
 import main
 from audiotag_jax.runtime import compilation
-from audiotag_jax.runtime.compilation import keep_compiled
+from audiotag_jax.runtime.compilation import enable_compilation_cache
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -28,21 +28,21 @@ def told(monkeypatch):
 def test_folder_is_made_and_named_in_full(told, tmp_path, monkeypatch):
     """In full, for a program may change its working directory later."""
     monkeypatch.chdir(tmp_path)
-    keep_compiled(Path("prepared/compiled"))
+    enable_compilation_cache(Path("prepared/compiled"))
     assert (tmp_path / "prepared/compiled").is_dir()
     assert told == {"jax_compilation_cache_dir": str(tmp_path / "prepared/compiled")}
 
 
 def test_not_on_cpu(told, tmp_path, monkeypatch):
     monkeypatch.setattr(compilation.jax, "default_backend", jax.default_backend)
-    keep_compiled(tmp_path / "compiled")
+    enable_compilation_cache(tmp_path / "compiled")
     assert told == {}
     assert not (tmp_path / "compiled").exists()
 
 
 def test_a_cache_of_ones_own_is_left_alone(told, tmp_path):
     compilation.jax.config.jax_compilation_cache_dir = "/somewhere"
-    keep_compiled(tmp_path / "compiled")
+    enable_compilation_cache(tmp_path / "compiled")
     assert told == {}
 
 
@@ -50,14 +50,14 @@ def test_a_cache_of_ones_own_is_left_alone(told, tmp_path):
 def test_a_file_in_the_way_ends_nothing(told, tmp_path, place):
     """It is not used either: JAX would complain of it at every compilation."""
     (tmp_path / "file").write_text("in the way")
-    keep_compiled(tmp_path / place)
+    enable_compilation_cache(tmp_path / place)
     assert told == {}
     assert (tmp_path / "file").read_text() == "in the way"
 
 
 def test_a_folder_that_cannot_be_written_is_not_used(told, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write everywhere
-    keep_compiled(tmp_path)
+    enable_compilation_cache(tmp_path)
     assert told == {}
 
 

@@ -13,7 +13,7 @@ import pytest
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked, write_atomic, write_json, write_npz
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def names(folder):

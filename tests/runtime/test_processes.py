@@ -19,9 +19,9 @@ import pytest
 
 from audiotag_jax.runtime import processes
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.processes import anyone_says, check_alike, connect, first_says, same_everywhere
+from audiotag_jax.runtime.processes import any_process, check_alike, connect, broadcast_from_main, all_processes_equal
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BUDGET = {
     "dataset.sample_rate_hz": 4000,
     "dataset.duration_s": 0.5,
@@ -122,7 +122,7 @@ def test_incomplete_flags(arguments, message):
 def test_without_a_coordinator_nothing_happens(monkeypatch):
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
     assert connect("") is False
-    assert same_everywhere("one process agrees with itself")
+    assert all_processes_equal("one process agrees with itself")
 
 
 class Meeting:
@@ -167,13 +167,13 @@ def meeting(monkeypatch):
 )
 def test_one_that_differs_is_known_to_all(meeting, texts, same):
     """Whichever it is, the first included: those that agree must not go on and wait for it."""
-    assert meeting.ask(same_everywhere, *texts) == [same] * 3
+    assert meeting.ask(all_processes_equal, *texts) == [same] * 3
 
 
 def test_one_says_it_for_all(meeting):
     for values in ((False, False, False), (True, False, False), (False, False, True), (True, True, True)):
-        assert meeting.ask(anyone_says, *values) == [any(values)] * 3
-        assert meeting.ask(first_says, *values) == [values[0]] * 3
+        assert meeting.ask(any_process, *values) == [any(values)] * 3
+        assert meeting.ask(broadcast_from_main, *values) == [values[0]] * 3
 
 
 @pytest.mark.parametrize(

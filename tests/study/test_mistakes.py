@@ -10,7 +10,7 @@ from audiotag_jax.study.mistakes import (
     disputed_clips,
     errors_by_class,
     extremes,
-    judged,
+    scored_predictions,
     most_confused,
 )
 from audiotag_jax.study.results import Clips, Results, VariantLogits
@@ -39,7 +39,7 @@ def probable(rows):
 def test_confusions_and_class_errors_agree_with_scikit_learn():
     rng = np.random.default_rng(0)
     labels, logits = rng.integers(0, 5, 200), rng.normal(size=(3, 200, 6))
-    given = judged(results({"x": logits}, labels))
+    given = scored_predictions(results({"x": logits}, labels))
     shares, counts = confusion(given, "x")
     every, predicted = np.tile(labels, 3), logits.argmax(axis=2).ravel()
     expected = sklearn.metrics.confusion_matrix(every, predicted, labels=range(6), normalize="true")
@@ -54,31 +54,31 @@ def test_confusions_and_class_errors_agree_with_scikit_learn():
 
 def test_mistakes_come_in_the_order_of_their_confidence():
     rows = [[0.9, 0.1], [0.3, 0.7], [0.2, 0.8], [0.4, 0.6], [0.3, 0.7]]
-    given = judged(results({"x": probable(rows)}, [0, 0, 0, 1, 0]))
+    given = scored_predictions(results({"x": probable(rows)}, [0, 0, 0, 1, 0]))
     assert confident_mistakes(given, "x", 2) == [Mistake("x", 2, 0), Mistake("x", 1, 1)]
     assert [each.index for each in confident_mistakes(given, "x", 9)] == [2, 1, 4]
 
 
 def test_mistakes_are_those_of_the_mean_over_seeds():
     one, other = probable([[0.05, 0.95], [0.4, 0.6]]), probable([[0.8, 0.2], [0.9, 0.1]])
-    given = judged(results({"x": np.concatenate([one, other])}, [0, 0]))
+    given = scored_predictions(results({"x": np.concatenate([one, other])}, [0, 0]))
     assert [each.index for each in confident_mistakes(given, "x", 9)] == [0]
 
 
 def test_clips_are_disputed_where_variants_differ_and_one_a_class_is_shown():
     one = probable([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.3, 0.7]])
     other = probable([[0.1, 0.9], [0.3, 0.7], [0.5, 0.5], [0.5, 0.5]])
-    given = judged(results({"x": one, "y": other}, [0, 0, 1, 1]))
+    given = scored_predictions(results({"x": one, "y": other}, [0, 0, 1, 1]))
     assert disputed_clips(given, 4) == [0, 3] and disputed_clips(given, 1) == [0]
 
 
 def test_test_clips_are_judged_where_any_is_scored():
     held_out = {"x": probable([[0.9, 0.1]])}
     test = {"x": np.stack([probable([[0.5, 0.5], [0.2, 0.8], [0.6, 0.4]])[0]] * 2)[None]}  # [1 seed, 2 folds, 3, 2]
-    given = judged(results(held_out, [0], test, [-1, 1, 0]))
+    given = scored_predictions(results(held_out, [0], test, [-1, 1, 0]))
     assert given.part == "test" and given.clips.ids.tolist() == ["001", "002"]
     np.testing.assert_allclose(given.networks["x"], [[[0.2, 0.8], [0.6, 0.4]]] * 2)
-    assert judged(results(held_out, [0], test, [-1, -1, -1])).part == "held out"
+    assert scored_predictions(results(held_out, [0], test, [-1, -1, -1])).part == "held out"
 
 
 def test_the_most_frequent_confusions_come_first():

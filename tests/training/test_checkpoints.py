@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training import checkpoints
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.models.build import build_model
 from audiotag_jax.training.optimizer import make_optimizer, make_phases
@@ -20,7 +20,7 @@ from audiotag_jax.training.steps import replicate
 from audiotag_jax.training.state import create_train_state
 from configs import default
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def make_state(step, seed, name="small", width=4, frozen_epochs=1):
@@ -55,14 +55,14 @@ def assert_same(actual, expected):
 
 
 def save(folder, *states):
-    with checkpoint.open_checkpoints(folder) as manager:
+    with checkpoints.open_checkpoints(folder) as manager:
         for state in states:
-            checkpoint.save(manager, state, {"epoch": int(state.step), "batch": 0})
+            checkpoints.save(manager, state, {"epoch": int(state.step), "batch": 0})
 
 
 def restore(folder, template):
-    with checkpoint.open_checkpoints(folder) as manager:
-        return checkpoint.restore(manager, template)
+    with checkpoints.open_checkpoints(folder) as manager:
+        return checkpoints.restore(manager, template)
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +101,15 @@ def test_round_trip_is_bit_equal(saved, states):
 def test_checkpoint_does_not_follow_a_state_that_is_used_up(tmp_path):
     state = make_state(1, seed=5)
     expected = host(state)
-    with checkpoint.open_checkpoints(tmp_path) as manager:
-        checkpoint.save(manager, state, {})
+    with checkpoints.open_checkpoints(tmp_path) as manager:
+        checkpoints.save(manager, state, {})
         advance = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
         advanced = advance(state)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-        restored, _ = checkpoint.restore(manager, make_state(0, seed=6))
+        restored, _ = checkpoints.restore(manager, make_state(0, seed=6))
         assert_same(host(restored), expected)
-        checkpoint.save(manager, advanced, {})  # what a donating step returned can be saved
-        assert_same(host(checkpoint.restore(manager, make_state(0, seed=6))[0]), host(advanced))
+        checkpoints.save(manager, advanced, {})  # what a donating step returned can be saved
+        assert_same(host(checkpoints.restore(manager, make_state(0, seed=6))[0]), host(advanced))
         advance(restored)  # and what was restored can be donated
 
 
@@ -246,7 +246,7 @@ def test_arrays_are_read_without_template_on_one_device(outside, tmp_path, saved
     assert done.stdout == "1 30 {'epoch': 30, 'batch': 0} ['batch_stats', 'opt_state', 'params', 'step']\n"
     with np.load(tmp_path / "leaves.npz") as file:
         leaves = [file[f"arr_{n}"] for n in range(len(file.files))]
-    _, state, _ = checkpoint.read_arrays(saved / "checkpoints")
+    _, state, _ = checkpoints.read_arrays(saved / "checkpoints")
     read = jax.tree.unflatten(jax.tree.structure(state), leaves)
     for name in ("params", "batch_stats", "step"):
         assert_same(bits(read[name]), bits(getattr(states[-1], name)))
@@ -263,8 +263,8 @@ def test_arrays_that_were_spread_over_devices_are_read_whole(outside, tmp_path):
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("device",))
     values = jax.device_put(np.arange(16.0).reshape(8, 2), jax.NamedSharding(mesh, jax.P("device")))
     arrays = {"params": {"x": values, "half": jnp.full(3, 1.5, jnp.bfloat16), "none": {}}}
-    with checkpoint.open_checkpoints(tmp_path) as manager:
-        checkpoint.save(manager, SimpleNamespace(step=4, arrays=lambda: arrays), {"batch": 2})
+    with checkpoints.open_checkpoints(tmp_path) as manager:
+        checkpoints.save(manager, SimpleNamespace(step=4, arrays=lambda: arrays), {"batch": 2})
     script = (
         "step, state, position = checkpoint.read_arrays(pathlib.Path(sys.argv[1]))\n"
         "print(step, position, state['params']['x'].ravel().astype(int), state['params']['half'].dtype)"
@@ -275,7 +275,7 @@ def test_arrays_that_were_spread_over_devices_are_read_whole(outside, tmp_path):
 
 
 def test_arrays_of_an_earlier_step(saved, states):
-    step, state, position = checkpoint.read_arrays(saved / "checkpoints", 20)
+    step, state, position = checkpoints.read_arrays(saved / "checkpoints", 20)
     assert (step, int(state["step"]), position["epoch"]) == (20, 20, 20)
     assert_same(bits(state["params"]), bits(states[1].params))
 
@@ -285,9 +285,9 @@ def test_steps_and_items_kept(copied):
     (root / "40.orbax-checkpoint-tmp").mkdir()
     (root / "note.txt").write_text("")
     (root / "30/metrics").mkdir()
-    assert checkpoint.kept_steps(root) == [20, 30]
-    assert checkpoint.kept_steps(root / "nowhere") == []
-    assert checkpoint.read_items(root, 30) == {
+    assert checkpoints.kept_steps(root) == [20, 30]
+    assert checkpoints.kept_steps(root / "nowhere") == []
+    assert checkpoints.read_items(root, 30) == {
         "metrics": None,
         "position": {"epoch": 30, "batch": 0},
         "state": None,
@@ -296,16 +296,16 @@ def test_steps_and_items_kept(copied):
 
 def test_missing_steps_raise(tmp_path, saved):
     with pytest.raises(UserError, match=r"no checkpoint of step 25; choose from 20, 30"):
-        checkpoint.read_arrays(saved / "checkpoints", 25)
+        checkpoints.read_arrays(saved / "checkpoints", 25)
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=r"holds no checkpoint\."):
-            checkpoint.read_arrays(folder)
+            checkpoints.read_arrays(folder)
 
 
 def test_reading_writes_nothing(copied):
     _, root = copied
     before = {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")]}
-    checkpoint.read_arrays(root)
+    checkpoints.read_arrays(root)
     assert {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")]} == before
 
 
@@ -315,7 +315,7 @@ def test_arrays_of_a_checkpoint_that_lacks_a_part_raise(copied, name):
     path = root / "30" / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(UserError, match=r"checkpoints/30 is damaged, or was removed just now: .") as caught:
-        checkpoint.read_arrays(root)
+        checkpoints.read_arrays(root)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -323,7 +323,7 @@ def test_truncated_position_raises(copied):
     _, root = copied
     (root / "30/position/metadata").write_text('{"epoch": 3')
     with pytest.raises(UserError, match=r"checkpoints/30 is damaged"):
-        checkpoint.read_arrays(root)
+        checkpoints.read_arrays(root)
 
 
 def test_truncated_arrays_are_one_error_and_no_noise(outside, copied):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training import checkpoints
 from audiotag_jax.training import inspect_checkpoint
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
@@ -28,10 +28,10 @@ from audiotag_jax.training.inspect_checkpoint import (
     report,
 )
 from audiotag_jax.training.steps import replicate
-from audiotag_jax.training.workdir import claim, recorded_fields
+from audiotag_jax.training.workdir import record_config, recorded_fields
 from configs import default
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def make_arrays(step: int, bad: float = 2.0) -> dict:
@@ -50,10 +50,10 @@ def make_arrays(step: int, bad: float = 2.0) -> dict:
 
 
 def save(fold: Path, *steps: int, bad: float = 2.0) -> None:
-    with checkpoint.open_checkpoints(fold) as manager:
+    with checkpoints.open_checkpoints(fold) as manager:
         for step in steps:
             arrays = replicate(make_arrays(step, bad))
-            checkpoint.save(manager, SimpleNamespace(step=step, arrays=lambda arrays=arrays: arrays), {"epoch": step})
+            checkpoints.save(manager, SimpleNamespace(step=step, arrays=lambda arrays=arrays: arrays), {"epoch": step})
 
 
 def demo(**train):
@@ -67,7 +67,7 @@ def finished(tmp_path_factory) -> Path:
     """A work directory of two folds, written with eight devices; the second fold's moments are not finite."""
     workdir = tmp_path_factory.mktemp("finished")
     assert jax.device_count() == 8
-    claim(workdir, demo(num_epochs=2), ["bark", "gong", "oboe"], "f1a9e2")
+    record_config(workdir, demo(num_epochs=2), ["bark", "gong", "oboe"], "f1a9e2")
     save(workdir / "fold_0", 10, 20)
     save(workdir / "fold_1", 20, bad=np.nan)
     lines = [

@@ -10,24 +10,24 @@ import numpy as np
 import pytest
 
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.training.interruption import Watch, told_to_stop
+from audiotag_jax.training.interruption import DivergenceMonitor, sigterm_flag
 
 
 def test_the_signal_is_only_noted():
     before = signal.getsignal(signal.SIGTERM)
-    with told_to_stop() as told:
+    with sigterm_flag() as told:
         assert not told()
         os.kill(os.getpid(), signal.SIGTERM)
         assert told()
         assert told()  # it stays said
     assert signal.getsignal(signal.SIGTERM) is before
-    with told_to_stop() as told:
+    with sigterm_flag() as told:
         assert not told()  # said to another
 
 
 def test_an_error_gives_the_signal_back():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(UserError), told_to_stop():
+    with pytest.raises(UserError), sigterm_flag():
         raise UserError("wrong")
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -37,7 +37,7 @@ def test_in_another_thread_nothing_is_handled():
     seen = []
 
     def look():
-        with told_to_stop() as told:
+        with sigterm_flag() as told:
             seen.extend([signal.getsignal(signal.SIGTERM), told()])
 
     before = signal.getsignal(signal.SIGTERM)
@@ -55,7 +55,7 @@ def step_metrics(loss=1.0, gradient_norm=1.0, inputs_finite=1, stop=0):
 
 def make_watch(latest=None, losses=(), rate=1e-2):
     """The watch of fold 3, which has seen every tenth step's loss."""
-    watch = Watch(types.SimpleNamespace(latest_step=lambda: latest, directory=Path("run/fold_3/checkpoints")), 3)
+    watch = DivergenceMonitor(types.SimpleNamespace(latest_step=lambda: latest, directory=Path("run/fold_3/checkpoints")), 3)
     for number, loss in enumerate(losses, start=1):
         watch.remember(10 * number, {"loss": np.float32(loss), "learning_rate_head": rate})
     return watch

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from audiotag_jax.training import checkpoints as checkpoint
+from audiotag_jax.training import checkpoints
 from audiotag_jax.training import evaluate
 from audiotag_jax.training import train
 from audiotag_jax.runtime.errors import Stopped, UserError
@@ -383,7 +383,7 @@ def test_starting_from_another_network(finished, config, tmp_path):
 
 
 def starting_state(config, tmp_path, fold):
-    with checkpoint.open_checkpoints(tmp_path / "new") as manager:
+    with checkpoints.open_checkpoints(tmp_path / "new") as manager:
         return train.open_experiment(config).starting_state(fold, manager)
 
 

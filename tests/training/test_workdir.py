@@ -11,7 +11,7 @@ from tensorboardX.proto import event_pb2
 
 from audiotag_jax.training import workdir
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.training.workdir import FREE_FIELDS, MetricsWriter, claim, fold_dir, read_record
+from audiotag_jax.training.workdir import FREE_FIELDS, MetricsWriter, record_config, fold_dir, read_record
 from configs import default
 
 CLASSES = ["bark", "meow"]
@@ -45,9 +45,9 @@ def change(config, name):
 
 
 def test_same_run_may_claim_again(tmp_path, config):
-    claim(tmp_path, config, CLASSES, "fingerprint")
+    record_config(tmp_path, config, CLASSES, "fingerprint")
     before = (tmp_path / "config.json").read_bytes()
-    claim(tmp_path, default.get_config("demo"), CLASSES, "fingerprint")
+    record_config(tmp_path, default.get_config("demo"), CLASSES, "fingerprint")
     assert (tmp_path / "config.json").read_bytes() == before
     record = read_record(tmp_path)
     assert record["classes"] == CLASSES
@@ -60,30 +60,30 @@ def test_processes_that_differ_say_so_before_either_writes(tmp_path, config, mon
     asked = []
     monkeypatch.setattr(workdir, "same_everywhere", lambda text: asked.append(text))
     with pytest.raises(UserError, match="same flags and the same data"):
-        claim(tmp_path, config, CLASSES, "fingerprint")
+        record_config(tmp_path, config, CLASSES, "fingerprint")
     assert len(asked) == 1 and "fingerprint" in asked[0] and not (tmp_path / "config.json").exists()
 
 
 def test_every_field_is_free_or_named(tmp_path, config):
-    claim(tmp_path, config, CLASSES, "fingerprint")
+    record_config(tmp_path, config, CLASSES, "fingerprint")
     names = [name for name in fields(config) if not name.startswith("study.")]  # of many runs, not of one
     assert set(FREE_FIELDS) < set(names) < set(fields(config))
     for name in names:
         changed = default.get_config("demo")
         change(changed, name)
         if name in FREE_FIELDS:
-            claim(tmp_path, changed, CLASSES, "fingerprint")
+            record_config(tmp_path, changed, CLASSES, "fingerprint")
         else:
             with pytest.raises(UserError, match=rf"holds another run; different: {name} \(there .*\)\.\n.*--workdir"):
-                claim(tmp_path, changed, CLASSES, "fingerprint")
+                record_config(tmp_path, changed, CLASSES, "fingerprint")
 
 
 def test_many_changes_are_cut_short(tmp_path, config):
-    claim(tmp_path, config, CLASSES, "fingerprint")
+    record_config(tmp_path, config, CLASSES, "fingerprint")
     for name in ("seed", "name", "train.batch_size", "model.width", "model.dropout", "optimizer.beta2"):
         change(config, name)
     with pytest.raises(UserError) as caught:
-        claim(tmp_path, config, CLASSES, "fingerprint")
+        record_config(tmp_path, config, CLASSES, "fingerprint")
     message = str(caught.value)
     named = re.findall(r"([\w.]+) \(there", message)
     assert named == ["model.dropout", "model.width", "name", "optimizer.beta2", "seed"]
@@ -92,21 +92,21 @@ def test_many_changes_are_cut_short(tmp_path, config):
 
 
 def test_field_that_came_or_went_is_a_change(tmp_path, config):
-    claim(tmp_path, config, CLASSES, "fingerprint")
+    record_config(tmp_path, config, CLASSES, "fingerprint")
     for old, new in (("seed", "sead"), ("sead", "seed")):
         record = read_record(tmp_path)
         record["config"][new] = record["config"].pop(old)
         (tmp_path / "config.json").write_text(json.dumps(record))
         if new == "sead":
             with pytest.raises(UserError, match=r"another version of the code, with other fields: sead, seed"):
-                claim(tmp_path, config, CLASSES, "fingerprint")
-    claim(tmp_path, config, CLASSES, "fingerprint")
+                record_config(tmp_path, config, CLASSES, "fingerprint")
+    record_config(tmp_path, config, CLASSES, "fingerprint")
 
 
 def test_changed_data_is_another_run(tmp_path, config):
-    claim(tmp_path, config, CLASSES, "fingerprint")
+    record_config(tmp_path, config, CLASSES, "fingerprint")
     with pytest.raises(UserError, match="other data"):
-        claim(tmp_path, config, CLASSES, "other")
+        record_config(tmp_path, config, CLASSES, "other")
 
 
 def test_no_run(tmp_path):
@@ -117,7 +117,7 @@ def test_no_run(tmp_path):
 @pytest.mark.parametrize("text", ['{"config": {', "[1]", '{"config": {}}', "null", "\xff"])
 def test_record_of_something_else(tmp_path, config, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
-    for action in (lambda: read_record(tmp_path), lambda: claim(tmp_path, config, CLASSES, "fingerprint")):
+    for action in (lambda: read_record(tmp_path), lambda: record_config(tmp_path, config, CLASSES, "fingerprint")):
         with pytest.raises(UserError, match=r"config.json .*\n.*--workdir") as caught:
             action()
         assert len(str(caught.value).splitlines()) == 2
