@@ -10,6 +10,7 @@ import runpy
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -17,10 +18,13 @@ from ml_collections import ConfigDict, config_flags
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.memory import keep_freed_memory
 
+if TYPE_CHECKING:
+    from audiotag_jax.settings.settings import Settings
+
 # Mode: the module whose `run` does it, imported on demand.
 MODES = {
     "train": "audiotag_jax.training.train",
-    "prepare": "audiotag_jax.training.prepare",
+    "prepare": "audiotag_jax.datasets.prepare",
     "evaluate": "audiotag_jax.training.evaluate",
     "inspect": "audiotag_jax.training.inspect_checkpoint",
     "doctor": "audiotag_jax.doctor.examine",
@@ -54,9 +58,10 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--workdir {workdir} is a file; name a folder.")
         if mode in ("train", "study"):
             keep_freed_memory()
-        _set_up_jax(config)
+        settings = _settings()
+        _set_up_jax(settings)
         module = importlib.import_module(MODES[mode])
-        module.run(workdir, **_options(argv)) if mode in OF_A_RUN else module.run(config, workdir)
+        module.run(workdir, **_options(argv)) if mode in OF_A_RUN else module.run(settings, workdir)
     except UserError as error:
         _stop(str(error), at_once=_is_one_of_several())  # the other processes would be waited for
     except Stopped as stopped:
@@ -70,8 +75,15 @@ def main(argv: list[str]) -> None:
         _stop(f"{reason}\nMend that and run the same command: it continues from what is whole.", at_once=True)
 
 
-def _set_up_jax(config: ConfigDict) -> None:
-    from audiotag_jax.runtime import compilation, processes, progress  # they load JAX, which --help does not need
+def _settings() -> "Settings | None":
+    """The settings of --config, where it is given."""
+    from audiotag_jax.settings.settings import parse_settings  # it loads JAX, which --help does not need
+
+    return parse_settings(_CONFIG.value.to_dict()) if _CONFIG.value is not None else None
+
+
+def _set_up_jax(settings: "Settings | None") -> None:
+    from audiotag_jax.runtime import compilation, processes, progress
 
     joins = _MODE.value in ("train", "evaluate")
     if not joins and (_COORDINATOR.value or _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None):
@@ -80,8 +92,8 @@ def _set_up_jax(config: ConfigDict) -> None:
         processes.check_alike()
         if not processes.is_main_process():
             progress.disable_log()
-    if _MODE.value in ("train", "evaluate", "study") and config.train.compilation_cache:
-        compilation.enable_compilation_cache(Path(config.dataset.prepared_dir) / "compiled")
+    if _MODE.value in ("train", "evaluate", "study") and settings.training.compilation_cache:
+        compilation.enable_compilation_cache(Path(settings.dataset.prepared_dir) / "compiled")
 
 
 def _options(argv: list[str]) -> dict:

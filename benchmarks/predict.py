@@ -22,8 +22,8 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from audiotag_jax.inference import predict  # noqa: E402
 from audiotag_jax.audio.decode import load_audio  # noqa: E402
+from audiotag_jax.inference import predict  # noqa: E402
 
 RATE_HZ = 44100
 

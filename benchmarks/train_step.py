@@ -29,12 +29,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from audiotag_jax.training.config_check import build_network, step_settings  # noqa: E402
+
 from audiotag_jax.datasets.reader import Examples  # noqa: E402
-from audiotag_jax.training.input_pipeline import Batches, TrainingOrder, read_ahead, resident_data  # noqa: E402
 from audiotag_jax.runtime.memory import keep_freed_memory  # noqa: E402
+from audiotag_jax.training.input_pipeline import Batches, TrainingOrder, read_ahead, resident_data  # noqa: E402
 from audiotag_jax.training.optimizer import make_optimizer, make_phases  # noqa: E402
-from audiotag_jax.training.steps import pmapped_steps, replicate  # noqa: E402
 from audiotag_jax.training.state import create_train_state  # noqa: E402
+from audiotag_jax.training.steps import pmapped_steps, replicate  # noqa: E402
 from configs import log_db  # noqa: E402
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -9,12 +9,11 @@ import numpy as np
 import soundfile
 from ml_collections import ConfigDict
 
-from audiotag_jax.training import checkpoints
-from audiotag_jax.training import evaluate
+from audiotag_jax.training import checkpoints, evaluate
 from audiotag_jax.training.experiment import Experiment, open_experiment
-from audiotag_jax.training.steps import replicate
 from audiotag_jax.training.state import TrainState
-from audiotag_jax.training.workdir import record_config, fold_dir
+from audiotag_jax.training.steps import replicate
+from audiotag_jax.training.workdir import fold_dir, record_config
 from configs import log_db
 
 RATE_HZ = 4000

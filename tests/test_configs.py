@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from audiotag_jax.training.config_check import build_network, check_config, step_settings
 from ml_collections import ConfigDict
 
-from audiotag_jax.training.config_check import build_network, check_config, step_settings
 from audiotag_jax.datasets.prepare import clip_settings, spectral_settings
 from audiotag_jax.datasets.sources import SOURCE_NAMES
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.training.optimizer import learning_rates, make_optimizer, make_phases
 from audiotag_jax.spectral.features import spectrograms
-from audiotag_jax.training.steps import pmapped_steps, replicate
+from audiotag_jax.training.optimizer import learning_rates, make_optimizer, make_phases
 from audiotag_jax.training.state import create_train_state
+from audiotag_jax.training.steps import pmapped_steps, replicate
 from configs import default
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Decode, downmix, resample and crop sound files; a leaf, safe to call from many threads at once."""
+"""Decodes, downmixes and resamples sound files; safe to call from many threads at once."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 import soxr
 
+VERSION = 1  # part of the names of prepared datasets: raise it when decoded or cropped samples change
 MAX_DURATION_S = 600  # bounds memory on hours-long recordings and on headers that lie; the rest is not decoded
 _BLOCK_FRAMES = 4096
 _UNKNOWN_FRAMES = 2**62  # libsndfile answers 2**63 - 1 where a header leaves the length open
@@ -19,7 +20,7 @@ class AudioError(ValueError):
     """A sound file that gives no samples; the message is a one-line reason without the file's name."""
 
 
-class _SequentialFile(soundfile.SoundFile):
+class SequentialFile(soundfile.SoundFile):
     """A file that is only read from front to back.
 
     soundfile seeks after every read of a seekable file, which garbles MP3 and Opus, whose decoders carry state from
@@ -43,7 +44,7 @@ def load_audio(path: str | Path, sample_rate_hz: int = 22050) -> tuple[np.ndarra
             raise AudioError("no such file")
         if path.stat().st_size == 0:
             raise AudioError("empty file")
-        sound = _SequentialFile(os.fsencode(path))  # bytes: names need not be UTF-8
+        sound = SequentialFile(os.fsencode(path))  # bytes: names need not be UTF-8
     except soundfile.LibsndfileError as error:
         raise AudioError(f"unreadable (libsndfile: {error.error_string})") from error
     except (OSError, TypeError) as error:  # TypeError: headerless formats
@@ -113,31 +114,3 @@ def _note(sound: soundfile.SoundFile, num_frames: int, error: str) -> str:
     if "lacks an end-of-stream bit" in info:  # a cut Ogg file does not say how long it was
         return f"truncated: {decoded_s:.2f} s decoded, the end is missing"
     return ""
-
-
-def crop_loudest(samples: np.ndarray, length_samples: int, window_samples: int, margin_samples: int = 0) -> np.ndarray:
-    """Crops `samples [N]` to float32 `[length_samples]` centred on the loudest window of `window_samples`.
-
-    The crop stays inside the clip; a clip shorter than the crop is centred in zeros. A window longer than the clip is
-    the whole clip; of windows equally loud (to 1e-9) the first counts. One running sum of squares: linear in N.
-    With a margin the crop has so many more samples before and after it, zeros where the clip has none.
-    """
-    if samples.ndim != 1 or samples.size == 0:
-        raise ValueError(f"expected samples [N] with N >= 1, got shape {samples.shape}")
-    if length_samples < 1 or window_samples < 1:
-        raise ValueError(f"length_samples={length_samples} and window_samples={window_samples} must be at least 1")
-    spare = samples.size - length_samples
-    if spare <= 0:
-        start = -(-spare // 2)
-    else:
-        window = min(window_samples, samples.size)
-        running = np.zeros(samples.size + 1)
-        np.cumsum(np.square(samples, dtype=np.float64), out=running[1:])
-        energies = running[window:] - running[:-window]
-        loudest = int(np.argmax(energies >= energies.max() * (1 - 1e-9)))
-        start = min(max(loudest + window // 2 - length_samples // 2, 0), spare)
-    first, last = start - margin_samples, start + length_samples + margin_samples
-    crop = np.zeros(last - first, np.float32)
-    inside = samples[max(first, 0) : min(last, samples.size)]
-    crop[max(-first, 0) : max(-first, 0) + inside.size] = inside
-    return crop

@@ -11,46 +11,18 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from audiotag_jax.audio.decode import MAX_DURATION_S, AudioError, crop_loudest, load_audio
+from audiotag_jax.audio.crop import crop_loudest
+from audiotag_jax.audio.decode import AudioError, load_audio
+from audiotag_jax.audio.level import is_silent
 from audiotag_jax.datasets.records import Clip, ClipSource
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import progress
+from audiotag_jax.settings.sections import ClipSettings
 from audiotag_jax.spectral.features import SpectralSettings, spectrograms
 
 SHARD_CLIPS = 2048  # at most, in one file
 SPECTROGRAM_BATCH = 16  # clips in one jitted call
 SPECTROGRAM_THREADS = 2  # calls at once: one's work that cannot be shared out over cores goes beside the other's
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipSettings:
-    """How recordings become clips."""
-
-    sample_rate_hz: int = 22050
-    duration_s: float = 2.0
-    margin_s: float = 0.0  # by so much a clip is longer than its crop, half of it before and half after
-
-    def __post_init__(self):
-        if self.sample_rate_hz < 1000:
-            raise ValueError(f"sample_rate_hz is {self.sample_rate_hz}; it must be 1000 or more.")
-        if not 0 < self.duration_s <= MAX_DURATION_S:
-            raise ValueError(f"duration_s is {self.duration_s}; it must be above 0 and at most {MAX_DURATION_S}.")
-        if not 0 <= self.margin_s <= MAX_DURATION_S:
-            raise ValueError(f"margin_s is {self.margin_s}; it must be 0 to {MAX_DURATION_S}.")
-
-    @property
-    def length_samples(self) -> int:
-        """Of the crop."""
-        return max(1, round(self.duration_s * self.sample_rate_hz))
-
-    @property
-    def margin_samples(self) -> int:
-        """On either side."""
-        return round(self.margin_s / 2 * self.sample_rate_hz)
-
-    @property
-    def stored_samples(self) -> int:
-        return self.length_samples + 2 * self.margin_samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +52,7 @@ def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, 
         return np.zeros(settings.stored_samples, np.float32), Problem(clip.id, clip.split, str(error), SILENCE)
     window = settings.sample_rate_hz // 2
     waveform = crop_loudest(samples, settings.length_samples, window, settings.margin_samples)
-    if not waveform.any():
+    if is_silent(waveform):
         note = f"{note}; silent" if note else "silent"
     return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
 

@@ -1,17 +1,16 @@
 """A user's own recordings: a folder per label, or a CSV table."""
 
 import difflib
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from audiotag_jax.audio.files import AUDIO_SUFFIXES, audio_files
 from audiotag_jax.datasets.folds import stratified_folds
 from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource, train_classes, validate
 from audiotag_jax.datasets.tables import parse_flag, parse_int, read_table
 from audiotag_jax.runtime.errors import UserError
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
 PATH_COLUMNS = ("path", "filename", "fname", "file")
 COLUMNS = (*PATH_COLUMNS, "label", "fold", "split", "verified", "manually_verified", "recording")
 
@@ -54,19 +53,6 @@ def _clips_of_folder(root: Path) -> list[Clip]:
             "If a CSV table lists the recordings, name the table."
         )
     return clips
-
-
-def audio_files(folder: Path) -> list[Path]:
-    """All sound files below `folder`, by suffix in any case, hidden files and folders left out, sorted."""
-    files = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [
-            Path(parent, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES
-        ]
-    return sorted(files)
 
 
 def _clips_of_table(root: Path, table: str) -> tuple[list[Clip], dict[str, int]]:

@@ -1,10 +1,8 @@
-"""From a configuration to prepared datasets. A dataset's folder is named by the fingerprint of all that made it."""
+"""Mode `prepare`: from settings to prepared datasets. A dataset's folder is named by a hash of all that made it."""
 
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
-import inspect
 import json
 import os
 import shutil
@@ -12,54 +10,60 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import soundfile
 import tensorflow_datasets as tfds
-from ml_collections import ConfigDict
 
 from audiotag_jax.audio import decode
-from audiotag_jax import spectral
 from audiotag_jax.datasets import builders
-from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms, ClipSettings
+from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms
 from audiotag_jax.datasets.contents import content_hashes
+from audiotag_jax.datasets.fsdkaggle2018 import submission_order
+from audiotag_jax.datasets.reader import read_metadata
 from audiotag_jax.datasets.records import ClipSource, check_recordings
 from audiotag_jax.datasets.sources import open_source
-from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
 from audiotag_jax.runtime.progress import log
-from audiotag_jax.spectral.features import SpectralSettings
+from audiotag_jax.settings.sections import ClipSettings, DatasetSettings
+from audiotag_jax.settings.settings import Settings
+from audiotag_jax.spectral.features import CHANNELS, SpectralSettings
 
-WAVEFORM = ("waveform",)  # the channels of a configuration without spectrograms
+
+def run(settings: Settings, workdir: Path) -> None:
+    """Mode `prepare`: makes what is missing and lists the recordings with problems; `workdir` is not used."""
+    del workdir
+    directory = prepare(settings)
+    report_problems(read_metadata(directory)["problems"], directory)
+    log(f"dataset: {directory}")
 
 
-def prepare(config: ConfigDict) -> Path:
-    """The folder of the dataset that the configuration trains on, made if it is not there yet.
+def prepare(settings: Settings) -> Path:
+    """The folder of the dataset that a run trains on, made if it is not there yet.
 
     It holds spectrograms, or clips where they become spectrograms on the fly, or stay waveforms.
     """
-    clips_dir = _clips(config)
-    if trains_on_clips(config):
+    clips_dir = prepare_run_clips(settings)
+    if settings.stored_images is None:
         return clips_dir
-    return prepare_spectrograms(clips_dir, spectral_settings(config), Path(config.dataset.prepared_dir))
+    return prepare_spectrograms(clips_dir, settings.stored_images, Path(settings.dataset.prepared_dir))
 
 
-def dataset_fingerprint(config: ConfigDict) -> str:
-    """Of all that makes what the configuration's network sees; clips are prepared for it, images are not."""
-    clips_dir, settings = _clips(config), spectral_settings(config)
-    return spectrograms_fingerprint(clips_dir, settings) if settings else clips_dir.parent.name
+def dataset_name(settings: Settings) -> str:
+    """Of all that makes what the run's network sees; clips are prepared for it, images are not."""
+    clips_dir = prepare_run_clips(settings)
+    return spectrograms_fingerprint(clips_dir, settings.images) if settings.images else clips_dir.parent.name
 
 
-def _clips(config: ConfigDict) -> Path:
-    dataset = config.dataset
-    return prepare_clips(_source(config), clip_settings(config), Path(dataset.prepared_dir), dataset.num_threads)
+def prepare_run_clips(settings: Settings) -> Path:
+    """The folder of the clips dataset of a run, decoded now if it is not there yet."""
+    dataset = settings.dataset
+    return prepare_clips(clip_source(dataset), settings.clips, Path(dataset.prepared_dir), dataset.num_threads)
 
 
-def clip_digests(config: ConfigDict) -> dict[str, str]:
+def clip_digests(dataset: DatasetSettings) -> dict[str, str]:
     """By clip id, what tells a recording from all others wherever it lies: a hash of its size, beginning and end.
 
     Where the recording is gone, its id must do.
     """
-    return {clip.id: _digest(Path(clip.path)) or clip.id for clip in _source(config).clips}
+    return {clip.id: _digest(Path(clip.path)) or clip.id for clip in clip_source(dataset).clips}
 
 
 def _digest(path: Path, num_bytes: int = 16384) -> str:
@@ -74,13 +78,20 @@ def _digest(path: Path, num_bytes: int = 16384) -> str:
         return ""
 
 
-def recordings_of_clips(config: ConfigDict) -> dict[str, str]:
+def recordings_of_clips(dataset: DatasetSettings) -> dict[str, str]:
     """By clip id, the name of the recording it was cut from; clips that stand alone are left out."""
-    return {clip.id: clip.recording for clip in _source(config).clips if clip.recording}
+    return {clip.id: clip.recording for clip in clip_source(dataset).clips if clip.recording}
 
 
-def _source(config: ConfigDict) -> ClipSource:
-    dataset = config.dataset
+def test_order(dataset: DatasetSettings) -> tuple[str, ...]:
+    """Ids of the test clips in the order of the challenge's sample submission where the data has one, else sorted."""
+    if dataset.source == "fsdkaggle2018":
+        return submission_order(dataset.path)
+    return tuple(sorted(clip.id for clip in clip_source(dataset).clips if clip.split == "test"))
+
+
+def clip_source(dataset: DatasetSettings) -> ClipSource:
+    """The clips of a data set, downloaded where they can be; no audio is read."""
     source = open_source(
         dataset.source,
         dataset.path,
@@ -90,27 +101,6 @@ def _source(config: ConfigDict) -> ClipSource:
         download=dataset.download,
     )
     return check_recordings(source) if dataset.source == "folder" else source
-
-
-def trains_on_clips(config: ConfigDict) -> bool:
-    """Whether a configuration's steps take waveforms, and not images."""
-    return config.dataset.on_the_fly or tuple(config.spectral.channels) == WAVEFORM
-
-
-def clip_settings(config: ConfigDict) -> ClipSettings:
-    """The settings of a configuration's clips dataset; raises UserError on a bad value."""
-    dataset = config.dataset
-    margin_s = dataset.margin_s if trains_on_clips(config) else 0.0
-    fields = {"sample_rate_hz": dataset.sample_rate_hz, "duration_s": dataset.duration_s, "margin_s": margin_s}
-    return _settings(ClipSettings, **fields)
-
-
-def spectral_settings(config: ConfigDict) -> SpectralSettings | None:
-    """The spectral settings of a configuration, None for plain waveforms; raises UserError on a bad value."""
-    if tuple(config.spectral.channels) == WAVEFORM:
-        return None
-    fields = {**config.spectral, "channels": tuple(config.spectral.channels)}
-    return _settings(SpectralSettings, sample_rate_hz=config.dataset.sample_rate_hz, **fields)
 
 
 def prepare_clips(source: ClipSource, settings: ClipSettings, prepared_dir: Path, num_threads: int = 0) -> Path:
@@ -143,20 +133,21 @@ def _single_channels(clips_dir: Path, settings: SpectralSettings, prepared_dir: 
 
 
 def clips_fingerprint(source: ClipSource, settings: ClipSettings, contents: dict[str, str]) -> str:
-    """Hash of the clips' records, what their files hold (by path), the settings, the code and the decoders."""
+    """Hash of the clips' records, what their files hold (by path), the settings, and the version of the decoder.
+
+    Not of the code's text or of the libraries' versions: `decode.VERSION` changes when decoded samples do.
+    """
     files = [[clip.id, clip.label, clip.fold, clip.split, clip.verified, contents[clip.path]] for clip in source.clips]
-    libraries = [importlib.metadata.version("soxr"), soundfile.__libsndfile_version__]
-    code = _code_of(decode, builders)
-    return _hash([source.classes, files, dataclasses.asdict(settings), libraries, code])
+    return _hash([source.classes, files, dataclasses.asdict(settings), decode.VERSION])
 
 
 def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str:
-    """Hash of the clips dataset's own fingerprint, the settings, the code and the JAX that computes them."""
-    folder = Path(spectral.__file__).parent
-    code = [path.read_text() for path in sorted(folder.glob("*.py"))] + _code_of(builders)
-    return _hash(
-        [Path(clips_dir).parent.name, dataclasses.asdict(settings), jax.__version__, jax.default_backend(), code]
-    )
+    """Hash of the clips dataset's own fingerprint, the settings, and the version of each channel's algorithm.
+
+    The device and the versions of JAX that computed the images do not count.
+    """
+    versions = [CHANNELS[channel].version for channel in settings.channels]
+    return _hash([Path(clips_dir).parent.name, dataclasses.asdict(settings), versions])
 
 
 def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int = 20) -> None:
@@ -197,17 +188,6 @@ def _version_dir(prepared_dir: Path, name: str, fingerprint: str) -> Path:
 
 def _is_whole(directory: Path) -> bool:
     return (directory / "dataset_info.json").is_file()
-
-
-def _settings(kind: type, **fields: Any):
-    try:
-        return kind(**fields)
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
-
-
-def _code_of(*modules) -> list[str]:
-    return [inspect.getsource(module) for module in modules]
 
 
 def _hash(value: Any) -> str:

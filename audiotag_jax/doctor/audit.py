@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiotag_jax.audio.decode import MAX_DURATION_S, AudioError, load_audio
-from audiotag_jax.datasets.folder import AUDIO_SUFFIXES
+from audiotag_jax.audio.decode import MAX_DURATION_S, AudioError, SequentialFile, load_audio
+from audiotag_jax.audio.files import AUDIO_SUFFIXES
+from audiotag_jax.audio.level import SILENCE_DBFS, is_silent
 from audiotag_jax.datasets.records import Clip
 
-SILENCE_DB = -60.0  # relative to full scale
 CLIPPED_RUN = 3  # samples at full scale in a row, the length from which Audacity's Find Clipping counts them
 CLIPPED_SHARE = 0.001  # of all samples, in such runs: fewer are a peak or two that merely touch the limit
 DC_OFFSET = 0.01  # mean of a channel, full scale being 1: 40 dB below it
@@ -29,7 +29,7 @@ KINDS = {
     "non_finite": "NaN or infinite samples.",
     "unreadable": "Nothing can be decoded.",
     "truncated": "Decoding ends before the end that the file's header promises.",
-    "silent": f"Mixed to mono, all zero or nowhere above {SILENCE_DB:g} dB of full scale.",
+    "silent": f"Mixed to mono, never further than {SILENCE_DBFS:g} dB of full scale from its mean.",
     "clipped": f"More than {CLIPPED_SHARE:.1%} of the samples lie at full scale in runs of {CLIPPED_RUN} or more. What "
     "was clipped before a lossy encoder or a change of level is not seen.",
     "dc_offset": f"The mean of a channel is {DC_OFFSET:g} of full scale or more away from zero.",
@@ -53,17 +53,11 @@ class Recording:
     num_channels: int = 0
     subtype: str = ""  # the samples' coding, as libsndfile calls it
     duration_s: float = 0.0  # of what is decoded
+    silent: bool = False
     peak_db: float | None = None  # of the mono sound, relative to full scale; None: all zero
     dc_offset: float = 0.0  # that of the channel with the largest
     clipped_share: float = 0.0  # of the samples of all channels
     content: str = ""  # hash of rate and mono samples, "" for digital silence: the same in every lossless format
-
-
-class _SequentialFile(soundfile.SoundFile):
-    """Read from front to back alone: the seek after each read of a seekable file garbles MP3 and Opus."""
-
-    def seekable(self) -> bool:
-        return False
 
 
 def measure(path: str | Path, sample_rate_hz: int) -> Recording:
@@ -71,8 +65,9 @@ def measure(path: str | Path, sample_rate_hz: int) -> Recording:
     try:
         samples, note = load_audio(path, sample_rate_hz)
         peak = max(float(samples.max()), -float(samples.min()))
+        silent = is_silent(samples)
         del samples
-        return Recording(note=note, peak_db=20 * math.log10(peak) if peak else None, **_scan(path))
+        return Recording(note=note, silent=silent, peak_db=20 * math.log10(peak) if peak else None, **_scan(path))
     except (AudioError, soundfile.LibsndfileError, OSError) as error:
         return Recording(loss=_kind_of_loss(Path(path), str(error)), reason=str(error))
 
@@ -85,7 +80,7 @@ def findings(recording: Recording, sample_rate_hz: int) -> dict[str, str]:
     peak_db, duration_s = recording.peak_db, recording.duration_s
     checks = {
         "truncated": (recording.note.startswith("truncated"), recording.note.removeprefix("truncated: ")),
-        "silent": (peak_db is None or peak_db < SILENCE_DB, _level(peak_db)),
+        "silent": (recording.silent, _level(peak_db)),
         "clipped": (recording.clipped_share > CLIPPED_SHARE, f"{recording.clipped_share:.2%} of its samples"),
         "dc_offset": (abs(recording.dc_offset) >= DC_OFFSET, f"{recording.dc_offset:+.3f}"),
         "too_short": (duration_s < SHORT_S, f"{duration_s:.3f} s"),
@@ -110,7 +105,7 @@ def _kind_of_loss(path: Path, reason: str) -> str:
 
 def _scan(path: str | Path) -> dict:
     """The fields of a Recording that need the samples as they are in the file, of its first `MAX_DURATION_S`."""
-    with _SequentialFile(os.fsencode(path)) as sound:
+    with SequentialFile(os.fsencode(path)) as sound:
         full_scale = _FULL_SCALE.get(sound.subtype, 32767 / 32768)
         digest = hashlib.blake2b(str(sound.samplerate).encode(), digest_size=16)
         recent = np.zeros((CLIPPED_RUN, sound.channels), bool)
@@ -188,16 +183,6 @@ def group_clips(clips: Sequence[Clip], keys: Mapping[str, Hashable]) -> list[Gro
             ids, splits = sorted(clip.id for clip in group), {clip.split for clip in group}
             groups.append(Group(tuple(ids), tuple(sorted(labels)), len(folds) > 1, len(splits) > 1))
     return sorted(groups, key=lambda group: group.ids)
-
-
-def audio_files(root: Path) -> list[Path]:
-    """All files below `root` with a sound file's suffix in any case, sorted; hidden files and folders left out."""
-    files = (path for path in root.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    return sorted(
-        path
-        for path in files
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
 
 
 def near_names(missing: Mapping[str, Path], files: Sequence[Path]) -> dict[str, Path]:

@@ -7,37 +7,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from ml_collections import ConfigDict
-
+from audiotag_jax.audio.files import audio_files
+from audiotag_jax.datasets.builders import ordered_map
+from audiotag_jax.datasets.demo import VERSION
+from audiotag_jax.datasets.records import SPLITS, Clip
+from audiotag_jax.datasets.sources import SOURCE_NAMES, open_source
 from audiotag_jax.doctor.audit import (
     KINDS,
     Group,
     Recording,
-    audio_files,
     findings,
     group_clips,
     measure,
     near_names,
 )
-from audiotag_jax.datasets.builders import ordered_map
-from audiotag_jax.datasets.demo import VERSION
-from audiotag_jax.datasets.prepare import clip_settings
-from audiotag_jax.datasets.records import SPLITS, Clip
-from audiotag_jax.datasets.sources import SOURCE_NAMES, open_source
 from audiotag_jax.doctor.report import format_report, printable, verdict
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic, write_json
-from audiotag_jax.runtime.progress import progress, log
+from audiotag_jax.runtime.progress import log, progress
+from audiotag_jax.settings.sections import DatasetSettings
+from audiotag_jax.settings.settings import Settings
 
 UNLISTED = ""  # the split of a file that no table could be asked about
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(settings: Settings, workdir: Path) -> None:
     """Writes `doctor.md` and `doctor.json` to `workdir` and prints the verdict, whatever it is.
 
     Raises UserError where there is nothing to look at: no table of clips, and no sound file in the folder either.
     """
-    report = examine(config)
+    report = examine(settings.dataset)
     workdir.mkdir(parents=True, exist_ok=True)
     text = format_report(report)
     write_json(workdir / "doctor.json", report)
@@ -47,12 +46,12 @@ def run(config: ConfigDict, workdir: Path) -> None:
     log(printable(f"report: {workdir / 'doctor.md'}"))
 
 
-def examine(config: ConfigDict) -> dict:
+def examine(dataset: DatasetSettings) -> dict:
     """The whole report as plain data, what `doctor.json` holds. Raises UserError as `run` does."""
-    rate_hz = clip_settings(config).sample_rate_hz
-    root, clips, table_error = list_clips(config.dataset)
+    rate_hz = dataset.sample_rate_hz
+    root, clips, table_error = list_clips(dataset)
     files = audio_files(root)
-    threads = max(config.dataset.num_threads, 0) or os.cpu_count() or 1
+    threads = dataset.num_threads or os.cpu_count() or 1
     measured = ordered_map(lambda clip: measure(clip.path, rate_hz), clips, threads)
     shown = progress(zip(clips, measured, strict=True), len(clips), "listening to", "recordings")
     recordings = {clip.id: recording for clip, recording in shown}
@@ -64,7 +63,7 @@ def examine(config: ConfigDict) -> dict:
         found[clip_id]["missing"] = f"but there is {_inside(path, root)}"
     duplicates = group_clips(clips, {clip_id: recording.content for clip_id, recording in recordings.items()})
     report = {
-        "source": config.dataset.source,
+        "source": dataset.source,
         "path": str(root),
         "table_error": table_error,
         "sample_rate_hz": rate_hz,
@@ -81,7 +80,7 @@ def examine(config: ConfigDict) -> dict:
     return {"verdict": verdict(report), **report}
 
 
-def list_clips(dataset: ConfigDict) -> tuple[Path, list[Clip], str]:
+def list_clips(dataset: DatasetSettings) -> tuple[Path, list[Clip], str]:
     """The data folder, its clips, and what is wrong with its table; if anything is, the clips are all sound files.
 
     Raises UserError for an unknown source, and where neither a table nor a sound file is found.

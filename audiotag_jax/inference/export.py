@@ -12,10 +12,10 @@ import numpy as np
 from jax import export as jax_export
 
 from audiotag_jax.inference import export_onnx
+from audiotag_jax.inference.tagger import Tagger, load_tagger
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked, write_atomic, write_json
 from audiotag_jax.runtime.progress import log
-from audiotag_jax.inference.tagger import Tagger, load_tagger
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-5  # of a probability, between the file and the run that it was made of

@@ -14,9 +14,9 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
+from audiotag_jax.inference.tagger import Tagger
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log
-from audiotag_jax.inference.tagger import Tagger
 
 PACKAGES = ("jax2onnx", "onnxruntime")
 INPUT, OUTPUT, BATCH = "waveforms", "probabilities", "batch"

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from audiotag_jax.audio.decode import MAX_DURATION_S
+from audiotag_jax.audio.level import SILENCE_DBFS
+from audiotag_jax.inference.tables import RecordingPrediction, TagOptions, Window, format_line, write_tables
+from audiotag_jax.inference.tagger import Tagger, load_tagger
+from audiotag_jax.inference.windows import Item, WindowOptions, expected_windows, find_files, read_windows
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
-from audiotag_jax.runtime.progress import progress, log
-from audiotag_jax.inference.windows import SILENCE_DBFS, WindowOptions, Item, expected_windows, find_files, read_windows
-from audiotag_jax.inference.tables import TagOptions, RecordingPrediction, Window, format_line, write_tables
-from audiotag_jax.inference.tagger import Tagger, load_tagger
+from audiotag_jax.runtime.progress import log, progress
 
 BATCH_WINDOWS = 8  # tagged together: one compiled program, whatever comes
 LEAST_HOP_S = 0.01
@@ -55,7 +56,9 @@ def run(
     log(f"written to {out}: predictions.csv, windows.csv, predictions.json")
 
 
-def tag_recordings(files: Sequence[Path], tagger: Tagger, window_options: WindowOptions) -> Iterator[RecordingPrediction]:
+def tag_recordings(
+    files: Sequence[Path], tagger: Tagger, window_options: WindowOptions
+) -> Iterator[RecordingPrediction]:
     """The files' recordings in order, each when its windows are answered; memory does not grow with their number."""
     total = sum(expected_windows(file, window_options) for file in files)
     answered = progress(_answered(read_windows(files, window_options), tagger), total, "tagging", "windows")
@@ -129,11 +132,19 @@ def _about(tagger: Tagger, tag_options: TagOptions, window_options: WindowOption
     }
 
 
-def _reported(recordings: Iterable[RecordingPrediction], tag_options: TagOptions, lines: list[str]) -> Iterator[RecordingPrediction]:
+def _reported(
+    recordings: Iterable[RecordingPrediction], tag_options: TagOptions, lines: list[str]
+) -> Iterator[RecordingPrediction]:
     """The recordings as they come; `lines` gets the table to print. Raises UserError at the end if none was read."""
     counts = {"tagged": 0, "silent": 0, "unreadable": 0}
     for prediction in recordings:
-        kind = "unreadable" if prediction.duration_s is None else "silent" if prediction.probabilities is None else "tagged"
+        kind = (
+            "unreadable"
+            if prediction.duration_s is None
+            else "silent"
+            if prediction.probabilities is None
+            else "tagged"
+        )
         counts[kind] += 1
         if sum(counts.values()) <= _LINES:
             lines.append(format_line(prediction, tag_options))

@@ -72,15 +72,21 @@ def format_line(prediction: RecordingPrediction, tag_options: TagOptions) -> str
     path = path if len(path) <= _PATH_COLUMNS else "…" + path[1 - _PATH_COLUMNS :]
     if prediction.duration_s is None:
         return f"{path:{_PATH_COLUMNS}} not read: {prediction.note}"
-    likeliest = ", ".join(f"{name} {probability:.2f}" for name, probability in tag_options.likeliest(prediction.probabilities))
+    likeliest = ", ".join(
+        f"{name} {probability:.2f}" for name, probability in tag_options.likeliest(prediction.probabilities)
+    )
     tag = tag_options.tag(prediction.probabilities)
     heard = "silent" if not tag else f"{NONE} ({likeliest})" if tag == NONE else likeliest
-    some_silent = f"{prediction.num_silent} of {len(prediction.windows)} windows silent" if tag and prediction.num_silent else ""
+    some_silent = (
+        f"{prediction.num_silent} of {len(prediction.windows)} windows silent" if tag and prediction.num_silent else ""
+    )
     notes = "; ".join(filter(None, (heard, some_silent, prediction.note)))
     return f"{path:{_PATH_COLUMNS}} {prediction.duration_s:8.2f} s  {notes}"
 
 
-def write_tables(out: Path, recordings: Iterable[RecordingPrediction], tag_options: TagOptions, about: dict[str, Any]) -> None:
+def write_tables(
+    out: Path, recordings: Iterable[RecordingPrediction], tag_options: TagOptions, about: dict[str, Any]
+) -> None:
     """Writes `predictions.csv` (a row a recording), `windows.csv` (a row a window) and `predictions.json` to `out`.
 
     The last holds `about` and every probability. Recordings are written as they come and not kept; should they end in

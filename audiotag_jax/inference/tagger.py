@@ -11,37 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from audiotag_jax.evaluation.calibration import expected_calibration_error, fit_temperature
-from audiotag_jax.training.checkpoints import read_arrays
-from audiotag_jax.training.config_check import build_network, front_end
-from audiotag_jax.datasets.prepare import clip_settings, spectral_settings, trains_on_clips
+from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.training.evaluate import VALIDATION
+from audiotag_jax.settings.record import fold_dir, read_record
 from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
-from audiotag_jax.evaluation.submission import load_predictions
-from audiotag_jax.training.workdir import fold_dir, read_record
-
-# The fields of a run's record that its answers depend on, and those that they do not, now that it is trained.
-NEEDED_FIELDS = {
-    "dataset": ("sample_rate_hz", "duration_s", "on_the_fly", "margin_s"),
-    "spectral": ("channels", "num_frames", "num_bins", "range_db", "window_samples", "fft_samples", "stride"),
-    "model": ("name", "width", "dropout", "dtype", "normalization"),
-}
-OTHER_FIELDS = {
-    "dataset": (
-        *("source", "path", "table", "download", "prepared_dir", "num_threads"),
-        *("num_folds", "fold_seed", "input", "num_workers"),
-    ),
-    "model": ("pretrained", "init_from"),
-}
-# Fields that came later, with what runs without them did.
-LATER_FIELDS = {
-    "dataset": {"on_the_fly": False, "margin_s": 0.0},
-    "spectral": {"stride": 8.0},
-    "model": {"normalization": "none"},
-}
+from audiotag_jax.training.checkpoints import read_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,28 +60,27 @@ def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
     directory holds no such run, or one of another version of the code.
     """
     record = read_record(workdir)
-    config = _config_of(record["config"], workdir)
-    classes = tuple(record["classes"])
+    settings, classes = record.settings, record.classes
     chosen = _finished_folds(workdir, folds)
-    network = build_network(config, len(classes))
-    length_samples = clip_settings(config).length_samples
-    settings = dataclasses.replace(front_end(config), length_samples=length_samples, spectral=spectral_settings(config))
+    network = settings.model.network(len(classes))
+    length_samples = settings.clips.length_samples
+    front_end = FrontEnd(length_samples, settings.images, settings.model.normalization)
     variables = [_variables(workdir, fold) for fold in chosen]
     for fold, loaded in zip(chosen, variables, strict=True):
-        _check_shapes(loaded, network, settings, f"{workdir}, fold {fold}")
+        _check_shapes(loaded, network, front_end, f"{workdir}, fold {fold}")
     temperature, errors = _calibrate(workdir, chosen)
     return Tagger(
-        name=str(record["config"].get("name", workdir.name)),
+        name=settings.name,
         classes=classes,
-        sample_rate_hz=config.dataset.sample_rate_hz,
+        sample_rate_hz=settings.dataset.sample_rate_hz,
         length_samples=length_samples,
         folds=chosen,
         temperature=temperature,
         calibration_errors=errors,
         variables=jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *variables),
         network=network,
-        front_end=settings,
-        rounds_images=not trains_on_clips(config),
+        front_end=front_end,
+        rounds_images=not settings.trains_on_clips,
     )
 
 
@@ -130,21 +105,6 @@ def round_to_half(values: jax.Array) -> jax.Array:
     """
     subnormal = jnp.round(values * 2.0**24) / 2.0**24
     return jnp.where(values < 2.0**-14, subnormal, jax.lax.reduce_precision(values, 5, 10))
-
-
-def _config_of(fields: dict, workdir: Path) -> ConfigDict:
-    """The sections that a tagger needs, whole; raises UserError where the run has other fields than this code."""
-    sections = {}
-    for section, needed in NEEDED_FIELDS.items():
-        given = LATER_FIELDS[section] | (fields.get(section) or {})
-        missing = [name for name in needed if name not in given]
-        unknown = [name for name in given if name not in (*needed, *OTHER_FIELDS.get(section, ()))]
-        for names, what in ((missing, "without"), (unknown, "with the unknown")):
-            if names:
-                listed = ", ".join(f"{section}.{name}" for name in names[:5])
-                raise UserError(f"{workdir} holds a run of another version of the code, {what} {listed}.")
-        sections[section] = given
-    return ConfigDict(sections)
 
 
 def _finished_folds(workdir: Path, folds: Sequence[int]) -> tuple[int, ...]:

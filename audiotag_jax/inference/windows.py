@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiotag_jax.audio.decode import MAX_DURATION_S, AudioError, crop_loudest, load_audio
-from audiotag_jax.datasets.folder import AUDIO_SUFFIXES, audio_files
+from audiotag_jax.audio.crop import crop_loudest
+from audiotag_jax.audio.decode import MAX_DURATION_S, AudioError, load_audio
+from audiotag_jax.audio.files import AUDIO_SUFFIXES, audio_files
+from audiotag_jax.audio.level import is_silent
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log
-
-SILENCE_DBFS = -80.0  # a window that never gets further from its mean than this holds dither at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,11 @@ def expected_windows(path: Path, window_options: WindowOptions) -> int:
         duration_s = min(info.frames / info.samplerate, MAX_DURATION_S)
     except (RuntimeError, OSError, TypeError, ValueError, ZeroDivisionError):
         return 1
-    return len(window_starts(round(duration_s * window_options.sample_rate_hz), window_options.length_samples, window_options.hop_samples))
+    return len(
+        window_starts(
+            round(duration_s * window_options.sample_rate_hz), window_options.length_samples, window_options.hop_samples
+        )
+    )
 
 
 def window_starts(num_samples: int, length_samples: int, hop_samples: int) -> list[int]:
@@ -91,11 +95,6 @@ def window_starts(num_samples: int, length_samples: int, hop_samples: int) -> li
     if starts and last - starts[-1] < length_samples / 100:
         starts.pop()
     return [*starts, last]
-
-
-def is_silent(samples: np.ndarray) -> bool:
-    """Whether `samples` [n] stay within `SILENCE_DBFS` of full scale around their mean: a constant is silent, too."""
-    return bool(np.abs(samples - samples.mean(dtype=np.float64)).max() <= 10 ** (SILENCE_DBFS / 20))
 
 
 def _decoded(files: Sequence[Path], rate_hz: int) -> Iterator[tuple[Path, np.ndarray | None, str]]:
@@ -115,7 +114,9 @@ def _decoded(files: Sequence[Path], rate_hz: int) -> Iterator[tuple[Path, np.nda
             yield result
 
 
-def _items(number: int, path: Path, samples: np.ndarray | None, note: str, window_options: WindowOptions) -> Iterator[Item]:
+def _items(
+    number: int, path: Path, samples: np.ndarray | None, note: str, window_options: WindowOptions
+) -> Iterator[Item]:
     if samples is None:
         yield Item(number, str(path), None, note)
         return

@@ -14,7 +14,7 @@ MODELS = (*_BY_WIDTH, *BODIES)
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-class Tagger(nn.Module):
+class TaggingNetwork(nn.Module):
     """Body, then head."""
 
     body: nn.Module
@@ -32,7 +32,7 @@ class Tagger(nn.Module):
 
 def build_model(
     name: str, num_classes: int, *, width: int, dropout: float, dtype: str = "float32", axis_name: str | None = None
-) -> Tagger:
+) -> TaggingNetwork:
     """The network `name`; residual networks do not heed `width`.
 
     Raises ValueError, listing the choices, on an unknown name or dtype.
@@ -43,4 +43,4 @@ def build_model(
         raise ValueError(f"Unknown model.dtype {dtype!r}; choose from {', '.join(DTYPES)}.")
     shared = {"axis_name": axis_name, "dtype": DTYPES[dtype]}
     body = _BY_WIDTH[name](width, **shared) if name in _BY_WIDTH else ResNetBody(**BODIES[name], **shared)
-    return Tagger(body, TaggingHead(num_classes, dropout, axis_name=axis_name))
+    return TaggingNetwork(body, TaggingHead(num_classes, dropout, axis_name=axis_name))

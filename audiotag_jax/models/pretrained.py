@@ -19,7 +19,8 @@ import pooch
 import requests
 import safetensors
 
-IMAGENET = "imagenet"
+from audiotag_jax.models.resnet import IMAGENET
+
 IMAGENET_URL = "https://download.pytorch.org/models/resnext50_32x4d-7cdf4587.pth"  # IMAGENET1K_V1 of torchvision
 SAFE_TORCH = (2, 6)  # older ones can be made to run code in spite of weights_only (CVE-2025-32434)
 STEM, RGB = "conv1.weight", 3  # the first kernel and its input channels in weights for RGB images

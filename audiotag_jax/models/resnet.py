@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from audiotag_jax.models.layers import BatchNorm, GroupedConv, square_conv
 
+IMAGENET, IMAGENET_NETWORK = "imagenet", "resnext50_32x4d"  # weights that are downloaded, and the network they fit
 # Fields of ResNetBody by architecture.
 BODIES = {
     "resnet18": {"block": "basic", "stage_sizes": (2, 2, 2, 2)},

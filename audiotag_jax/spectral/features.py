@@ -17,6 +17,7 @@ from audiotag_jax.spectral.scales import EDGES_HZ, MAX_FREQUENCY, bins_per_octav
 
 # Clips are worked on a few at a time: their frames then stay in a CPU's cache, and memory does not grow with the batch.
 _CLIPS_AT_ONCE = 4
+NO_IMAGES = ("waveform",)  # in place of channels: the network takes the waveform itself
 _ROWS_A_BIN = 10  # of a high-resolution spectrogram
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -25,11 +26,11 @@ _TINY = float(np.finfo(np.float32).tiny)
 class SpectralSettings:
     """What determines an image besides the waveform; hashable, so that it can be a static argument of `jax.jit`.
 
-    `channels` names one or more of `CHANNELS`. Raises ValueError for any value that cannot work.
+    `channels` names one or more of `CHANNELS`, or is `NO_IMAGES`. Raises ValueError for any value that cannot work.
     """
 
     channels: tuple[str, ...]
-    sample_rate_hz: int = 22050
+    sample_rate_hz: int = dataclasses.field(default=22050, metadata={"derived": True})  # the clips'
     num_frames: int = 224
     num_bins: int = 224
     range_db: float = 80.0  # how far below the clip's own maximum a dB image reaches
@@ -40,7 +41,7 @@ class SpectralSettings:
     def __post_init__(self):
         if not isinstance(self.channels, tuple) or not self.channels:
             raise ValueError(f"channels must be a tuple of names, such as ('log_db',), not {self.channels!r}")
-        for channel in self.channels:
+        for channel in self.channels if self.channels != NO_IMAGES else ():
             _require_channel(channel)
         for name, least in (("sample_rate_hz", 1), ("num_frames", 1), ("num_bins", 2), ("window_samples", 2)):
             _require_whole(name, getattr(self, name), least)
@@ -48,8 +49,13 @@ class SpectralSettings:
         if not 0.0 < self.range_db <= 300.0:  # more than 300 dB would not fit in single precision
             raise ValueError(f"range_db must be above 0 and at most 300, not {self.range_db!r}")
         _require_stride(self.stride)
-        for channel in self.channels:
+        for channel in self.channels if self.channels != NO_IMAGES else ():
             _bank(CHANNELS[channel].axis, self)  # raises where these sizes leave a band empty
+
+    @property
+    def db_channels(self) -> tuple[bool, ...]:
+        """For each channel of what the network sees, whether it is in dB; of a waveform, that it is not."""
+        return tuple(name in CHANNELS and CHANNELS[name].amplitude_scale is decibels for name in self.channels)
 
 
 @functools.partial(jax.jit, static_argnames="settings")
@@ -177,6 +183,7 @@ class Channel(NamedTuple):
     axis: str
     energies: Callable
     amplitude_scale: Callable
+    version: int = 1  # part of the names of prepared datasets: raise it when the channel's numbers change
 
 
 CHANNELS = {

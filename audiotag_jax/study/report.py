@@ -9,19 +9,19 @@ from pathlib import Path
 import flax
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from audiotag_jax.datasets import fsdkaggle2018
-from audiotag_jax.datasets.prepare import WAVEFORM, prepare, recordings_of_clips, spectral_settings
+from audiotag_jax.datasets.prepare import prepare, prepare_run_clips, recordings_of_clips
 from audiotag_jax.datasets.reader import read_split
-from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.models.resnet import BODIES
+from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.runtime.progress import log
+from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.features import frequencies_hz
 from audiotag_jax.study.html import write_html
 from audiotag_jax.study.markdown import report
 from audiotag_jax.study.media import Media
-from audiotag_jax.study.plan import variant_config
+from audiotag_jax.study.plan import variant_settings
 from audiotag_jax.study.plots import forest_plots
 from audiotag_jax.study.results import Results, Run, read_results
 from audiotag_jax.study.statistics import study_scores
@@ -29,17 +29,17 @@ from audiotag_jax.study.svg import standalone
 from audiotag_jax.study.verdict import SCORE_NAMES, blocks, verdict
 
 
-def write(config: ConfigDict, workdir: Path, runs: Sequence[Run], classes: Sequence[str], budget) -> None:
+def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Sequence[str], budget) -> None:
     """Writes the scores and the report of the runs; `budget` is pairs of a name and what every variant was given."""
     results = read_results(runs, classes)
-    usage = fsdkaggle2018.test_usage(config.dataset.path) if config.dataset.source == "fsdkaggle2018" else {}
-    scores = study_scores(results, config.study.baseline, usage, recordings_of_clips(config))
+    usage = fsdkaggle2018.test_usage(settings.dataset.path) if settings.dataset.source == "fsdkaggle2018" else {}
+    scores = study_scores(results, settings.study.baseline, usage, recordings_of_clips(settings.dataset))
     write_json(workdir / "scores.json", scores)
-    about = [*describe_data(config, results), *budget, *describe_machine()]
+    about = [*describe_data(settings, results), *budget, *describe_machine()]
     text = report(scores, about, write_plots(workdir, scores))
     write_text(workdir / "report.md", text)
     names = [variant.variant for variant in results.variants]
-    media = open_media(config, names)
+    media = open_media(settings, names)
     curves = {name: mean_curve([run for run in runs if run.variant == name]) for name in names}
     write_html(
         workdir / "report.html",
@@ -73,14 +73,14 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
-def describe_data(config: ConfigDict, results: Results) -> list[tuple[str, str]]:
+def describe_data(settings: Settings, results: Results) -> list[tuple[str, str]]:
     """What was tagged, and by which network."""
-    clips = f"{len(results.held_out)} clips of {config.dataset.duration_s:g} s, {len(results.classes)} classes"
+    clips = f"{len(results.held_out)} clips of {settings.dataset.duration_s:g} s, {len(results.classes)} classes"
     if results.test is not None:
         clips += f"; {len(results.test)} test clips"
-    width = f", width {config.model.width}" if config.model.name not in BODIES else ""
-    first = config.model.pretrained or config.model.init_from or "random weights"
-    return [("preset", config.preset), ("data", clips), ("network", f"{config.model.name}{width}, from {first}")]
+    width = f", width {settings.model.width}" if settings.model.name not in BODIES else ""
+    first = settings.model.pretrained or settings.model.init_from or "random weights"
+    return [("preset", settings.preset), ("data", clips), ("network", f"{settings.model.name}{width}, from {first}")]
 
 
 def describe_machine() -> list[tuple[str, str]]:
@@ -103,21 +103,18 @@ def mean_curve(runs: Sequence[Run]) -> np.ndarray:
     return np.array([[step, np.mean(values)] for step, values in sorted(losses.items())]).reshape(-1, 2)
 
 
-def open_media(config: ConfigDict, variants: Sequence[str]) -> Callable[[Sequence[str]], Media]:
+def open_media(settings: Settings, variants: Sequence[str]) -> Callable[[Sequence[str]], Media]:
     """A function of clip ids that reads their sounds and images from the prepared datasets."""
 
     def media(ids: Sequence[str]) -> Media:
-        configs = {variant: variant_config(config, variant) for variant in variants}
-        waveform_config = next(iter(configs.values())).copy_and_resolve_references()
-        waveform_config.spectral.channels = WAVEFORM
         images, axes = {}, {}
-        for variant, each in configs.items():
-            settings = spectral_settings(each)
-            if settings is not None and not each.dataset.on_the_fly:
+        for variant in variants:
+            each = variant_settings(settings, variant)
+            if each.stored_images is not None:
                 images[variant] = _inputs(prepare(each), ids)
-                axes[variant] = frequencies_hz(settings.channels[0], settings)
-        waveforms = _inputs(prepare(waveform_config), ids)
-        return Media(config.dataset.sample_rate_hz, config.dataset.duration_s, waveforms, images, axes)
+                axes[variant] = frequencies_hz(each.images.channels[0], each.images)
+        waveforms = _inputs(prepare_run_clips(settings), ids)
+        return Media(settings.dataset.sample_rate_hz, settings.dataset.duration_s, waveforms, images, axes)
 
     return media
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from audiotag_jax.evaluation.predictions import TEST, VALIDATION, load_predictions
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.training.evaluate import TEST, VALIDATION
-from audiotag_jax.evaluation.submission import load_predictions
-from audiotag_jax.training.workdir import fold_dir
+from audiotag_jax.settings.record import fold_dir
 
 
 @dataclasses.dataclass(frozen=True)

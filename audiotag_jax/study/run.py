@@ -7,18 +7,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from audiotag_jax.training import train
-from audiotag_jax.training.config_check import check_config
-from audiotag_jax.datasets.prepare import dataset_fingerprint
+from audiotag_jax.datasets.prepare import dataset_name
 from audiotag_jax.runtime.errors import Diverged, UserError
-from audiotag_jax.training.experiment import Experiment, open_experiment
 from audiotag_jax.runtime.files import write_json
-from audiotag_jax.training.input_pipeline import Batches, TrainingOrder
 from audiotag_jax.runtime.processes import is_main_process
 from audiotag_jax.runtime.progress import log
-from audiotag_jax.training.steps import replicate
+from audiotag_jax.settings.settings import Settings
 from audiotag_jax.study import report
 from audiotag_jax.study.plan import (
     Training,
@@ -27,37 +22,41 @@ from audiotag_jax.study.plan import (
     final,
     finished_run,
     search,
-    variant_config,
     variant_names,
+    variant_settings,
 )
 from audiotag_jax.study.verdict import duration
+from audiotag_jax.training import train
+from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
+from audiotag_jax.training.input_pipeline import Batches, TrainingOrder
+from audiotag_jax.training.steps import replicate
 from audiotag_jax.training.workdir import lock_workdir
 
 _TIMED_STEPS = 5
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(settings: Settings, workdir: Path) -> None:
     """Mode `study`: finished trainings are never run again, an interrupted one continues; the report comes last."""
-    check_study(config)
-    variants = variant_names(config)
-    check_config(config)
+    check_study(settings)
+    variants = variant_names(settings.study)
+    check_devices(settings)
     with lock_workdir(workdir):
-        study = open_study(config, workdir, variants)
+        study = open_study(settings, workdir, variants)
         log(study.describe())
-        if config.study.train:
+        if settings.study.train:
             study.train()
         runs = [run for run in study.finished_runs() if run]
-        if config.study.baseline not in (run.variant for run in runs):
-            raise UserError(f"{workdir} has no finished run of the baseline {config.study.baseline} to report on.")
+        if settings.study.baseline not in (run.variant for run in runs):
+            raise UserError(f"{workdir} has no finished run of the baseline {settings.study.baseline} to report on.")
         write_json(workdir / "choices.json", {name: study.factors(name) for name in variants})
-        report.write(config, workdir, runs, study.classes, study.budget(len(runs)))
+        report.write(settings, workdir, runs, study.classes, study.budget(len(runs)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
     """The trainings of a study, and how long they take."""
 
-    config: ConfigDict
+    settings: Settings
     workdir: Path
     variants: tuple[str, ...]
     folds: tuple[int, ...]
@@ -68,43 +67,43 @@ class Study:
 
     def trials(self, variant: str) -> dict[float, Training]:
         """Of the learning rates; none where there is nothing to choose."""
-        one = len(self.config.study.rate_factors) == 1
-        return {} if one else search(self.config, self.workdir, variant, self.folds)
+        one = len(self.settings.study.rate_factors) == 1
+        return {} if one else search(self.settings, self.workdir, variant, self.folds)
 
     def factors(self, variant: str) -> dict[int, float] | None:
         """The factor of the learning rates chosen for each fold, None before all trials are finished."""
         trials = self.trials(variant)
         if not trials:
-            return dict.fromkeys(self.folds, float(self.config.study.rate_factors[0]))
+            return dict.fromkeys(self.folds, float(self.settings.study.rate_factors[0]))
         if any(trial.unfinished(self.has_test) for trial in trials.values()):
             return None
         return {fold: choose_factor(trials, fold) for fold in self.folds}
 
     def trainings(self) -> Iterator[Training]:
         """All that is to be trained, in order; those after a search are known once it is finished."""
-        for seed in self.config.study.seeds:
+        for seed in self.settings.study.seeds:
             for variant in self.variants:
                 yield from self.trials(variant).values()
-                yield from final(self.config, self.workdir, variant, seed, self.factors(variant))
+                yield from final(self.settings, self.workdir, variant, seed, self.factors(variant))
 
     def check(self) -> None:
         """Raises UserError if what was trained before has other settings than this study, or saw other data."""
         for variant in self.variants:
             # A report alone may come from another machine: there, what was trained must only agree with itself.
-            dataset = dataset_fingerprint(variant_config(self.config, variant)) if self.config.study.train else None
+            dataset = dataset_name(variant_settings(self.settings, variant)) if self.settings.study.train else None
             for trial in self.trials(variant).values():
                 dataset = trial.check(dataset)
             factors = self.factors(variant)
-            for seed in self.config.study.seeds if factors else ():
-                for training in final(self.config, self.workdir, variant, seed, factors):
+            for seed in self.settings.study.seeds if factors else ():
+                for training in final(self.settings, self.workdir, variant, seed, factors):
                     dataset = training.check(dataset)
 
     def finished_runs(self) -> Iterator:
         """The finished runs, variant by variant."""
         for variant in self.variants:
             factors = self.factors(variant)
-            for seed in self.config.study.seeds if factors else ():
-                trainings = final(self.config, self.workdir, variant, seed, factors)
+            for seed in self.settings.study.seeds if factors else ():
+                trainings = final(self.settings, self.workdir, variant, seed, factors)
                 yield finished_run(trainings, seed, self.has_test)
 
     def train(self) -> None:
@@ -115,25 +114,25 @@ class Study:
             if folds:
                 pace = np.median(paces) if paces else self.seconds_per_step
                 log(f"study: {training.title}, folds {_listed(folds)}; about {duration(pace * left)} left")
-            elif training.config.train.inner_split or (training.workdir / "summary.json").exists():
+            elif training.settings.training.inner_split or (training.workdir / "summary.json").exists():
                 continue
             start = time.monotonic()
             self.run_training(training, folds or training.folds)
-            if steps := len(folds) * self.steps[training.config.train.inner_split]:
+            if steps := len(folds) * self.steps[training.settings.training.inner_split]:
                 paces.append((time.monotonic() - start) / steps)
                 left -= steps
 
     def run_training(self, training: Training, folds: tuple[int, ...]) -> None:
         """Mode `train` on the folds; of a trial, one that diverges is noted, and the others are trained."""
-        config = training.config.copy_and_resolve_references()
         while folds:
-            config.train.folds, folds = folds, ()
+            now = dataclasses.replace(training.settings.training, folds=folds)
             try:
-                train.run(config, training.workdir)
+                train.run(dataclasses.replace(training.settings, training=now), training.workdir)
+                return
             except Diverged as error:
-                if not config.train.inner_split:
+                if not now.inner_split:
                     raise
-                fold, *others = (fold for fold in config.train.folds if not training.has_logits(fold, self.has_test))
+                fold, *others = (fold for fold in folds if not training.has_logits(fold, self.has_test))
                 log(f"{error}\nThis trial counts as worse than any other.")
                 if is_main_process():
                     write_json(training.diverged(fold), {"reason": str(error)})
@@ -151,15 +150,15 @@ class Study:
                 counts[True][0] += len(trial.unfinished(self.has_test))
                 counts[True][1] += len(self.folds)
             factors = self.factors(variant) or dict.fromkeys(self.folds, 1.0)
-            for seed in self.config.study.seeds:
-                trainings = final(self.config, self.workdir, variant, seed, factors)
+            for seed in self.settings.study.seeds:
+                trainings = final(self.settings, self.workdir, variant, seed, factors)
                 counts[False][0] += sum(len(training.unfinished(self.has_test)) for training in trainings)
                 counts[False][1] += len(self.folds)
         return {inner: tuple(pair) for inner, pair in counts.items()}
 
     def describe(self) -> str:
         """The plan, for a person."""
-        study, counts = self.config.study, self.count_folds()
+        study, counts = self.settings.study, self.count_folds()
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
         lines = [
             f"study of {len(self.variants)} variants, {len(self.folds)} folds, seeds {_listed(study.seeds)}; "
@@ -183,7 +182,7 @@ class Study:
 
     def budget(self, num_runs: int) -> list[tuple[str, str]]:
         """What every variant is given, for the report; and how many runs it lacks, if so many are finished."""
-        study, train_fields = self.config.study, self.config.train
+        study, train_fields = self.settings.study, self.settings.training
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
         epochs = train_fields.frozen_epochs + train_fields.num_epochs
         chosen = f"× {factors}, chosen for each fold on an inner split, {study.search_epochs} epochs, one seed"
@@ -198,22 +197,22 @@ class Study:
         ]
 
 
-def open_study(config: ConfigDict, workdir: Path, variants: tuple[str, ...]) -> Study:
-    """The study of a configuration; prepares the baseline's dataset, and times a few steps if any are left."""
+def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> Study:
+    """The study of these settings; prepares the baseline's dataset, and times a few steps if any are left."""
     for variant in variants:
-        variant_config(config, variant)  # bad values are found before any training
-    experiment = open_experiment(variant_config(config, config.study.baseline))
+        variant_settings(settings, variant)  # bad values are found before any training
+    experiment = open_experiment(variant_settings(settings, settings.study.baseline))
     folds, steps = experiment.all_folds, {False: experiment.num_steps, True: 0}
-    if len(config.study.rate_factors) > 1 and len(folds) < 3:
+    if len(settings.study.rate_factors) > 1 and len(folds) < 3:
         raise UserError(
             f"The search of learning rates needs three folds, but there are {len(folds)}; take more "
             "(config.dataset.num_folds), or leave it with --config.study.rate_factors='(1.0,)'."
         )
-    if len(config.study.rate_factors) > 1:
-        trial = search(config, workdir, config.study.baseline, folds)[config.study.rate_factors[0]]
-        steps[True] = open_experiment(trial.config).num_steps
+    if len(settings.study.rate_factors) > 1:
+        trial = search(settings, workdir, settings.study.baseline, folds)[settings.study.rate_factors[0]]
+        steps[True] = open_experiment(trial.settings).num_steps
     study = Study(
-        config=config,
+        settings=settings,
         workdir=workdir,
         variants=variants,
         folds=folds,
@@ -223,7 +222,7 @@ def open_study(config: ConfigDict, workdir: Path, variants: tuple[str, ...]) -> 
         seconds_per_step=0.0,
     )
     study.check()
-    if not study.steps_left() or not config.study.train:
+    if not study.steps_left() or not settings.study.train:
         return study
     log("timing a few steps; the first compiles")
     return dataclasses.replace(study, seconds_per_step=_time_step(experiment))
@@ -233,8 +232,8 @@ def _time_step(experiment: Experiment) -> float:
     """Seconds of a training step, the median of a few, on a state that is thrown away."""
     fold = experiment.all_folds[0]
     state, clips = replicate(experiment.initial_state(fold)), experiment.training_clips(fold)
-    order = TrainingOrder(clips, experiment.steps_per_epoch, experiment.num_steps, experiment.config.seed, fold)
-    batches = Batches(experiment.examples, order, experiment.config.train.batch_size, experiment.resident)
+    order = TrainingOrder(clips, experiment.steps_per_epoch, experiment.num_steps, experiment.settings.seed, fold)
+    batches = Batches(experiment.examples, order, experiment.settings.training.batch_size, experiment.resident)
     stop = {"stop": np.zeros(jax.local_device_count(), np.float32)}
     times = []
     for step in range(1 + _TIMED_STEPS):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.evaluation.metrics import SCORES
+from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.study.ensembles import Entry, entries
 from audiotag_jax.study.results import Results
 

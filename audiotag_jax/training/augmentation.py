@@ -1,55 +1,19 @@
 """Augmentation inside the jitted step, keyed by the example: the same draws on any number of devices."""
 
-import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from audiotag_jax.settings.sections import AugmentationSettings
+
 # Keys of their own beside the four of the split below: a fifth part of the split might change the others.
 _GAIN_STREAM, _STRETCH_STREAM, _FREQUENCY_STREAM = 4, 5, 6
 
 
-@dataclasses.dataclass(frozen=True)
-class AugmentSettings:
-    """Largest changes, as shares of an axis or in dB; zero is off.
-
-    The fields are those of the config's `augment` section, and two that say what a gain does to an image: which of its
-    channels are in dB (empty: all of them), and how many dB the range 0 to 1 of such a channel spans.
-    """
-
-    max_time_stretch: float = 0.0
-    max_frequency_shift: float = 0.0
-    max_time_shift: float = 0.0
-    time_masks: int = 0
-    max_time_mask: float = 0.1
-    frequency_masks: int = 0
-    max_frequency_mask: float = 0.1
-    mixup_alpha: float = 0.0
-    max_gain_db: float = 0.0
-    db_channels: tuple[bool, ...] = ()
-    range_db: float = 80.0
-
-    def __post_init__(self):
-        shares = ("max_time_stretch", "max_frequency_shift", "max_time_shift", "max_time_mask", "max_frequency_mask")
-        for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augment.{name} is {getattr(self, name)}; it is a share, 0 to 1.")
-        for name in ("time_masks", "frequency_masks", "mixup_alpha"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"augment.{name} is {getattr(self, name)}; it cannot be negative.")
-        if not self.mixup_alpha < math.inf:
-            raise ValueError(f"augment.mixup_alpha is {self.mixup_alpha}; it must be finite.")
-        if not 0 <= self.max_gain_db <= 300:  # far more would overflow, and 0 times infinity is NaN
-            raise ValueError(f"augment.max_gain_db is {self.max_gain_db}; it must be 0 to 300.")
-        if not self.range_db > 0:
-            raise ValueError(f"spectral.range_db is {self.range_db}; it must be above 0.")
-
-
 def augment(
-    keys: jax.Array, images: jax.Array, targets: jax.Array, mask: jax.Array, settings: AugmentSettings
+    keys: jax.Array, images: jax.Array, targets: jax.Array, mask: jax.Array, settings: AugmentationSettings
 ) -> tuple[jax.Array, jax.Array]:
     """Louder or softer, stretched, shifted, masked and mixed images `[B, T, F, C]` and their targets `[B, K]`.
 
@@ -80,7 +44,7 @@ def augment(
     return images, targets
 
 
-def random_gain(key: jax.Array, image: jax.Array, settings: AugmentSettings) -> jax.Array:
+def random_gain(key: jax.Array, image: jax.Array, settings: AugmentationSettings) -> jax.Array:
     """Image `[T, F, C]` as a gain of up to `max_gain_db` either way shows in it, cut off where its range ends.
 
     A dB channel, in [0, 1], moves by gain / range_db, but for its zeros: they are at or below the floor, one cannot

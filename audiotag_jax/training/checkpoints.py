@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -10,7 +10,9 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.training.state import TrainState
+
+if TYPE_CHECKING:  # reading a checkpoint asks for no optimizer
+    from audiotag_jax.training.state import TrainState
 
 Manager = ocp.CheckpointManager
 
@@ -25,14 +27,14 @@ def open_checkpoints(fold_dir: Path, max_to_keep: int = 2) -> Manager:
     )
 
 
-def save(manager: Manager, state: TrainState, position: dict) -> None:
+def save(manager: Manager, state: "TrainState", position: dict) -> None:
     """Writes the state under its step, once for all processes. `position` is JSON: where the input stands."""
     arrays = jax.device_get(state.arrays())  # the same on all devices; as NumPy arrays it opens on any number of them
     arguments = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(position))
     manager.save(int(state.step), args=arguments)
 
 
-def restore(manager: Manager, template: TrainState) -> tuple[TrainState, dict]:
+def restore(manager: Manager, template: "TrainState") -> tuple["TrainState", dict]:
     """The latest checkpoint as a state like `template`, and its position; the template itself and {} without one.
 
     Its arrays are NumPy's. Raises UserError if the checkpoint does not fit the template.

@@ -2,37 +2,37 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from audiotag_jax.training import checkpoints
-from audiotag_jax.training.config_check import check_config
-from audiotag_jax.datasets.prepare import report_problems
+from audiotag_jax.datasets.prepare import report_problems, test_order
 from audiotag_jax.datasets.reader import Examples
-from audiotag_jax.runtime.errors import Diverged, UserError
-from audiotag_jax.training.experiment import Experiment, open_experiment
-from audiotag_jax.runtime.files import write_json, write_npz
-from audiotag_jax.training.input_pipeline import Batches, close, evaluation_order, read_ahead
 from audiotag_jax.evaluation.metrics import SCORES, score_table
+from audiotag_jax.evaluation.predictions import TEST, VALIDATION, Predictions, average_predictions, load_predictions
+from audiotag_jax.evaluation.submission import check_submission, format_submission
+from audiotag_jax.runtime.errors import Diverged, UserError
+from audiotag_jax.runtime.files import write_atomic, write_json, write_npz
 from audiotag_jax.runtime.processes import is_main_process
-from audiotag_jax.runtime.progress import progress, log
-from audiotag_jax.training.steps import replicate
-from audiotag_jax.evaluation.submission import average_predictions, load_predictions, write_submission
+from audiotag_jax.runtime.progress import log, progress
+from audiotag_jax.settings.record import check_same_settings, fold_dir, load_record
+from audiotag_jax.settings.settings import Settings
+from audiotag_jax.training import checkpoints
+from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
+from audiotag_jax.training.input_pipeline import Batches, close, evaluation_order, read_ahead
 from audiotag_jax.training.state import TrainState
-from audiotag_jax.training.workdir import check_same_settings, record_config, fold_dir, lock_workdir, read_record
+from audiotag_jax.training.steps import replicate
+from audiotag_jax.training.workdir import lock_workdir, record_config
 
-VALIDATION, TEST = "predictions.npz", "test_predictions.npz"
 
-
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(settings: Settings, workdir: Path) -> None:
     """Mode `evaluate`: logits and summary anew from the last checkpoints of a trained run."""
-    check_config(config)
-    read_record(workdir)
+    check_devices(settings)
+    load_record(workdir)
     with lock_workdir(workdir):
-        check_same_settings(workdir, config)
-        experiment = open_experiment(config)
-        record_config(workdir, config, experiment.classes, experiment.fingerprint)
+        check_same_settings(workdir, settings)
+        experiment = open_experiment(settings)
+        record_config(workdir, settings, experiment.classes, experiment.fingerprint)
         for fold in experiment.folds:
             save_predictions(experiment, workdir, fold, _trained_state(experiment, workdir, fold))
         conclude(experiment, workdir)
@@ -77,7 +77,7 @@ def predict_logits(
 
     Raises Diverged if one is NaN or infinite.
     """
-    batch_size = experiment.config.train.batch_size
+    batch_size = experiment.settings.training.batch_size
     order = evaluation_order(clips, batch_size)
     resident = experiment.resident and examples is experiment.examples
     batches = read_ahead(Batches(examples, order, batch_size, resident))
@@ -105,11 +105,27 @@ def conclude(experiment: Experiment, workdir: Path) -> None:
     written = ["summary.json"]
     if experiment.test_examples is not None:
         test_files = [fold_dir(workdir, fold) / TEST for fold in folds]
-        write_submission(workdir / "submission.csv", test_files, experiment.classes, experiment.config.dataset)
+        order = test_order(experiment.settings.dataset)
+        write_submission(workdir / "submission.csv", average_predictions(test_files), experiment.classes, order)
         written.append("submission.csv")
     report_problems(experiment.metadata["problems"], experiment.dataset_dir)
     log(format_summary(summary))
     log(f"written to {workdir}: {', '.join(written)}")
+
+
+def write_submission(path: Path, predictions: Predictions, classes: Sequence[str], order: Sequence[str]) -> None:
+    """Writes the submission of test `predictions`, a row for each id of `order`; it is checked before it is put in place.
+
+    Raises UserError if ids do not match or `check_submission` would, and then leaves `path` as it was.
+    """
+    text = format_submission(predictions, classes, order)
+
+    def write(file: BinaryIO) -> None:
+        file.write(text.encode())
+        file.flush()
+        check_submission(Path(file.name), classes, order)
+
+    write_atomic(path, write)
 
 
 def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> dict:
@@ -119,7 +135,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
     together = {name: np.concatenate([saved[name] for saved in by_fold.values()]) for name in names}
     problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
     summary = {
-        "name": experiment.config.name,
+        "name": experiment.settings.name,
         "num_classes": len(experiment.classes),
         "steps": experiment.num_steps,
         "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,34 +9,32 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
-from audiotag_jax.training import checkpoints
-from audiotag_jax.training.config_check import build_network, check_config, step_settings
 from audiotag_jax.datasets.prepare import (
     clip_digests,
     prepare,
-    spectral_settings,
     spectrograms_fingerprint,
-    trains_on_clips,
 )
 from audiotag_jax.datasets.reader import Examples, read_metadata, read_split
+from audiotag_jax.models.build import TaggingNetwork
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.processes import broadcast_from_main
+from audiotag_jax.settings.sections import ModelSettings, OptimizerSettings
+from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.front_end import to_images
+from audiotag_jax.training import checkpoints
 from audiotag_jax.training.initial_weights import initial_weights
 from audiotag_jax.training.input_pipeline import choose_place, resident_data
-from audiotag_jax.models.build import Tagger
 from audiotag_jax.training.optimizer import Phase, learning_rates, make_optimizer, make_phases
-from audiotag_jax.runtime.processes import broadcast_from_main
-from audiotag_jax.training.steps import StepSettings, pmapped_steps, replicate
 from audiotag_jax.training.state import TrainState, create_train_state
+from audiotag_jax.training.steps import AXIS, StepSettings, pmapped_steps, replicate, step_settings
 
 
 class Programs(NamedTuple):
     """What is compiled, and what it is compiled for."""
 
     phases: tuple[Phase, ...]
-    model: Tagger
+    network: TaggingNetwork
     tx: optax.GradientTransformation
     rates: dict[str, optax.Schedule]
     train_step: Callable
@@ -48,7 +45,7 @@ class Programs(NamedTuple):
 class Experiment:
     """One configuration, ready to train: every fold uses the same compiled steps."""
 
-    config: ConfigDict
+    settings: Settings
     dataset_dir: Path
     metadata: dict
     examples: Examples
@@ -65,8 +62,8 @@ class Experiment:
     @property
     def fingerprint(self) -> str:
         """Of all that makes what the network sees."""
-        if trains_on_clips(self.config) and (settings := spectral_settings(self.config)):
-            return spectrograms_fingerprint(self.dataset_dir, settings)
+        if self.settings.trains_on_clips and self.settings.images:
+            return spectrograms_fingerprint(self.dataset_dir, self.settings.images)
         return self.dataset_dir.parent.name
 
     @property
@@ -76,7 +73,7 @@ class Experiment:
     @functools.cached_property
     def test_examples(self) -> Examples | None:
         """The test clips; none where settings are being chosen."""
-        return None if self.config.train.inner_split else read_split(self.dataset_dir, "test")
+        return None if self.settings.training.inner_split else read_split(self.dataset_dir, "test")
 
     @functools.cached_property
     def data(self) -> dict:
@@ -87,96 +84,118 @@ class Experiment:
     def image_shape(self) -> tuple[int, ...]:
         """[T, F, C] of what the network sees."""
         inputs = jax.ShapeDtypeStruct((1, *self.examples.inputs.shape[1:]), self.examples.inputs.dtype)
-        front_end = step_settings(self.config, len(self.classes)).front_end
-        return jax.eval_shape(functools.partial(to_images, front_end=front_end), inputs).shape[1:]
+        return jax.eval_shape(functools.partial(to_images, front_end=self.settings.front_end), inputs).shape[1:]
 
     def key(self, fold: int) -> jax.Array:
         """The random key of a fold."""
-        return jax.random.fold_in(jax.random.PRNGKey(self.config.seed), fold)
+        return jax.random.fold_in(jax.random.PRNGKey(self.settings.seed), fold)
 
     def initial_state(self, fold: int) -> TrainState:
         """The state before the first step."""
-        return create_train_state(self.programs.model, self.programs.tx, self.image_shape, self.key(fold))
+        return create_train_state(self.programs.network, self.programs.tx, self.image_shape, self.key(fold))
 
     def starting_state(self, fold: int, manager: checkpoints.Manager) -> tuple[TrainState, dict]:
         """The state to go on from, on all devices, and the input's position: the latest checkpoint's, or the first."""
         state, position = checkpoints.restore(manager, self.initial_state(fold))
         if not position:
-            state = initial_weights(state, self.config, self.classes, fold, self.scored_clips(fold))
+            state = initial_weights(state, self.settings.model, self.classes, fold, self.scored_clips(fold))
         return replicate(state), position
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
         """By clip id, what tells its recording from others."""
-        return clip_digests(self.config)
+        return clip_digests(self.settings.dataset)
 
     def scored_clips(self, fold: int) -> dict[str, str]:
         """Ids by digest of the clips that no network of the fold may have seen: those held out, and the test clips."""
-        held_out = np.isin(self.examples.folds, _held_out(self.config, self.all_folds, fold))
+        held_out = np.isin(self.examples.folds, _held_out(self.settings.training.inner_split, self.all_folds, fold))
         test = read_split(self.dataset_dir, "test")
         ids = [*self.examples.ids[held_out].tolist(), *([] if test is None else test.ids.tolist())]
         return {self.digests.get(clip, clip): clip for clip in ids}
 
     def training_clips(self, fold: int) -> np.ndarray:
         """Indices of the clips outside the fold, and outside the one that is scored for it."""
-        return np.flatnonzero(~np.isin(self.examples.folds, _held_out(self.config, self.all_folds, fold)))
+        return np.flatnonzero(
+            ~np.isin(self.examples.folds, _held_out(self.settings.training.inner_split, self.all_folds, fold))
+        )
 
     def validation_clips(self, fold: int) -> np.ndarray:
         """Indices of the clips to score: those of the fold; of an inner split, of the next fold."""
-        return np.flatnonzero(self.examples.folds == _held_out(self.config, self.all_folds, fold)[-1])
+        return np.flatnonzero(
+            self.examples.folds == _held_out(self.settings.training.inner_split, self.all_folds, fold)[-1]
+        )
 
 
-def open_experiment(config: ConfigDict) -> Experiment:
-    """Prepares what is missing and builds the network, the optimizer and the steps; raises UserError on bad values."""
-    check_config(config)
-    dataset_dir = prepare(config)
+def check_devices(settings: Settings) -> None:
+    """Raises UserError if the batch cannot be spread over the devices at hand as the settings need it."""
+    rows = -(-settings.training.batch_size // jax.device_count())
+    if settings.augmentation.mixup_alpha and rows % 2:
+        raise UserError(
+            f"config.train.batch_size {settings.training.batch_size} gives a device {rows} clips, an odd number, and "
+            "config.augment.mixup_alpha mixes them in pairs."
+        )
+
+
+def open_experiment(settings: Settings) -> Experiment:
+    """Prepares what is missing and builds the network, the optimizer and the steps.
+
+    Raises UserError where the data has too few folds for the settings.
+    """
+    check_devices(settings)
+    training = settings.training
+    dataset_dir = prepare(settings)
     metadata = read_metadata(dataset_dir)
     examples = read_split(dataset_dir, "train")
     all_folds = tuple(sorted(set(examples.folds.tolist())))
-    folds = tuple(dict.fromkeys(config.train.folds)) or all_folds
+    folds = tuple(dict.fromkeys(training.folds)) or all_folds
     unknown = [fold for fold in folds if fold not in all_folds]
     if unknown or len(all_folds) < 2:
         listed = ", ".join(map(str, all_folds))
         raise UserError(f"config.train.folds is {list(folds)}, but the readable clips have folds {listed}.")
-    if config.train.inner_split and len(all_folds) < 3:
+    if training.inner_split and len(all_folds) < 3:
         raise UserError(f"config.train.inner_split needs three folds, but there are {len(all_folds)}.")
-    sizes = [int(np.sum(~np.isin(examples.folds, _held_out(config, all_folds, fold)))) for fold in all_folds]
-    steps_per_epoch = count_steps_per_epoch(sizes, config.train.batch_size)
-    settings = step_settings(config, len(metadata["classes"]))
+    sizes = [
+        int(np.sum(~np.isin(examples.folds, _held_out(training.inner_split, all_folds, fold)))) for fold in all_folds
+    ]
+    steps_per_epoch = count_steps_per_epoch(sizes, training.batch_size)
     return Experiment(
-        config=config,
+        settings=settings,
         dataset_dir=dataset_dir,
         metadata=metadata,
         examples=examples,
-        resident=broadcast_from_main(choose_place(config.dataset.input, examples.inputs.nbytes) == "device"),
+        resident=broadcast_from_main(choose_place(settings.dataset.input, examples.inputs.nbytes) == "device"),
         folds=folds,
         all_folds=all_folds,
         steps_per_epoch=steps_per_epoch,
-        programs=_programs(_recipe(config), steps_per_epoch, settings),
+        programs=_programs(
+            settings.model,
+            settings.optimizer,
+            (training.frozen_epochs, training.num_epochs),
+            steps_per_epoch,
+            step_settings(settings, len(metadata["classes"])),
+        ),
     )
 
 
-def _held_out(config: ConfigDict, folds: Sequence[int], fold: int) -> tuple[int, ...]:
+def _held_out(inner_split: bool, folds: Sequence[int], fold: int) -> tuple[int, ...]:
     """The folds that training leaves out, the one to score last."""
-    if not config.train.inner_split:
+    if not inner_split:
         return (fold,)
     return fold, folds[(folds.index(fold) + 1) % len(folds)]
 
 
-def _recipe(config: ConfigDict) -> str:
-    """All of a configuration that a network, its optimizer and their schedules depend on."""
-    train = {name: config.train[name] for name in ("frozen_epochs", "num_epochs")}
-    model = {name: config.model[name] for name in ("name", "width", "dropout", "dtype")}
-    return json.dumps({"model": model, "optimizer": config.optimizer.to_dict(), "train": train})
-
-
 @functools.lru_cache(maxsize=8)  # compiling takes long: runs of one process share what they have in common
-def _programs(recipe: str, steps_per_epoch: int, settings: StepSettings) -> Programs:
-    config = ConfigDict(json.loads(recipe))
-    phases = make_phases(config, steps_per_epoch)
-    model = build_network(config, settings.num_classes)
-    steps = pmapped_steps(settings)
-    return Programs(phases, model, make_optimizer(config, phases), learning_rates(config, phases), *steps)
+def _programs(
+    model: ModelSettings,
+    optimizer: OptimizerSettings,
+    epochs: tuple[int, int],
+    steps_per_epoch: int,
+    step: StepSettings,
+) -> Programs:
+    phases = make_phases(optimizer, *epochs, steps_per_epoch)
+    network = model.network(step.num_classes, AXIS)
+    rates = learning_rates(optimizer, phases)
+    return Programs(phases, network, make_optimizer(optimizer, phases), rates, *pmapped_steps(step))
 
 
 def count_steps_per_epoch(sizes: Sequence[int], batch_size: int) -> int:

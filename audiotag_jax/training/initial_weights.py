@@ -1,52 +1,53 @@
 """Where a network's first weights come from, if not from chance: a file of weights, or another run's checkpoint."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from audiotag_jax.training.checkpoints import read_arrays
+from audiotag_jax.models.pretrained import load_pretrained
+from audiotag_jax.models.resnet import IMAGENET
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
-from audiotag_jax.models.pretrained import IMAGENET, load_pretrained
 from audiotag_jax.runtime.progress import log
+from audiotag_jax.settings.sections import ModelSettings
+from audiotag_jax.training.checkpoints import read_arrays
 from audiotag_jax.training.state import TrainState
 
 SEEN = "clips_seen.json"  # beside a fold's checkpoints: digests of all clips that its weights were trained on
 
 
 def initial_weights(
-    state: TrainState, config: ConfigDict, classes: list[str], fold: int, scored: Mapping[str, str]
+    state: TrainState, model: ModelSettings, classes: Sequence[str], fold: int, scored: Mapping[str, str]
 ) -> TrainState:
     """The state with the weights that `model.pretrained` or `model.init_from` name; as it is where both are empty.
 
     Raises UserError where they are not to be had, do not fit the network, or were trained on clips among `scored`, ids
     by digest.
     """
-    check_initial_weights(config, fold, scored)
-    if config.model.pretrained:
+    check_initial_weights(model, fold, scored)
+    if model.pretrained:
         try:
-            params, batch_stats = load_pretrained(config.model.pretrained, state.params, state.batch_stats)
+            params, batch_stats = load_pretrained(model.pretrained, state.params, state.batch_stats)
         except ValueError as error:
             raise UserError(f"config.model.pretrained: {error}") from error
         return state.replace(params=params, batch_stats=batch_stats)
-    if config.model.init_from:
-        return _from_checkpoint(state, config, classes, fold)
+    if model.init_from:
+        return _from_checkpoint(state, model, classes, fold)
     return state
 
 
-def check_initial_weights(config: ConfigDict, fold: int, scored: Mapping[str, str]) -> None:
+def check_initial_weights(model: ModelSettings, fold: int, scored: Mapping[str, str]) -> None:
     """Raises UserError as `initial_weights` does, but for what only the arrays can tell; reads no arrays."""
-    source = config.model.pretrained
+    source = model.pretrained
     if source and source != IMAGENET and not Path(source).expanduser().is_file():
         raise UserError(f"config.model.pretrained: there is no file {source}.")
-    if not config.model.init_from:
+    if not model.init_from:
         return
-    path = find_checkpoints(config.model.init_from, fold)
-    common = sorted(scored[digest] for digest in clips_seen(config, fold) & scored.keys())
+    path = resolve_init_from(model.init_from, fold)
+    common = sorted(scored[digest] for digest in clips_seen(model, fold) & scored.keys())
     if common:
         raise UserError(
             f"config.model.init_from: the network in {path} was trained on {len(common)} clips that fold {fold} holds "
@@ -54,14 +55,14 @@ def check_initial_weights(config: ConfigDict, fold: int, scored: Mapping[str, st
         )
 
 
-def clips_seen(config: ConfigDict, fold: int) -> set[str]:
+def clips_seen(model: ModelSettings, fold: int) -> set[str]:
     """Digests of the clips that the first weights were trained on, and those before them; none without `init_from`.
 
     ImageNet's and other files of weights count as having seen none. Raises UserError if there is no record.
     """
-    if not config.model.init_from:
+    if not model.init_from:
         return set()
-    path = find_checkpoints(config.model.init_from, fold).parent / SEEN
+    path = resolve_init_from(model.init_from, fold).parent / SEEN
     try:
         return set(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
@@ -71,12 +72,12 @@ def clips_seen(config: ConfigDict, fold: int) -> set[str]:
         ) from error
 
 
-def record_seen(fold_dir: Path, config: ConfigDict, fold: int, digests: Iterable[str]) -> None:
+def record_seen(fold_dir: Path, model: ModelSettings, fold: int, digests: Iterable[str]) -> None:
     """Writes `clips_seen.json`: `digests`, and those of the clips that the first weights had seen."""
-    write_json(fold_dir / SEEN, sorted(clips_seen(config, fold) | set(digests)))
+    write_json(fold_dir / SEEN, sorted(clips_seen(model, fold) | set(digests)))
 
 
-def find_checkpoints(init_from: str, fold: int) -> Path:
+def resolve_init_from(init_from: str, fold: int) -> Path:
     """The folder of the steps that `init_from` names, itself or its fold's; raises UserError if it is not there."""
     path = Path(init_from.replace("{fold}", str(fold))).expanduser().absolute()
     path = path / "checkpoints" if (path / "checkpoints").is_dir() else path
@@ -85,13 +86,13 @@ def find_checkpoints(init_from: str, fold: int) -> Path:
     return path
 
 
-def _from_checkpoint(state, config, classes, fold):
-    path = find_checkpoints(config.model.init_from, fold)
+def _from_checkpoint(state, model, classes, fold):
+    path = resolve_init_from(model.init_from, fold)
     step, arrays, _ = read_arrays(path)
     record = _record(path.parent.parent / "config.json")
     new = {"params": dict(state.params), "batch_stats": dict(state.batch_stats)}
     parts = ["body"]
-    if record.get("classes") == classes and _fits(new, arrays, "head"):
+    if record.get("classes") == list(classes) and _fits(new, arrays, "head"):
         parts.append("head")
     if not _fits(new, arrays, "body"):
         raise UserError(f"config.model.init_from: the body in {path} is another network's.")

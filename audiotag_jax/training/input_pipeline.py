@@ -16,18 +16,14 @@ import numpy as np
 from absl import flags
 
 from audiotag_jax.datasets.reader import Examples
-from audiotag_jax.runtime.errors import UserError
 
-PLACES = ("auto", "device", "stream")
 _SHARE_OF_MEMORY = 0.25  # of a device, or of a host whose memory the devices are, that inputs may take
 _BATCHES_AHEAD = 4
 _THREADS = 4  # reading for one process
 
 
 def choose_place(place: str, num_bytes: int) -> str:
-    """`device` or `stream` for inputs of `num_bytes`, `auto` by size; raises UserError, listing them, on others."""
-    if place not in PLACES:
-        raise UserError(f"config.dataset.input is {place!r}; choose from {', '.join(PLACES)}.")
+    """`device` or `stream` for inputs of `num_bytes`, where `place` is one of these or `auto`: by size."""
     if place != "auto":
         return place
     return "device" if num_bytes <= _SHARE_OF_MEMORY * _memory_bytes() else "stream"

@@ -11,17 +11,17 @@ from typing import Any
 
 import jax
 from flax import traverse_util
-from ml_collections import ConfigDict
 
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.progress import log
+from audiotag_jax.settings.record import load_record
+from audiotag_jax.settings.settings import Settings, recorded_fields
 from audiotag_jax.training.array_table import NUM_COLUMNS, describe_arrays, format_arrays, format_totals, format_verdict
 from audiotag_jax.training.checkpoints import kept_steps, read_arrays, read_items
-from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.training.optimizer import parameter_labels
-from audiotag_jax.runtime.progress import log
-from audiotag_jax.training.workdir import read_record, recorded_fields
 
 
-def run(config: ConfigDict | None, workdir: Path) -> None:
+def run(settings: Settings | None, workdir: Path) -> None:
     """Mode `inspect`: prints configuration, steps, metrics and parameters of a work directory, or of one fold of it.
 
     With a configuration, also where the run's own differs from it.
@@ -30,16 +30,16 @@ def run(config: ConfigDict | None, workdir: Path) -> None:
     """
     jax.config.update("jax_platforms", "cpu")  # a training beside this may hold the GPU or TPU
     try:
-        for lines in report(config, workdir):
+        for lines in report(settings, workdir):
             log("\n".join(lines))
     except BrokenPipeError:  # `| head` has seen enough; what is still to be flushed goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def report(config: ConfigDict | None, workdir: Path) -> Iterator[list[str]]:
+def report(settings: Settings | None, workdir: Path) -> Iterator[list[str]]:
     """What `run` prints, in parts of several lines; raises UserError as it does."""
     folders = find_checkpoints(workdir)
-    yield describe_config(workdir, recorded_fields(config) if config else None)
+    yield describe_config(workdir, recorded_fields(settings) if settings else None)
     metrics = read_metrics(workdir / "metrics.jsonl")
     for fold, folder in folders.items():
         yield ["", *describe_steps(folder, fold, [record for record in metrics if record.get("fold") == fold])]
@@ -107,7 +107,7 @@ def describe_config(workdir: Path, given: dict | None) -> list[str]:
     if not (workdir / "config.json").exists():
         return [f"{workdir} has no config.json: checkpoints alone. The work directory around a fold shows more."]
     try:
-        record = read_record(workdir)
+        record = load_record(workdir)
     except UserError as error:  # the checkpoints can be read without it
         return [str(error).splitlines()[0]]
     saved = record["config"]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from audiotag_jax.training.checkpoints import Manager
 from audiotag_jax.runtime.errors import Diverged
+from audiotag_jax.training.checkpoints import Manager
 
 
 @contextlib.contextmanager

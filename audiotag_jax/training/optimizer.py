@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
-from ml_collections import ConfigDict
+
+from audiotag_jax.settings.sections import OptimizerSettings
 
 GROUPS = ("early", "late", "head")
 LATE_LAYERS = ("layer3", "layer4")
@@ -27,18 +28,19 @@ class Phase:
     peaks: dict[str, float | None]
 
 
-def make_phases(config: ConfigDict, steps_per_epoch: int) -> tuple[Phase, ...]:
-    """The frozen-body phase, where the config has one, and the phase in which all groups learn."""
-    optimizer = config.optimizer
-    spread = geometric_spread(optimizer.learning_rate_low, optimizer.learning_rate_high, len(GROUPS))
+def make_phases(
+    settings: OptimizerSettings, frozen_epochs: int, num_epochs: int, steps_per_epoch: int
+) -> tuple[Phase, ...]:
+    """The frozen-body phase, where there is one, and the phase in which all groups learn."""
+    spread = geometric_spread(settings.learning_rate_low, settings.learning_rate_high, len(GROUPS))
     peaks = dict(zip(GROUPS, spread, strict=True))
     phases = []
-    if config.train.frozen_epochs:
-        rate = optimizer.frozen_learning_rate
+    if frozen_epochs:
+        rate = settings.frozen_learning_rate
         frozen = {"early": None, "late": None, "head": rate}
-        phases.append(Phase(config.train.frozen_epochs * steps_per_epoch, dict.fromkeys(GROUPS, rate), frozen))
-    if config.train.num_epochs:
-        phases.append(Phase(config.train.num_epochs * steps_per_epoch, peaks, peaks))
+        phases.append(Phase(frozen_epochs * steps_per_epoch, dict.fromkeys(GROUPS, rate), frozen))
+    if num_epochs:
+        phases.append(Phase(num_epochs * steps_per_epoch, peaks, peaks))
     return tuple(phases)
 
 
@@ -91,15 +93,14 @@ def one_cycle(num_steps: int, start: float, peak: float, end: float, warmup_frac
     return schedule
 
 
-def learning_rates(config: ConfigDict, phases: Sequence[Phase]) -> dict[str, optax.Schedule]:
+def learning_rates(settings: OptimizerSettings, phases: Sequence[Phase]) -> dict[str, optax.Schedule]:
     """Learning rate by label as a function of the step; 0 where a group rests."""
-    optimizer = config.optimizer
 
     def cycle(phase: Phase, peak: float | None) -> optax.Schedule:
         if peak is None:
             return optax.constant_schedule(0.0)
-        start, end = peak / optimizer.start_divisor, peak / optimizer.end_divisor
-        return one_cycle(phase.num_steps, start, peak, end, optimizer.warmup_fraction)
+        start, end = peak / settings.start_divisor, peak / settings.end_divisor
+        return one_cycle(phase.num_steps, start, peak, end, settings.warmup_fraction)
 
     schedules = {group: _in_turn(phases, [cycle(p, p.peaks[group]) for p in phases]) for group in GROUPS}
     for group in GROUPS[:-1]:
@@ -107,31 +108,29 @@ def learning_rates(config: ConfigDict, phases: Sequence[Phase]) -> dict[str, opt
     return schedules
 
 
-def momentum_schedule(config: ConfigDict, phases: Sequence[Phase]) -> optax.Schedule:
+def momentum_schedule(settings: OptimizerSettings, phases: Sequence[Phase]) -> optax.Schedule:
     """Adam's beta1 as a function of the step: low where the learning rate is high."""
-    optimizer = config.optimizer
-    high, low = optimizer.momentum_high, optimizer.momentum_low
-    return _in_turn(phases, [one_cycle(p.num_steps, high, low, high, optimizer.warmup_fraction) for p in phases])
+    high, low = settings.momentum_high, settings.momentum_low
+    return _in_turn(phases, [one_cycle(p.num_steps, high, low, high, settings.warmup_fraction) for p in phases])
 
 
-def make_optimizer(config: ConfigDict, phases: Sequence[Phase]) -> optax.GradientTransformation:
+def make_optimizer(settings: OptimizerSettings, phases: Sequence[Phase]) -> optax.GradientTransformation:
     """One AdamW a label (Loshchilov & Hutter, 2019), each starting afresh at the phases' boundaries."""
-    optimizer = config.optimizer
-    momentum = momentum_schedule(config, phases)
+    momentum = momentum_schedule(settings, phases)
     boundaries = _boundaries(phases)
 
     def adamw(schedule: optax.Schedule) -> optax.GradientTransformation:
         def build(learning_rate, b1):
-            adam = optax.scale_by_adam(b1=b1, b2=optimizer.beta2, eps=optimizer.epsilon)
+            adam = optax.scale_by_adam(b1=b1, b2=settings.beta2, eps=settings.epsilon)
             return optax.chain(
                 restart_at(adam, boundaries),
-                optax.add_decayed_weights(optimizer.weight_decay),
+                optax.add_decayed_weights(settings.weight_decay),
                 optax.scale_by_learning_rate(learning_rate),
             )
 
         return optax.inject_hyperparams(build)(learning_rate=schedule, b1=momentum)
 
-    rates = learning_rates(config, phases)
+    rates = learning_rates(settings, phases)
     return optax.multi_transform({label: adamw(rate) for label, rate in rates.items()}, parameter_labels)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax.training import train_state
 
-from audiotag_jax.models.build import Tagger
+from audiotag_jax.models.build import TaggingNetwork
 
 
 class TrainState(train_state.TrainState):
@@ -28,7 +28,7 @@ class TrainState(train_state.TrainState):
 
 
 def create_train_state(
-    model: Tagger, tx: optax.GradientTransformation, image_shape: tuple[int, ...], key: jax.Array
+    model: TaggingNetwork, tx: optax.GradientTransformation, image_shape: tuple[int, ...], key: jax.Array
 ) -> TrainState:
     """A state at step 0 with parameters drawn from `key`, for images of shape `[T, F, C]`."""
     variables = _variables(key, model, image_shape)
@@ -38,5 +38,5 @@ def create_train_state(
 
 
 @partial(jax.jit, static_argnums=(1, 2))  # compiled once, however many folds begin
-def _variables(key: jax.Array, model: Tagger, image_shape: tuple[int, ...]) -> dict:
+def _variables(key: jax.Array, model: TaggingNetwork, image_shape: tuple[int, ...]) -> dict:
     return model.init(key, jnp.zeros((1, *image_shape)), train=False)

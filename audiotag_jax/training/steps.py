@@ -15,8 +15,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from audiotag_jax.training.augmentation import AugmentSettings, augment
+from audiotag_jax.settings.sections import AugmentationSettings
+from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
+from audiotag_jax.training.augmentation import augment
 from audiotag_jax.training.losses import cross_entropy, example_weights, soft_targets, weighted_targets
 from audiotag_jax.training.optimizer import group_norms
 from audiotag_jax.training.state import TrainState
@@ -32,9 +34,20 @@ class StepSettings:
 
     num_classes: int
     label_smoothing: float = 0.0
-    augment: AugmentSettings = AugmentSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
     front_end: FrontEnd = FrontEnd()
     unverified_weight: float = 1.0  # of a clip whose label nobody has checked
+
+
+def step_settings(settings: Settings, num_classes: int) -> StepSettings:
+    """What the steps of a run depend on."""
+    return StepSettings(
+        num_classes=num_classes,
+        label_smoothing=settings.optimizer.label_smoothing,
+        augmentation=settings.augmentation,
+        front_end=settings.front_end,
+        unverified_weight=settings.training.unverified_weight,
+    )
 
 
 def train_step(
@@ -59,7 +72,7 @@ def train_step(
     images = to_images(batch["inputs"], settings.front_end, _row_keys(crop_key, positions))
     targets = soft_targets(batch["labels"], settings.num_classes, settings.label_smoothing)
     targets = weighted_targets(targets, example_weights(batch["verified"], batch["labels"], settings.unverified_weight))
-    images, targets = augment(_row_keys(augment_key, positions), images, targets, mask, settings.augment)
+    images, targets = augment(_row_keys(augment_key, positions), images, targets, mask, settings.augmentation)
     images = normalize(images, settings.front_end)
     total = lax.psum(jnp.sum(targets.sum(-1) * mask), AXIS)  # of the weights
     total = jnp.where(total > 0, total, 1)

@@ -7,32 +7,32 @@ from pathlib import Path
 import jax
 import numpy as np
 import scipy.special
-from ml_collections import ConfigDict
 
-from audiotag_jax.training import checkpoints
-from audiotag_jax.training.config_check import check_config
+from audiotag_jax.evaluation.metrics import label_ranks
 from audiotag_jax.runtime.errors import Stopped, UserError
+from audiotag_jax.runtime.processes import any_process, broadcast_from_main, is_main_process
+from audiotag_jax.runtime.progress import log, progress
+from audiotag_jax.settings.record import check_same_settings, fold_dir
+from audiotag_jax.settings.settings import Settings
+from audiotag_jax.training import checkpoints
 from audiotag_jax.training.evaluate import conclude, is_finished, predict_logits, save_predictions
-from audiotag_jax.training.experiment import Experiment, open_experiment
+from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
 from audiotag_jax.training.initial_weights import check_initial_weights, record_seen
 from audiotag_jax.training.input_pipeline import Batches, TrainingOrder, close, read_ahead
 from audiotag_jax.training.interruption import DivergenceMonitor, sigterm_flag
-from audiotag_jax.evaluation.metrics import label_ranks
-from audiotag_jax.runtime.processes import any_process, broadcast_from_main, is_main_process
-from audiotag_jax.runtime.progress import progress, log
 from audiotag_jax.training.state import TrainState
-from audiotag_jax.training.workdir import MetricsWriter, check_same_settings, record_config, fold_dir, lock_workdir
+from audiotag_jax.training.workdir import MetricsWriter, lock_workdir, record_config
 
 _PROFILE_AFTER = 10  # steps of a process that a profile leaves out: they compile, and warm up
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(settings: Settings, workdir: Path) -> None:
     """Mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
-    check_config(config)
+    check_devices(settings)
     with lock_workdir(workdir):
-        check_same_settings(workdir, config)
-        experiment = open_experiment(config)
-        record_config(workdir, config, experiment.classes, experiment.fingerprint)
+        check_same_settings(workdir, settings)
+        experiment = open_experiment(settings)
+        record_config(workdir, settings, experiment.classes, experiment.fingerprint)
         for fold in experiment.folds:
             check_fold(experiment, workdir, fold)
         with sigterm_flag() as stop:  # not before: preparing has nothing to save, and may end at once
@@ -49,10 +49,13 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def check_fold(experiment: Experiment, workdir: Path, fold: int) -> None:
     """Raises UserError, before any step, if the fold cannot begin: for its first weights, or for want of weight."""
-    config = experiment.config
+    settings = experiment.settings
     if not checkpoints.kept_steps(fold_dir(workdir, fold) / "checkpoints"):
-        check_initial_weights(config, fold, experiment.scored_clips(fold))
-    if config.train.unverified_weight == 0 and not experiment.examples.verified[experiment.training_clips(fold)].any():
+        check_initial_weights(settings.model, fold, experiment.scored_clips(fold))
+    if (
+        settings.training.unverified_weight == 0
+        and not experiment.examples.verified[experiment.training_clips(fold)].any()
+    ):
         raise UserError(f"config.train.unverified_weight is 0, and fold {fold} leaves no verified clip to train on.")
 
 
@@ -61,7 +64,7 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
 
     `stop()` says whether the process was told to end: it then raises Stopped, with a checkpoint of the step it came to.
     """
-    config, num_steps = experiment.config, experiment.num_steps
+    settings, num_steps = experiment.settings, experiment.num_steps
     start = time.monotonic()
     with checkpoints.open_checkpoints(fold_dir(workdir, fold)) as manager:
         state, position = experiment.starting_state(fold, manager)
@@ -73,12 +76,12 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
         clips, held_out = experiment.training_clips(fold), experiment.validation_clips(fold)
         if not position and is_main_process():
             seen = (experiment.digests.get(clip, clip) for clip in experiment.examples.ids[clips].tolist())
-            record_seen(fold_dir(workdir, fold), config, fold, seen)
+            record_seen(fold_dir(workdir, fold), settings.model, fold, seen)
         counts = f"{num_steps} steps on {len(clips)} clips, {len(held_out)} held out, devices: {jax.device_count()}"
         log(f"fold {fold}: {counts}; the first step compiles")
-        order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, config.seed, fold)
-        batches = Batches(experiment.examples, order, config.train.batch_size, experiment.resident)
-        reader = read_ahead(batches, first_step, config.dataset.num_workers)
+        order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, settings.seed, fold)
+        batches = Batches(experiment.examples, order, settings.training.batch_size, experiment.resident)
+        reader = read_ahead(batches, first_step, settings.dataset.num_workers)
         batches = progress(reader, num_steps, f"training fold {fold}", "steps", first=first_step)
         with MetricsWriter(workdir, fold, first_step, enabled=is_main_process()) as writer:
             loop = _Loop(experiment, workdir, fold, manager, writer)
@@ -131,7 +134,7 @@ class _Loop:
 
     def _look(self, step: int, metrics: dict) -> bool:
         """Whether a process was told to end at `step`; logs its metrics; raises UserError if they are not finite."""
-        train = self.experiment.config.train
+        train = self.experiment.settings.training
         stopping = self.watch.look(step, metrics)
         if step % train.log_every_steps == 0 or step == self.experiment.num_steps:
             self._log(step, metrics)
@@ -148,7 +151,7 @@ class _Loop:
         self.writer.write(step, "train", values)
 
     def _end_epoch(self, state: TrainState, step: int) -> None:
-        experiment, train, start = self.experiment, self.experiment.config.train, time.monotonic()
+        experiment, train, start = self.experiment, self.experiment.settings.training, time.monotonic()
         epoch, last = step // experiment.steps_per_epoch, step == experiment.num_steps
         if train.evaluate_every_epochs and (epoch % train.evaluate_every_epochs == 0 or last):
             scores = _validate(experiment, self.fold, state)
@@ -165,7 +168,7 @@ class _Loop:
 
     def _profile(self, steps_done: int) -> bool:
         """Starts and ends the first process's profile; whether the next step is in it."""
-        wanted = self.experiment.config.train.profile_steps
+        wanted = self.experiment.settings.training.profile_steps
         if wanted and is_main_process() and steps_done == _PROFILE_AFTER:
             self.profiling = True
             jax.profiler.start_trace(str(self.workdir / "profile" / f"fold_{self.fold}"))

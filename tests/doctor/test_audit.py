@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from audiotag_jax.audio import decode
+from audiotag_jax.datasets.records import Clip
 from audiotag_jax.doctor import audit
 from audiotag_jax.doctor.audit import Group, count_in_runs, findings, group_clips, measure, near_names
-from audiotag_jax.datasets.records import Clip
 
 RATE_HZ = 22050
 

@@ -7,8 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from audiotag_jax.datasets.fsdkaggle2018 import open_fsdkaggle2018, submission_order
-from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.evaluation.submission import check_submission, write_submission
+from audiotag_jax.runtime.errors import UserError
 
 CLASSES = ("Bark", "Bass drum", "Cello", "Cough", "Flute")
 IDS = ("0a.wav", "1b.wav", "2c.wav", "3d.wav")

@@ -4,13 +4,13 @@ import json
 import subprocess
 import sys
 
-import random_runs
 import numpy as np
 import pytest
+import random_runs
 
 from audiotag_jax.inference import export
-from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.inference.tagger import load_tagger
+from audiotag_jax.runtime.errors import UserError
 
 pytest.importorskip("flatbuffers", reason="jax.export writes files by flatbuffers, which is not installed")
 

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import random_runs
 import numpy as np
 import pytest
+import random_runs
 from jax import lax
 
-from audiotag_jax.inference import export
-from audiotag_jax.inference import export_onnx
-from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.inference import export, export_onnx
 from audiotag_jax.inference.tagger import load_tagger
+from audiotag_jax.runtime.errors import UserError
 
 STRANGER = """
 import json, pathlib, sys

@@ -5,15 +5,15 @@ import json
 import os
 from pathlib import Path
 
-import random_runs
 import numpy as np
 import pytest
+import random_runs
 import soundfile
 
-from audiotag_jax.inference import predict
 from audiotag_jax.audio.decode import crop_loudest
-from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.inference import predict
 from audiotag_jax.inference.tagger import load_tagger
+from audiotag_jax.runtime.errors import UserError
 
 RATE_HZ, LENGTH = random_runs.RATE_HZ, random_runs.LENGTH
 

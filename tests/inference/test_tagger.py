@@ -5,15 +5,15 @@ import json
 import shutil
 from pathlib import Path
 
-import random_runs
 import numpy as np
 import pytest
+import random_runs
 import scipy.special
 
 from audiotag_jax.audio.decode import crop_loudest, load_audio
 from audiotag_jax.evaluation.calibration import fit_temperature
-from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.inference.tagger import LATER_FIELDS, NEEDED_FIELDS, OTHER_FIELDS, load_tagger, round_to_half
+from audiotag_jax.runtime.errors import UserError
 from configs import default
 
 KINDS = {

@@ -19,7 +19,7 @@ import pytest
 
 from audiotag_jax.runtime import processes
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.processes import any_process, check_alike, connect, broadcast_from_main, all_processes_equal
+from audiotag_jax.runtime.processes import all_processes_equal, any_process, broadcast_from_main, check_alike, connect
 
 ROOT = Path(__file__).parents[2]
 BUDGET = {

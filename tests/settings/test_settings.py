@@ -5,12 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
+from audiotag_jax.training.config_check import build_network, check_config, front_end, step_settings
 from ml_collections import ConfigDict
 
-from audiotag_jax.training import config_check
-from audiotag_jax.training.config_check import build_network, check_config, front_end, step_settings
-from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.models.build import MODELS
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.training import config_check
 from configs import log_db, waveform
 
 NAN, INF = math.nan, math.inf

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from audiotag_jax.evaluation.submission import average_predictions
 from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.study.ensembles import entries
 from audiotag_jax.study.results import Clips, Results, VariantLogits
-from audiotag_jax.evaluation.submission import average_predictions
 
 SURE_OF_0, LEANING_TO_1 = np.log([0.90, 0.05, 0.05]), np.log([0.20, 0.79, 0.01])  # their mean says class 0
 DOUBTFUL_1 = np.log([0.48, 0.51, 0.01])

@@ -10,8 +10,8 @@ from audiotag_jax.study.mistakes import (
     disputed_clips,
     errors_by_class,
     extremes,
-    scored_predictions,
     most_confused,
+    scored_predictions,
 )
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiotag_jax.training import train
 from audiotag_jax.datasets.prepare import dataset_fingerprint
 from audiotag_jax.runtime.errors import Diverged, UserError
 from audiotag_jax.runtime.files import write_json, write_npz
 from audiotag_jax.study import report, run
 from audiotag_jax.study.plan import Training, final, search
 from audiotag_jax.study.results import read_results
+from audiotag_jax.training import train
 from audiotag_jax.training.workdir import recorded_fields
 from configs import log_db
 

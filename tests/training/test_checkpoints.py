@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiotag_jax.training import checkpoints
-from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.models.build import build_model
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.training import checkpoints
 from audiotag_jax.training.optimizer import make_optimizer, make_phases
-from audiotag_jax.training.steps import replicate
 from audiotag_jax.training.state import create_train_state
+from audiotag_jax.training.steps import replicate
 from configs import default
 
 ROOT = Path(__file__).parents[2]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from audiotag_jax.datasets.reader import Examples
+from audiotag_jax.evaluation.submission import load_predictions
+from audiotag_jax.models.build import build_model
+from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.training.evaluate import format_summary, is_finished, predict_logits, save_predictions, summarize
 from audiotag_jax.training.experiment import Experiment, Programs
-from audiotag_jax.runtime.files import write_npz
-from audiotag_jax.models.build import build_model
-from audiotag_jax.training.steps import AXIS, StepSettings, pmapped_steps, replicate
-from audiotag_jax.evaluation.submission import load_predictions
 from audiotag_jax.training.state import TrainState
+from audiotag_jax.training.steps import AXIS, StepSettings, pmapped_steps, replicate
 from configs import default
 
 CLASSES, NUM_CLIPS, IMAGE_SHAPE = 5, 21, (32, 32, 1)

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from audiotag_jax.training import input_pipeline
 from audiotag_jax.datasets.reader import Examples, Stored
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.training import input_pipeline
 from audiotag_jax.training.input_pipeline import (
     Batches,
     TrainingOrder,

@@ -13,10 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from audiotag_jax.training import checkpoints
-from audiotag_jax.training import inspect_checkpoint
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
+from audiotag_jax.training import checkpoints, inspect_checkpoint
 from audiotag_jax.training.inspect_checkpoint import (
     describe_config,
     find_checkpoints,

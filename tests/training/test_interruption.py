@@ -55,7 +55,9 @@ def step_metrics(loss=1.0, gradient_norm=1.0, inputs_finite=1, stop=0):
 
 def make_watch(latest=None, losses=(), rate=1e-2):
     """The watch of fold 3, which has seen every tenth step's loss."""
-    watch = DivergenceMonitor(types.SimpleNamespace(latest_step=lambda: latest, directory=Path("run/fold_3/checkpoints")), 3)
+    watch = DivergenceMonitor(
+        types.SimpleNamespace(latest_step=lambda: latest, directory=Path("run/fold_3/checkpoints")), 3
+    )
     for number, loss in enumerate(losses, start=1):
         watch.remember(10 * number, {"loss": np.float32(loss), "learning_rate_head": rate})
     return watch

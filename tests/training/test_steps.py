@@ -10,14 +10,14 @@ import numpy as np
 import optax
 import pytest
 import scipy.special
-
-from audiotag_jax.training.augmentation import AugmentSettings
 from audiotag_jax.training.config_check import build_network
-from audiotag_jax.spectral.front_end import FrontEnd, normalize
+
 from audiotag_jax.models.build import BODIES, build_model
+from audiotag_jax.spectral.front_end import FrontEnd, normalize
+from audiotag_jax.training.augmentation import AugmentSettings
 from audiotag_jax.training.optimizer import make_optimizer, make_phases, parameter_labels
-from audiotag_jax.training.steps import AXIS, StepSettings, pmapped_steps, replicate, train_step
 from audiotag_jax.training.state import create_train_state
+from audiotag_jax.training.steps import AXIS, StepSettings, pmapped_steps, replicate, train_step
 from configs import default
 
 ROWS, CLASSES, IMAGE_SHAPE, DEVICES = 32, 5, (32, 32, 1), 8

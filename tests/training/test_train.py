@@ -16,12 +16,10 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from audiotag_jax.training import checkpoints
-from audiotag_jax.training import evaluate
-from audiotag_jax.training import train
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.files import locked
 from audiotag_jax.spectral.front_end import crop
+from audiotag_jax.training import checkpoints, evaluate, train
 from audiotag_jax.training.input_pipeline import device_batch
 from audiotag_jax.training.steps import replicate
 from audiotag_jax.training.workdir import recorded_fields

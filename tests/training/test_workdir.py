@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from audiotag_jax.training import workdir
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.training.workdir import FREE_FIELDS, MetricsWriter, record_config, fold_dir, read_record
+from audiotag_jax.training import workdir
+from audiotag_jax.training.workdir import FREE_FIELDS, MetricsWriter, fold_dir, read_record, record_config
 from configs import default
 
 CLASSES = ["bark", "meow"]

@@ -1,0 +1,38 @@
+"""Saved predictions: the logits of every clip, keyed by its id."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.special
+
+from audiotag_jax.runtime.errors import UserError
+
+VALIDATION, TEST = "predictions.npz", "test_predictions.npz"  # in the folder of a fold
+
+Predictions = dict[str, np.ndarray]  # `ids`, `labels` (-1: none), `verified` [n], `logits` [n, K]
+
+
+def load_predictions(path: Path) -> Predictions:
+    """`ids`, `labels`, `verified` `[n]`, `logits` `[n, K]` of a prediction file; raises UserError on a damaged one."""
+    try:
+        with np.load(path) as saved:
+            return {name: saved[name] for name in ("ids", "labels", "verified", "logits")}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}).\nRemove it and run the same command again.") from error
+
+
+def average_predictions(files: Sequence[Path]) -> Predictions:
+    """The arrays of prediction files of the same clips, with the log of their mean probabilities as `logits`.
+
+    Raises UserError if the clips differ.
+    """
+    first, total = None, 0.0
+    for file in files:
+        saved = load_predictions(file)
+        first = first or saved
+        if not np.array_equal(first["ids"], saved["ids"]):
+            raise UserError(f"{file} and {files[0]} hold different clips.")
+        total = total + scipy.special.softmax(saved["logits"].astype(np.float64), axis=1)
+    return first | {"logits": np.log(np.maximum(total / len(files), np.finfo(np.float64).tiny))}

@@ -1,0 +1,107 @@
+"""The record that a run keeps of itself in its work directory: `config.json`, read back as settings."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import write_json
+from audiotag_jax.settings.checks import FREE, LOCAL, marked
+from audiotag_jax.settings.settings import SECTIONS, Settings, flatten, parse_settings, recorded_fields
+
+FILE_NAME = "config.json"
+FORMAT = 2  # of the record; in format 1 datasets were named after the text of the code, which cannot be known any more
+FREE_FIELDS, LOCAL_FIELDS = (
+    {f"{name}.{field}" for name, (_, kind) in SECTIONS.items() for field in marked(kind, mark)}
+    for mark in (FREE, LOCAL)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What a run is: its settings, the classes in the order of its logits, the name of the dataset it is trained on."""
+
+    settings: Settings
+    classes: tuple[str, ...]
+    dataset: str | None  # None: recorded under a name that is not given any more
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "config": recorded_fields(self.settings),
+            "classes": list(self.classes),
+            "dataset": self.dataset,
+        }
+
+    def shared_text(self) -> str:
+        """What must be the same in all processes of a run."""
+        flat = flatten(self.as_json())
+        return json.dumps({k: v for k, v in flat.items() if k.removeprefix("config.") not in LOCAL_FIELDS})
+
+
+def fold_dir(workdir: Path, fold: int) -> Path:
+    """Where the checkpoints and predictions of a fold lie."""
+    return workdir / f"fold_{fold}"
+
+
+def write_record(workdir: Path, record: RunRecord) -> None:
+    """Puts `config.json` in place."""
+    write_json(workdir / FILE_NAME, record.as_json())
+
+
+def load_record(workdir: Path) -> dict[str, Any]:
+    """`config.json` as it is: config, classes, dataset. Raises UserError if the run is not there."""
+    path = workdir / FILE_NAME
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{workdir} holds no run: config.json is missing.\nTrain one first with --mode=train."
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not JSON: {error}.\nRemove the whole of {workdir}, or choose another --workdir."
+        ) from error
+    whole = isinstance(record, dict) and {"config", "classes", "dataset"} <= record.keys()
+    if not whole or not isinstance(record["config"], dict):
+        raise UserError(f"{path} describes no run.\nRemove the whole of {workdir}, or choose another --workdir.")
+    return record
+
+
+def read_record(workdir: Path) -> RunRecord:
+    """The run's record. Raises UserError if the run is not there, or is one of another version of the code."""
+    record = load_record(workdir)
+    try:
+        settings = parse_settings(record["config"])
+    except UserError as error:
+        raise UserError(f"{workdir / FILE_NAME}: {error}\nChoose another --workdir.") from error
+    dataset = record["dataset"] if record.get("format", 1) == FORMAT else None
+    return RunRecord(settings, tuple(record["classes"]), dataset)
+
+
+def check_same_settings(workdir: Path, settings: Settings) -> None:
+    """Raises UserError, naming the fields, if the directory holds a run of other settings; cheap, so asked first."""
+    if not (workdir / FILE_NAME).exists():
+        if any(workdir.glob("fold_*")):
+            raise UserError(
+                f"{workdir} holds folds but no config.json to say whose.\nRemove it, or choose another --workdir."
+            )
+        return
+    old, new = (flatten(recorded_fields(each)) for each in (read_record(workdir).settings, settings))
+    changed = [f"{name} (there {old[name]}, here {new[name]})" for name in sorted(old) if old[name] != new[name]]
+    changed = [text for text in changed if text.split()[0] not in FREE_FIELDS]
+    if changed:
+        listed = ", ".join(changed[:5]) + (", …" if len(changed) > 5 else "")
+        raise UserError(
+            f"{workdir} holds another run; different: {listed}.\nRepeat that run's flags, or choose another --workdir."
+        )
+
+
+def check_same_data(workdir: Path, dataset: str) -> None:
+    """Raises UserError if the run in the directory is on a dataset of another name."""
+    if read_record(workdir).dataset not in (None, dataset):
+        raise UserError(
+            f"{workdir} holds a run on other data: tables, recordings or the way they are prepared changed.\n"
+            "Choose another --workdir, or remove it."
+        )
