@@ -9,11 +9,13 @@ import numpy as np
 import soundfile
 from ml_collections import ConfigDict
 
+from audiotag_jax.settings.record import fold_dir
+from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.training import checkpoints, evaluate
 from audiotag_jax.training.experiment import Experiment, open_experiment
 from audiotag_jax.training.state import TrainState
 from audiotag_jax.training.steps import replicate
-from audiotag_jax.training.workdir import fold_dir, record_config
+from audiotag_jax.training.workdir import record_config
 from configs import log_db
 
 RATE_HZ = 4000
@@ -53,16 +55,16 @@ def tiny_config(folder: Path, channels: tuple[str, ...] = ("log_db",)) -> Config
 
 def make_run(config: ConfigDict, workdir: Path) -> Path:
     """A work directory as a training leaves it, of networks whose answers are far apart."""
-    experiment = open_experiment(config)
+    experiment = open_experiment(parse_settings(config))
     workdir.mkdir()
-    record_config(workdir, config, experiment.classes, experiment.fingerprint)
+    record_config(workdir, parse_settings(config), experiment.classes, experiment.fingerprint)
     for fold in experiment.folds:
         state = experiment.initial_state(fold)
         stats = jax.tree.map_with_path(functools.partial(_statistic, np.random.default_rng(fold)), state.batch_stats)
         state = _standardized(experiment, state.replace(step=np.int32(experiment.num_steps), batch_stats=stats))
         with checkpoints.open_checkpoints(fold_dir(workdir, fold)) as manager:
             checkpoints.save(manager, state, {"step": experiment.num_steps})
-    evaluate.run(config, workdir)
+    evaluate.run(parse_settings(config), workdir)
     return workdir
 
 

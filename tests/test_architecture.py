@@ -1,4 +1,4 @@
-"""Imports point one way, modules stay small, and training needs no other framework."""
+"""Imports between folders point one way, and nothing loads what it does not need."""
 
 import ast
 import subprocess
@@ -10,31 +10,23 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "audiotag_jax"
-
-# A module may import those of a lower number only; parts of a package may import each other.
-LAYERS = [
-    {"errors", "memory", "compilation"},
-    {"audio", "spectral", "augment", "losses", "metrics", "calibration", "models"},  # leaves: third parties only
-    {"progress", "processes"},
-    {"files", "array_table", "front_end"},
-    {"datasets", "optimizer", "workdir", "tagged"},
-    {"train_state", "input_pipeline", "submission", "recordings"},
-    {"steps", "checkpoint"},
-    {"interruption", "initial_weights"},
-    {"audit"},
-    {"doctor_report"},
-    {"config_check", "doctor"},
-    {"experiment"},
-    {"evaluate", "prepare", "inspect_checkpoint"},
-    {"train", "tagger"},
-    {"predict", "export_onnx"},
-    {"export"},
-    {"study"},
-]
-LEAVES = LAYERS[1]
-IN_FUNCTIONS = {"models/pretrained.py": {"torch"}}  # imported when called: PyTorch's own files, where it is installed
-RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-MODULES = sorted(PACKAGE.rglob("*.py"))
+PURE = {"audio", "spectral", "models", "evaluation"}  # of the project they import runtime.errors alone
+# A folder may import from those that it stands on; each folder, from below to above.
+STANDS_ON = {
+    "runtime": set(),
+    **dict.fromkeys(sorted(PURE), {"runtime"}),
+    "settings": {"runtime", "audio", "spectral", "models"},
+    "datasets": {"runtime", "settings", *PURE},
+    "training": {"runtime", "settings", *PURE, "datasets"},
+    "inference": {"runtime", "settings", *PURE, "training"},
+    "doctor": {"runtime", "settings", "audio", "datasets"},
+    "study": {"runtime", "settings", *PURE, "datasets", "training", "inference"},
+}
+IN_FUNCTIONS = {  # imported where they are called alone
+    "models/pretrained.py": {"torch"},
+    "study/figures.py": {"matplotlib"},
+}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 
 
 def imported(path: Path) -> set[str]:
@@ -52,24 +44,19 @@ def names_in(nodes: Iterable[ast.AST]) -> set[str]:
     return names
 
 
-def parts_of_the_project(path: Path) -> set[str]:
-    return {name.split(".")[1] for name in imported(path) if name.split(".")[0] == "audiotag_jax"}
-
-
-def own_part(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def test_every_folder_has_its_place():
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(STANDS_ON)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path):
-    part = own_part(path)
-    if part == "__init__":
-        assert not parts_of_the_project(path)
-        return
-    assert part in RANKS, f"give {part} its place in LAYERS"
-    for other in parts_of_the_project(path) - {part}:
-        assert RANKS[other] < RANKS[part], f"{part} imports {other}"
-        assert part not in LEAVES, f"the leaf {part} imports {other}"
+    folder = path.relative_to(PACKAGE).parts[0]
+    for name in imported(path):
+        project, other, *rest = (*name.split("."), "")
+        if project != "audiotag_jax" or other == folder:
+            continue
+        assert other in STANDS_ON[folder], f"{folder} imports {name}"
+        assert folder not in PURE or rest[0] == "errors", f"{folder} imports {name}"
 
 
 @pytest.mark.parametrize("path", [ROOT / "main.py", *MODULES], ids=lambda path: str(path.relative_to(ROOT)))
@@ -80,16 +67,18 @@ def test_no_module_imports_another_framework_or_a_config(path):
     assert not {name.split(".")[0] for name in names_in(ast.parse(path.read_text()).body)} & banned
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_modules_and_functions_stay_small(path):
-    text = path.read_text()
-    assert text.count("\n") <= 250
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 60, node.name
-
-
-def test_importing_training_loads_no_other_framework():
-    script = "import sys, audiotag_jax.training.train; print(sorted({'tensorflow', 'torch', 'matplotlib'} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        ("training.train, audiotag_jax.study.run", "tensorflow torch matplotlib"),
+        (
+            "inference.predict, audiotag_jax.inference.export",
+            "tensorflow_datasets grain optax torch matplotlib tensorboardX",
+        ),
+        ("runtime.errors, audiotag_jax.runtime.memory", "jax numpy tensorflow_datasets"),
+    ],
+)
+def test_importing_loads_nothing_that_is_not_needed(modules, unwanted):
+    script = f"import sys, audiotag_jax.{modules}; print(*(set('{unwanted}'.split()) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == ""

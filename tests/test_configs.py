@@ -10,16 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from audiotag_jax.training.config_check import build_network, check_config, step_settings
 from ml_collections import ConfigDict
 
-from audiotag_jax.datasets.prepare import clip_settings, spectral_settings
 from audiotag_jax.datasets.sources import SOURCE_NAMES
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.settings.settings import Settings, parse_settings
 from audiotag_jax.spectral.features import spectrograms
-from audiotag_jax.training.optimizer import learning_rates, make_optimizer, make_phases
+from audiotag_jax.training.optimizer import Phase, learning_rates, make_optimizer, make_phases
 from audiotag_jax.training.state import create_train_state
-from audiotag_jax.training.steps import pmapped_steps, replicate
+from audiotag_jax.training.steps import AXIS, pmapped_steps, replicate, step_settings
 from configs import default
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +37,7 @@ def test_loads(name, preset):
     config = get_config(name, preset)
     assert (config.name, config.preset) == (name, preset)
     assert config.dataset.source in SOURCE_NAMES
-    check_config(config)
+    parse_settings(config)
     assert json.loads(config.to_json())["spectral"]["channels"] == list(config.spectral.channels)
 
 
@@ -80,16 +79,16 @@ def test_a_standard_variant_is_its_channel(name):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_network_and_optimizer(preset):
     """Shapes alone: at full size, for the images the configuration makes, every parameter in a group."""
-    config = get_config("log_db", preset)
-    phases = make_phases(config, steps_per_epoch=10)
+    config = parse_settings(get_config("log_db", preset))
+    phases = phases_of(config, steps_per_epoch=10)
     shape = (config.spectral.num_frames, config.spectral.num_bins, len(config.spectral.channels))
-    model, tx = build_network(config, NUM_CLASSES), make_optimizer(config, phases)
+    model, tx = config.model.network(NUM_CLASSES, AXIS), make_optimizer(config.optimizer, phases)
     state = jax.eval_shape(lambda key: create_train_state(model, tx, shape, key), jax.random.key(0))
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     small = config.model.name == "small"
     assert 1e5 < count < 2e6 if small else 2.3e7 < count < 2.6e7
     assert state.params["head"]["linear2"]["kernel"].shape == (512, NUM_CLASSES)
-    assert sum(phase.num_steps for phase in phases) == 10 * (config.train.frozen_epochs + config.train.num_epochs)
+    assert sum(phase.num_steps for phase in phases) == 10 * (config.training.frozen_epochs + config.training.num_epochs)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,13 +103,18 @@ def quick_to_compile():
 @functools.cache
 def compiled(name: str, preset: str):
     """Model, optimizer and steps of a shrunk run: one for all variants of a preset with one network and channels."""
-    config = shrunk(name, preset)
-    phases = make_phases(config, steps_per_epoch=4)
-    model, tx = build_network(config, NUM_CLASSES), make_optimizer(config, phases)
-    return model, tx, learning_rates(config, phases), pmapped_steps(step_settings(config, NUM_CLASSES))
+    settings = shrunk(name, preset)
+    phases = phases_of(settings, steps_per_epoch=4)
+    model, tx = settings.model.network(NUM_CLASSES, AXIS), make_optimizer(settings.optimizer, phases)
+    return model, tx, learning_rates(settings.optimizer, phases), pmapped_steps(step_settings(settings, NUM_CLASSES))
 
 
-def shrunk(name: str, preset: str = "folder") -> ConfigDict:
+def phases_of(settings: Settings, steps_per_epoch: int) -> tuple[Phase, ...]:
+    training = settings.training
+    return make_phases(settings.optimizer, training.frozen_epochs, training.num_epochs, steps_per_epoch)
+
+
+def shrunk(name: str, preset: str = "folder") -> Settings:
     config = get_config(name, preset)
     if config.model.name != "waveform":
         config.model.name = "small"
@@ -119,7 +123,7 @@ def shrunk(name: str, preset: str = "folder") -> ConfigDict:
     config.dataset.duration_s = 0.3
     config.model.width = 4
     config.train.num_epochs = 1
-    return config
+    return parse_settings(config)
 
 
 ALIKE = {"esc10": "folder", "esc50": "folder", "fsdkaggle2018": "folder"}  # in all that the shrunk step depends on
@@ -128,7 +132,7 @@ ALIKE = {"esc10": "folder", "esc50": "folder", "fsdkaggle2018": "folder"}  # in 
 def test_alike_presets_are():
     for preset, other in ALIKE.items():
         mine, theirs = shrunk("log_db", preset), shrunk("log_db", other)
-        assert mine.augment == theirs.augment and mine.model == theirs.model
+        assert mine.augmentation == theirs.augmentation and mine.model == theirs.model
         assert step_settings(mine, NUM_CLASSES) == step_settings(theirs, NUM_CLASSES)
 
 
@@ -137,8 +141,8 @@ def test_alike_presets_are():
 def test_trains_a_step(name, preset):
     """Its own images of noise, or the noise itself, through a shrunk network, the last three clips being padding."""
     config = shrunk(name, preset)
-    inputs = np.random.default_rng(0).standard_normal((16, clip_settings(config).length_samples)).astype(np.float32)
-    settings = spectral_settings(config)
+    inputs = np.random.default_rng(0).standard_normal((16, config.clips.length_samples)).astype(np.float32)
+    settings = config.images
     if settings:
         inputs = np.asarray(spectrograms(jnp.asarray(inputs), settings)).astype(np.float16)
         assert inputs.shape == (16, 32, 32, len(config.spectral.channels))
@@ -162,7 +166,7 @@ def test_trains_a_step(name, preset):
     assert 0.5 < float(metrics["loss"]) < 10
     moved = jax.tree.map(lambda old, new: bool(np.any(old != np.asarray(new))), before, state.params)
     assert all(jax.tree.leaves(moved["head"]))
-    assert moved["body"]["conv1"]["kernel"] == (config.train.frozen_epochs == 0)
+    assert moved["body"]["conv1"]["kernel"] == (config.training.frozen_epochs == 0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     logits = np.asarray(eval_step(state, batch, {}))
     assert logits.shape == (jax.local_device_count(), rows, NUM_CLASSES)
@@ -199,10 +203,10 @@ def test_the_earlier_study_s_recipe():
 def test_a_gain_knows_which_channels_are_in_db(name):
     config = get_config(name)
     config.augment.max_gain_db, config.spectral.range_db = 6.0, 60.0
-    settings = step_settings(config, NUM_CLASSES).augment
+    settings = parse_settings(config).augmentation
     in_db = (not channel.endswith(("_linear", "waveform")) for channel in config.spectral.channels)
     assert settings.db_channels == tuple(in_db)
     assert (settings.max_gain_db, settings.range_db) == (6.0, 60.0)
     config.augment.max_gain_db = -6.0
     with pytest.raises(UserError, match=r"config\.augment\.max_gain_db is -6\.0; it must be 0 to 300"):
-        check_config(config)
+        parse_settings(config)

@@ -1,4 +1,4 @@
-"""The sections of a configuration as frozen dataclasses: fields as `configs/default.py` lists them, each with its check.
+"""The sections of a configuration as frozen dataclasses: the fields of `configs/default.py`, each with its check.
 
 A field with a default is newer than the first runs: the default is what runs did before there was such a field.
 """

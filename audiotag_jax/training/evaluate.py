@@ -114,7 +114,7 @@ def conclude(experiment: Experiment, workdir: Path) -> None:
 
 
 def write_submission(path: Path, predictions: Predictions, classes: Sequence[str], order: Sequence[str]) -> None:
-    """Writes the submission of test `predictions`, a row for each id of `order`; it is checked before it is put in place.
+    """Writes the submission of test `predictions`, a row for each id of `order`, checked before it is put in place.
 
     Raises UserError if ids do not match or `check_submission` would, and then leaves `path` as it was.
     """

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiotag_jax.audio.decode import crop_loudest, load_audio
+from audiotag_jax.audio.crop import crop_loudest
+from audiotag_jax.audio.decode import load_audio
 from audiotag_jax.datasets import builders
 from audiotag_jax.datasets.builders import KEPT, LEFT_OUT, SILENCE, ClipSettings, ordered_map
 from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms

@@ -68,8 +68,8 @@ def test_a_cut_file(tmp_path, suffix):
 
 def test_silence(tmp_path):
     assert kinds(write(tmp_path / "a.wav", np.zeros(RATE_HZ))) == {"silent": "all zero"}
-    assert kinds(write(tmp_path / "a.wav", sine(10 ** (-62 / 20)), subtype="PCM_24")) == {"silent": "peak -62.0 dB"}
-    assert kinds(write(tmp_path / "a.wav", sine(10 ** (-58 / 20)), subtype="PCM_24")) == {}
+    assert kinds(write(tmp_path / "a.wav", sine(10 ** (-82 / 20)), subtype="PCM_24")) == {"silent": "peak -82.0 dB"}
+    assert kinds(write(tmp_path / "a.wav", sine(10 ** (-78 / 20)), subtype="PCM_24")) == {}
     opposed = np.stack([sine(), -sine()], axis=1)  # training hears their mean
     assert kinds(write(tmp_path / "a.wav", opposed, subtype="FLOAT")) == {"silent": "all zero"}
 

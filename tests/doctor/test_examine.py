@@ -8,19 +8,20 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
-from ml_collections import ConfigDict
 
 from audiotag_jax.doctor import examine
 from audiotag_jax.doctor.report import code, escape, format_report, printable
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.settings.settings import parse_settings
+from configs import log_db
 
 RATE_HZ = 22050
 
 
-def config(path, source="folder", **fields):
-    dataset = {"source": source, "path": str(path), "table": "", "num_folds": 2, "fold_seed": 0, "num_threads": 2}
-    dataset |= {"sample_rate_hz": RATE_HZ, "duration_s": 2.0, "margin_s": 0.0, "on_the_fly": False, "download": True}
-    return ConfigDict({"dataset": dataset | fields, "spectral": {"channels": ("log_db",)}})
+def settings(path, source="folder", **fields):
+    config = log_db.get_config("folder")
+    config.dataset.update({"source": source, "path": str(path), "num_folds": 2, "num_threads": 2, **fields})
+    return parse_settings(config)
 
 
 def noise(seed, num_samples=RATE_HZ // 2):
@@ -39,7 +40,7 @@ def write_table(path, columns, rows):
 
 
 def run(path, workdir, *args, **fields):
-    examine.run(config(path, *args, **fields), workdir)
+    examine.run(settings(path, *args, **fields), workdir)
     report = json.loads((workdir / "doctor.json").read_text(), parse_constant=pytest.fail)  # no NaN in it
     return report, (workdir / "doctor.md").read_text()
 
@@ -178,7 +179,7 @@ def test_nothing_to_look_at(tmp_path):
         (tmp_path, "esc", "Unknown clip source 'esc'; choose from"),
     ):
         with pytest.raises(UserError, match=message):
-            examine.run(config(path, source), tmp_path / "work")
+            examine.run(settings(path, source), tmp_path / "work")
     assert list(tmp_path.iterdir()) == []  # neither data nor a report
 
 

@@ -4,11 +4,12 @@ import csv
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from audiotag_jax.datasets.fsdkaggle2018 import open_fsdkaggle2018, submission_order
-from audiotag_jax.evaluation.submission import check_submission, write_submission
+from audiotag_jax.evaluation.predictions import average_predictions
+from audiotag_jax.evaluation.submission import check_submission
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.training.evaluate import write_submission
 
 CLASSES = ("Bark", "Bass drum", "Cello", "Cough", "Flute")
 IDS = ("0a.wav", "1b.wav", "2c.wav", "3d.wav")
@@ -23,12 +24,16 @@ def save(path, logits, ids=IDS):
 
 @pytest.fixture
 def kaggle(tmp_path):
-    """The dataset section of a config, and its folder with a sample submission that is not in order."""
+    """A data folder with a sample submission that is not in order."""
     folder = tmp_path / "data"
     folder.mkdir()
     rows = "".join(f"{name},Laughter Hi-Hat Flute\n" for name in SAMPLE)
     (folder / "sample_submission.csv").write_text("fname,label\n" + rows)
-    return ConfigDict({"source": "fsdkaggle2018", "path": str(folder)})
+    return folder
+
+
+def submit(path, files, order, classes=CLASSES):
+    write_submission(path, average_predictions(files), classes, order)
 
 
 def read(path):
@@ -49,7 +54,7 @@ def expected_labels(all_logits):
 def test_rows_follow_the_sample_submission(tmp_path, kaggle):
     logits = np.random.default_rng(0).normal(size=(4, 5))
     path = tmp_path / "submission.csv"
-    write_submission(path, [save(tmp_path / "a.npz", logits)], CLASSES, kaggle)
+    submit(path, [save(tmp_path / "a.npz", logits)], submission_order(kaggle))
     rows = read(path)
     assert [clip for clip, _ in rows] == list(SAMPLE)
     assert dict(rows) == dict(zip(IDS, expected_labels([logits]), strict=True))
@@ -59,7 +64,7 @@ def test_rows_follow_the_sample_submission(tmp_path, kaggle):
 
 def test_labels_are_three_distinct_known_ones_without_blanks(tmp_path, kaggle):
     path = tmp_path / "submission.csv"
-    write_submission(path, [save(tmp_path / "a.npz", np.zeros((4, 5)))], CLASSES, kaggle)
+    submit(path, [save(tmp_path / "a.npz", np.zeros((4, 5)))], submission_order(kaggle))
     for _, labels in read(path):
         assert labels == ["Bark", "Bass_drum", "Cello"]  # of equal ones the first classes, as in the metrics
 
@@ -69,7 +74,7 @@ def test_folds_are_averaged(tmp_path, kaggle):
     runs = [rng.normal(0, 3, (4, 5)) + rng.normal(0, 500, (4, 1)) for _ in range(3)]  # a shift of logits means nothing
     files = [save(tmp_path / f"{i}.npz", run) for i, run in enumerate(runs)]
     path = tmp_path / "submission.csv"
-    write_submission(path, files, CLASSES, kaggle)
+    submit(path, files, submission_order(kaggle))
     centred = [run - run.max(1, keepdims=True) for run in runs]
     assert dict(read(path)) == dict(zip(IDS, expected_labels(centred), strict=True))
     assert dict(read(path)) != dict(zip(IDS, expected_labels(centred[:1]), strict=True))
@@ -80,23 +85,22 @@ def test_one_sure_fold_does_not_overrule_two(tmp_path, kaggle):
     sure, fair = np.zeros((4, 5)), np.zeros((4, 5))
     sure[:, 0], fair[:, 3] = 30, 4
     files = [save(tmp_path / f"{i}.npz", run) for i, run in enumerate((sure, fair, fair))]
-    write_submission(tmp_path / "submission.csv", files, CLASSES, kaggle)
+    submit(tmp_path / "submission.csv", files, submission_order(kaggle))
     assert all(labels[0] == "Cough" for _, labels in read(tmp_path / "submission.csv"))
 
 
-def test_other_sources_follow_their_ids(tmp_path):
+def test_rows_follow_any_order(tmp_path):
     order = ("z.wav", "a.wav", "m.wav")
     file = save(tmp_path / "a.npz", np.eye(3, 5), order)
-    write_submission(tmp_path / "submission.csv", [file], CLASSES, ConfigDict({"source": "folder", "path": "nowhere"}))
+    submit(tmp_path / "submission.csv", [file], order)
     rows = read(tmp_path / "submission.csv")
-    assert [clip for clip, _ in rows] == sorted(order)
+    assert [clip for clip, _ in rows] == list(order)
     assert {clip: labels[0] for clip, labels in rows} == {"z.wav": "Bark", "a.wav": "Bass_drum", "m.wav": "Cello"}
 
 
 def test_two_classes_give_two_labels(tmp_path):
     file = save(tmp_path / "a.npz", [[0, 1]], ["a.wav"])
-    dataset = ConfigDict({"source": "folder", "path": "nowhere"})
-    write_submission(tmp_path / "submission.csv", [file], ("no", "yes"), dataset)
+    submit(tmp_path / "submission.csv", [file], ["a.wav"], ("no", "yes"))
     assert read(tmp_path / "submission.csv") == [("a.wav", ["yes", "no"])]
 
 
@@ -104,7 +108,7 @@ def test_two_classes_give_two_labels(tmp_path):
 def test_clips_that_are_not_the_samples_raise(tmp_path, kaggle, ids):
     file = save(tmp_path / "a.npz", np.zeros((len(ids), 5)), ids)
     with pytest.raises(UserError, match="sample submission"):
-        write_submission(tmp_path / "submission.csv", [file], CLASSES, kaggle)
+        submit(tmp_path / "submission.csv", [file], submission_order(kaggle))
     assert not (tmp_path / "submission.csv").exists()
 
 
@@ -112,7 +116,7 @@ def test_clips_that_are_not_the_samples_raise(tmp_path, kaggle, ids):
 def test_folds_of_different_clips_raise(tmp_path, kaggle, ids):
     files = [save(tmp_path / "a.npz", np.zeros((4, 5))), save(tmp_path / "b.npz", np.zeros((len(ids), 5)), ids)]
     with pytest.raises(UserError, match=r"b.npz and .*a.npz hold different clips"):
-        write_submission(tmp_path / "submission.csv", files, CLASSES, kaggle)
+        submit(tmp_path / "submission.csv", files, submission_order(kaggle))
 
 
 def test_whole_challenge(tmp_path, shared_data):
@@ -122,8 +126,7 @@ def test_whole_challenge(tmp_path, shared_data):
         sample = [row["fname"] for row in csv.DictReader(file)]
     rng = np.random.default_rng(0)
     file = save(tmp_path / "a.npz", rng.normal(size=(len(sample), 5)), sorted(sample))
-    dataset = ConfigDict({"source": "fsdkaggle2018", "path": str(folder)})
-    write_submission(tmp_path / "submission.csv", [file], CLASSES, dataset)
+    submit(tmp_path / "submission.csv", [file], submission_order(folder))
     rows = read(tmp_path / "submission.csv")
     assert [clip for clip, _ in rows] == sample
     assert len(rows) == 9400
@@ -135,7 +138,7 @@ def test_a_damaged_file_raises(tmp_path, kaggle):
     whole = save(tmp_path / "a.npz", np.zeros((4, 5))).read_bytes()
     (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="a.npz is damaged"):
-        write_submission(tmp_path / "submission.csv", [tmp_path / "a.npz"], CLASSES, kaggle)
+        submit(tmp_path / "submission.csv", [tmp_path / "a.npz"], submission_order(kaggle))
 
 
 GOOD = "fname,label\n2c.wav,Bark Bass_drum Cello\n0a.wav,Flute Cough Bark\n"
@@ -202,7 +205,7 @@ def test_what_does_not_pass_is_not_put_in_place(tmp_path, kaggle):
     path.write_text("of an earlier run")
     file = save(tmp_path / "a.npz", np.tile([0, 3, 0, 0, 2], (4, 1)))
     with pytest.raises(UserError, match="row 2: 'Bass_drum Bass_drum Bark'; 3 different labels"):
-        write_submission(path, [file], (*CLASSES[:4], "Bass_drum"), kaggle)
+        submit(path, [file], submission_order(kaggle), (*CLASSES[:4], "Bass_drum"))
     assert path.read_text() == "of an earlier run"
     assert {entry.name for entry in tmp_path.iterdir()} == {"a.npz", "data", "submission.csv"}
 

@@ -10,7 +10,7 @@ import pytest
 import random_runs
 import soundfile
 
-from audiotag_jax.audio.decode import crop_loudest
+from audiotag_jax.audio.crop import crop_loudest
 from audiotag_jax.inference import predict
 from audiotag_jax.inference.tagger import load_tagger
 from audiotag_jax.runtime.errors import UserError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audiotag_jax.evaluation.submission import average_predictions
+from audiotag_jax.evaluation.predictions import average_predictions
 from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.study.ensembles import entries
 from audiotag_jax.study.results import Clips, Results, VariantLogits

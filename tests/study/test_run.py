@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiotag_jax.datasets.prepare import dataset_fingerprint
+from audiotag_jax.datasets.prepare import dataset_name
 from audiotag_jax.runtime.errors import Diverged, UserError
 from audiotag_jax.runtime.files import write_json, write_npz
+from audiotag_jax.settings.record import FORMAT
+from audiotag_jax.settings.settings import parse_settings, recorded_fields
 from audiotag_jax.study import report, run
 from audiotag_jax.study.plan import Training, final, search
 from audiotag_jax.study.results import read_results
 from audiotag_jax.training import train
-from audiotag_jax.training.workdir import recorded_fields
 from configs import log_db
 
 VARIANTS, SEEDS, FOLDS = ("log_db", "mel_db"), (0, 1), (0, 1, 2)
@@ -56,7 +57,7 @@ def written(monkeypatch):
 
 def lay(training, folds=None, dataset="data"):
     """What is left of a finished training, as far as a study looks at it."""
-    record = {"config": recorded_fields(training.config), "classes": ["a", "b"], "dataset": dataset}
+    record = {"format": FORMAT, "config": recorded_fields(training.settings), "classes": ["a", "b"], "dataset": dataset}
     for fold in training.folds if folds is None else folds:
         [path] = training.files(fold, has_test=False)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,28 +68,28 @@ def lay(training, folds=None, dataset="data"):
 def test_interrupted_and_continued_a_study_trains_everything_once(config, tmp_path, written, monkeypatch, capsys):
     trained, real = [], train.run
 
-    def counted(config, workdir):
+    def counted(settings, workdir):
         if len(trained) == 5:
             trained.append(None)
             raise KeyboardInterrupt
-        real(config, workdir)
-        trained.append((workdir.name, tuple(config.train.folds)))
+        real(settings, workdir)
+        trained.append((workdir.name, settings.training.folds))
 
     monkeypatch.setattr(train, "run", counted)
     with pytest.raises(KeyboardInterrupt):
-        run.run(config, tmp_path / "study")
+        run.run(parse_settings(config), tmp_path / "study")
     said = capsys.readouterr().out
     assert "study of 2 variants, 3 folds, seeds 0, 1; baseline log_db" in said
     assert "trainings: 12 of 4 steps, 12 of them to do" in said
     assert "inner splits: 12 trainings of 1 steps, 12 of them to do" in said
     assert "log_db, learning rates x 3 on inner splits, folds 0, 1, 2; about" in said
     assert not written
-    run.run(config, tmp_path / "study")
+    run.run(parse_settings(config), tmp_path / "study")
     done = [each for each in trained if each]
     assert sum(len(folds) for _, folds in done) == 12 + 12
     assert len(set(done)) == len(done)
     monkeypatch.setattr(train, "run", None)  # nothing is left to train
-    run.run(config, tmp_path / "study")
+    run.run(parse_settings(config), tmp_path / "study")
     assert "of them to do" in capsys.readouterr().out
     (_, _, runs, classes, budget), again = written
     assert [(each.variant, each.seed) for each in runs] == [(v, s) for v in VARIANTS for s in SEEDS]
@@ -107,7 +108,9 @@ def test_what_is_left_is_told_at_the_pace_of_most_trainings(config, tmp_path, mo
     clock = iter((0, 900, 1000, 1300, 2000, 2300, 3000, 3300))
     monkeypatch.setattr(run.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(train, "run", lambda *_: None)
-    run.Study(config, tmp_path, VARIANTS, FOLDS, (), False, {False: 100, True: 0}, seconds_per_step=1.0).train()
+    run.Study(
+        parse_settings(config), tmp_path, VARIANTS, FOLDS, (), False, {False: 100, True: 0}, seconds_per_step=1.0
+    ).train()
     told = [line.rpartition("about ")[2] for line in capsys.readouterr().out.splitlines()]
     assert told == ["20 min left", "45 min left", "20 min left", "5 min left"]
 
@@ -115,21 +118,21 @@ def test_what_is_left_is_told_at_the_pace_of_most_trainings(config, tmp_path, mo
 def test_without_a_search_a_run_is_that_of_mode_train(config, tmp_path, written):
     config = config.copy_and_resolve_references()
     config.study.rate_factors, config.study.seeds, config.study.variants = (1.0,), (0,), ("log_db",)
-    run.run(config, tmp_path / "study")
-    train.run(config, tmp_path / "alone")
+    run.run(parse_settings(config), tmp_path / "study")
+    train.run(parse_settings(config), tmp_path / "alone")
     with (
         np.load(tmp_path / "study/runs/log_db-seed_0-rate_1/fold_1/predictions.npz") as one,
         np.load(tmp_path / "alone/fold_1/predictions.npz") as other,
     ):
         np.testing.assert_array_equal(one["logits"], other["logits"])
-    train.run(config, tmp_path / "study/runs/log_db-seed_0-rate_1")  # and mode train takes it for its own
+    train.run(parse_settings(config), tmp_path / "study/runs/log_db-seed_0-rate_1")  # mode train accepts it as its own
 
 
 def test_the_report_is_written_from_the_runs(config, tmp_path, capsys):
     config = config.copy_and_resolve_references()
     config.study.rate_factors, config.study.seeds, config.train.num_epochs = (1.0,), (0,), 1
     config.study.variants = ("mel_db", "waveform")
-    run.run(config, tmp_path / "study")
+    run.run(parse_settings(config), tmp_path / "study")
     scores = json.loads((tmp_path / "study/scores.json").read_text())
     names = [row["name"] for row in scores["rows"] if row["kind"] == "single"]
     assert names == ["log_db", "mel_db", "waveform"]
@@ -144,7 +147,7 @@ def test_the_report_is_written_from_the_runs(config, tmp_path, capsys):
     assert "mel_db" in words and "waveform" in words
     assert page.count("data:audio/") >= 4 and page.count("data:image/png") >= 8
     before = [(tmp_path / "study" / name).read_bytes() for name in ("scores.json", "report.md", "report.html")]
-    run.run(config, tmp_path / "study")
+    run.run(parse_settings(config), tmp_path / "study")
     assert before == [(tmp_path / "study" / name).read_bytes() for name in ("scores.json", "report.md", "report.html")]
 
 
@@ -153,79 +156,80 @@ def test_a_report_on_what_is_finished(config, tmp_path, written, capsys):
     config.study.rate_factors, config.study.train = (1.0,), False
     config.study.seeds, config.study.variants = (0, 1), (*VARIANTS, "log_linear")
     for variant in VARIANTS:
-        for training in final(config, tmp_path / "study", variant, 0, dict.fromkeys(range(3), 1.0)):
+        for training in final(parse_settings(config), tmp_path / "study", variant, 0, dict.fromkeys(range(3), 1.0)):
             lay(training)
-    run.run(config, tmp_path / "study")
+    run.run(parse_settings(config), tmp_path / "study")
     assert "nothing is trained now" in capsys.readouterr().out
     assert [(each.variant, each.seed) for each in written[-1][2]] == [("log_db", 0), ("mel_db", 0)]
     assert dict(written[-1][4])["not finished"].startswith("4 of 6 runs")
     config.study.seeds, config.study.variants = (0,), VARIANTS
-    run.run(config, tmp_path / "study")
+    run.run(parse_settings(config), tmp_path / "study")
     assert "nothing is trained now" not in capsys.readouterr().out
     assert "not finished" not in dict(written[-1][4])
     config.train.num_epochs += 1
     with pytest.raises(UserError, match="log_db-seed_0-rate_1 holds another run; different: train.num_epochs"):
-        run.run(config, tmp_path / "study")
+        run.run(parse_settings(config), tmp_path / "study")
     config.study.rate_factors = (1.0, 3.0)  # whose search has not begun
     with pytest.raises(UserError, match="no finished run of the baseline log_db"):
-        run.run(config, tmp_path / "study")
+        run.run(parse_settings(config), tmp_path / "study")
 
 
 def test_seeds_of_other_data_are_not_reported_together(config, tmp_path, written):
     config = config.copy_and_resolve_references()
     config.study.rate_factors, config.study.train, config.study.variants = (1.0,), False, ("log_db",)
     for seed in SEEDS:
-        [training] = final(config, tmp_path / "study", "log_db", seed, dict.fromkeys(FOLDS, 1.0))
+        [training] = final(parse_settings(config), tmp_path / "study", "log_db", seed, dict.fromkeys(FOLDS, 1.0))
         lay(training, dataset=f"data {seed}")
     with pytest.raises(UserError, match="log_db-seed_1-rate_1 holds a run on other data"):
-        run.run(config, tmp_path / "study")
+        run.run(parse_settings(config), tmp_path / "study")
     assert not written
 
 
 def test_a_study_of_other_data_is_not_continued(config, tmp_path, written, monkeypatch):
     config = config.copy_and_resolve_references()
     config.study.rate_factors, config.study.variants, config.study.seeds = (1.0,), ("log_db",), (0,)
-    [training] = final(config, tmp_path / "study", "log_db", 0, dict.fromkeys(FOLDS, 1.0))
+    [training] = final(parse_settings(config), tmp_path / "study", "log_db", 0, dict.fromkeys(FOLDS, 1.0))
     lay(training)
     monkeypatch.setattr(train, "run", None)
     with pytest.raises(UserError, match="log_db-seed_0-rate_1 holds a run on other data"):
-        run.run(config, tmp_path / "study")
-    lay(training, dataset=dataset_fingerprint(config))
+        run.run(parse_settings(config), tmp_path / "study")
+    lay(training, dataset=dataset_name(parse_settings(config)))
     write_json(training.workdir / "summary.json", {})
-    run.run(config, tmp_path / "study")
+    run.run(parse_settings(config), tmp_path / "study")
     assert written
 
 
 def test_a_run_that_was_ended_before_its_summary_is_given_it(config, tmp_path, written, monkeypatch):
     config = config.copy_and_resolve_references()
     config.study.rate_factors, config.study.variants, config.study.seeds = (1.0,), ("log_db",), (0,)
-    [training] = final(config, tmp_path / "study", "log_db", 0, dict.fromkeys(FOLDS, 1.0))
-    lay(training, dataset=dataset_fingerprint(config))
+    [training] = final(parse_settings(config), tmp_path / "study", "log_db", 0, dict.fromkeys(FOLDS, 1.0))
+    lay(training, dataset=dataset_name(parse_settings(config)))
     asked = []
-    monkeypatch.setattr(train, "run", lambda config, workdir: asked.append((workdir, config.train.folds)))
-    run.run(config, tmp_path / "study")
+    monkeypatch.setattr(train, "run", lambda settings, workdir: asked.append((workdir, settings.training.folds)))
+    run.run(parse_settings(config), tmp_path / "study")
     assert asked == [(training.workdir, FOLDS)]
 
 
 def test_a_trial_that_diverges_is_worse_than_any_other(config, tmp_path, written, monkeypatch, capsys):
     config = config.copy_and_resolve_references()
     config.study.variants, config.study.seeds = ("log_db",), (0,)
-    trials = search(config, tmp_path / "study", "log_db", FOLDS)
+    trials = search(parse_settings(config), tmp_path / "study", "log_db", FOLDS)
     asked = []
 
-    def diverge(config, workdir):
-        asked.append((workdir.name, config.train.folds))
-        training = Training("log_db", "", config, workdir, config.train.folds)
-        if workdir == trials[1.0].workdir and 1 in config.train.folds:
-            lay(training, [fold for fold in config.train.folds if fold < 1], dataset_fingerprint(config))
+    def diverge(settings, workdir):
+        folds = settings.training.folds
+        asked.append((workdir.name, folds))
+        training = Training("log_db", "", settings, workdir, folds)
+        if workdir == trials[1.0].workdir and 1 in folds:
+            lay(training, [fold for fold in folds if fold < 1], dataset_name(parse_settings(config)))
             training.diverged(1).parent.mkdir()
             raise Diverged("The training of fold 1 diverged.")
-        lay(training, dataset=dataset_fingerprint(config))
+        lay(training, dataset=dataset_name(parse_settings(config)))
         write_json(workdir / "summary.json", {})
 
     monkeypatch.setattr(train, "run", diverge)
     monkeypatch.setattr(run, "_time_step", lambda experiment: 1.0)
-    run.run(config, tmp_path / "study")
+    run.run(parse_settings(config), tmp_path / "study")
     assert asked == [
         ("log_db-rate_1", (0, 1, 2)),
         ("log_db-rate_1", (2,)),
@@ -236,7 +240,7 @@ def test_a_trial_that_diverges_is_worse_than_any_other(config, tmp_path, written
     assert "fold 1 diverged.\nThis trial counts as worse" in capsys.readouterr().out
     assert "diverged" in json.loads(trials[1.0].diverged(1).read_text())["reason"]
     assert json.loads((tmp_path / "study/choices.json").read_text())["log_db"] == {"0": 1.0, "1": 3.0, "2": 1.0}
-    run.run(config, tmp_path / "study")
+    run.run(parse_settings(config), tmp_path / "study")
     assert len(asked) == 5
 
 
@@ -250,7 +254,7 @@ def test_a_run_that_diverges_ends_the_study(config, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "run", diverge)
     monkeypatch.setattr(run, "_time_step", lambda experiment: 1.0)
     with pytest.raises(UserError, match="diverged"):
-        run.run(config, tmp_path / "study")
+        run.run(parse_settings(config), tmp_path / "study")
     assert not list(tmp_path.rglob("diverged.json"))
 
 
@@ -258,7 +262,7 @@ def test_a_search_needs_three_folds(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.dataset.num_folds = 2
     with pytest.raises(UserError, match="search of learning rates needs three folds, but there are 2"):
-        run.run(config, tmp_path / "study")
+        run.run(parse_settings(config), tmp_path / "study")
 
 
 def test_the_chosen_factor_has_the_lowest_loss_and_of_equal_ones_is_nearest_to_one(tmp_path):

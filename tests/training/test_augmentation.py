@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from audiotag_jax.training.augmentation import (
-    AugmentSettings,
+    AugmentationSettings,
     augment,
     frequency_shift,
     mask_stripe,
@@ -19,7 +19,7 @@ from audiotag_jax.training.augmentation import (
 )
 
 ROWS, FRAMES, BINS, CLASSES = 16, 40, 20, 5
-EVERYTHING = AugmentSettings(
+EVERYTHING = AugmentationSettings(
     max_time_stretch=0.25,
     max_frequency_shift=0.1,
     max_time_shift=0.5,
@@ -55,7 +55,7 @@ def compiled(settings):
 
 def test_everything_is_off_by_default(batch):
     images, targets, mask = batch
-    after, after_targets = compiled(AugmentSettings())(make_keys(ROWS), images, targets, mask)
+    after, after_targets = compiled(AugmentationSettings())(make_keys(ROWS), images, targets, mask)
     np.testing.assert_array_equal(after, images)
     np.testing.assert_array_equal(after_targets, targets)
 
@@ -63,10 +63,10 @@ def test_everything_is_off_by_default(batch):
 @pytest.mark.parametrize(
     "nothing",
     [
-        AugmentSettings(max_time_shift=1e-3),  # less than half a frame
-        AugmentSettings(max_frequency_shift=1e-3),
-        AugmentSettings(time_masks=3, max_time_mask=0.0),
-        AugmentSettings(frequency_masks=3, max_frequency_mask=0.0),
+        AugmentationSettings(max_time_shift=1e-3),  # less than half a frame
+        AugmentationSettings(max_frequency_shift=1e-3),
+        AugmentationSettings(time_masks=3, max_time_mask=0.0),
+        AugmentationSettings(frequency_masks=3, max_frequency_mask=0.0),
     ],
 )
 def test_changes_of_no_size_are_the_identity(batch, nothing):
@@ -80,7 +80,7 @@ def test_settings_change_what_they_name_alone(batch):
     images, targets, mask = batch
     for name in ("max_time_shift", "time_masks", "frequency_masks"):
         value = 0.5 if name == "max_time_shift" else 1
-        after, after_targets = compiled(AugmentSettings(**{name: value}))(make_keys(ROWS), images, targets, mask)
+        after, after_targets = compiled(AugmentationSettings(**{name: value}))(make_keys(ROWS), images, targets, mask)
         np.testing.assert_array_equal(after_targets, targets)
         changed = np.asarray(after) != images
         assert changed.any(), name
@@ -125,7 +125,9 @@ def test_several_masks_differ():
     ones, targets, mask = jnp.ones((64, FRAMES, 2, 1)), jnp.ones((64, 1)), jnp.ones(64)
     covered = []
     for count in (1, 2):
-        after, _ = compiled(AugmentSettings(time_masks=count, max_time_mask=0.25))(make_keys(64), ones, targets, mask)
+        after, _ = compiled(AugmentationSettings(time_masks=count, max_time_mask=0.25))(
+            make_keys(64), ones, targets, mask
+        )
         covered.append((np.asarray(after) == 0).mean())
     assert covered[1] > 1.5 * covered[0]
 
@@ -161,17 +163,17 @@ def test_frequency_shift_moves_whole_bins_and_lets_nothing_in():
 def test_waveforms_are_stretched_and_never_moved_along_frequency():
     waveforms = np.random.default_rng(0).normal(size=(4, 200, 1, 1)).astype(np.float32)
     targets, mask = np.eye(4, dtype=np.float32), np.ones(4, np.float32)
-    after, _ = compiled(AugmentSettings(max_frequency_shift=1.0))(make_keys(4), waveforms, targets, mask)
+    after, _ = compiled(AugmentationSettings(max_frequency_shift=1.0))(make_keys(4), waveforms, targets, mask)
     np.testing.assert_array_equal(after, waveforms)
-    after, _ = compiled(AugmentSettings(max_time_stretch=0.5))(make_keys(4), waveforms, targets, mask)
+    after, _ = compiled(AugmentationSettings(max_time_stretch=0.5))(make_keys(4), waveforms, targets, mask)
     assert np.all(np.any(np.asarray(after) != waveforms, axis=(1, 2, 3)))
 
 
 def test_new_changes_leave_the_older_ones_draws(batch):
     images, targets, mask = batch
     older = {"max_time_shift": 0.5, "time_masks": 1, "mixup_alpha": 0.3}
-    plain = compiled(AugmentSettings(**older))(make_keys(ROWS), images, targets, mask)
-    still = compiled(AugmentSettings(**older, max_frequency_shift=1e-3))(make_keys(ROWS), images, targets, mask)
+    plain = compiled(AugmentationSettings(**older))(make_keys(ROWS), images, targets, mask)
+    still = compiled(AugmentationSettings(**older, max_frequency_shift=1e-3))(make_keys(ROWS), images, targets, mask)
     for one, other in zip(plain, still, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -186,7 +188,7 @@ def gained(image, settings, count=1):
 
 def test_gain_is_uniform_in_db_and_one_for_all_cells_and_channels():
     """A magnitude of 0.5 leaves room for 6.02 dB up."""
-    settings = AugmentSettings(max_gain_db=6.0, db_channels=(True, False), range_db=60.0)
+    settings = AugmentationSettings(max_gain_db=6.0, db_channels=(True, False), range_db=60.0)
     after = gained(np.full((2, 3, 2), 0.5, np.float32), settings, 4000)
     assert np.all(after == after[:, :1, :1])
     gains_db = 20 * np.log10(after[:, 0, 0, 1] / 0.5)
@@ -205,7 +207,7 @@ def test_a_gained_image_is_the_image_of_the_gained_sound():
         return np.stack([in_db, np.clip(amplitudes, 0, 1)], axis=-1)[:, None].astype(np.float32)
 
     before = image(amplitudes)
-    after = gained(before, AugmentSettings(max_gain_db=20.0, db_channels=(True, False), range_db=80.0), 20)
+    after = gained(before, AugmentationSettings(max_gain_db=20.0, db_channels=(True, False), range_db=80.0), 20)
     quiet = before[:, 0, 0] == 0
     assert 10 < quiet.sum() < 100
     factors = after[:, 0, 0, 1] / amplitudes[0]
@@ -220,13 +222,13 @@ def test_a_gained_image_is_the_image_of_the_gained_sound():
 
 def test_all_channels_are_in_db_unless_told_otherwise():
     image = np.random.default_rng(0).uniform(0, 1, (4, 5, 3)).astype(np.float32)
-    told = AugmentSettings(max_gain_db=9.0, db_channels=(True,) * 3)
-    np.testing.assert_array_equal(gained(image, AugmentSettings(max_gain_db=9.0), 5), gained(image, told, 5))
+    told = AugmentationSettings(max_gain_db=9.0, db_channels=(True,) * 3)
+    np.testing.assert_array_equal(gained(image, AugmentationSettings(max_gain_db=9.0), 5), gained(image, told, 5))
 
 
 def test_gained_waveform_keeps_its_sign_and_is_cut_at_full_scale():
     waveform = np.array([-1, -0.7, -0.1, 0, 0.1, 0.7, 1], np.float32)[:, None, None]
-    after = gained(waveform, AugmentSettings(max_gain_db=12.0, db_channels=(False,)), 200)
+    after = gained(waveform, AugmentationSettings(max_gain_db=12.0, db_channels=(False,)), 200)
     factors = after[:, 4:5] / 0.1
     assert factors.max() > 2
     np.testing.assert_allclose(after, np.clip(factors * waveform, -1, 1), rtol=1e-5)
@@ -235,15 +237,15 @@ def test_gained_waveform_keeps_its_sign_and_is_cut_at_full_scale():
 def test_gain_neither_lifts_silence_and_masks_nor_changes_other_draws(batch):
     images, targets, mask = batch
     others = {"max_time_shift": 0.5, "time_masks": 2, "frequency_masks": 1}
-    plain, _ = compiled(AugmentSettings(**others))(make_keys(ROWS), images, targets, mask)
-    louder, _ = compiled(AugmentSettings(**others, max_gain_db=10.0))(make_keys(ROWS), images, targets, mask)
+    plain, _ = compiled(AugmentationSettings(**others))(make_keys(ROWS), images, targets, mask)
+    louder, _ = compiled(AugmentationSettings(**others, max_gain_db=10.0))(make_keys(ROWS), images, targets, mask)
     plain, louder = np.asarray(plain), np.asarray(louder)
     np.testing.assert_array_equal(louder == 0, plain == 0)
     inside = (plain > 0) & (louder < 1)
     moved = [np.ptp((louder - plain)[row][inside[row]]) for row in range(ROWS - 3)]
     assert max(moved) < 1e-6  # the same images, each a constant higher or lower
     targets = np.asarray(targets)
-    mixed = [compiled(AugmentSettings(mixup_alpha=0.4, max_gain_db=g)) for g in (0.0, 10.0)]
+    mixed = [compiled(AugmentationSettings(mixup_alpha=0.4, max_gain_db=g)) for g in (0.0, 10.0)]
     a, b = (each(make_keys(ROWS), images, targets, mask)[1] for each in mixed)
     np.testing.assert_array_equal(a, b)
 
@@ -251,7 +253,7 @@ def test_gain_neither_lifts_silence_and_masks_nor_changes_other_draws(batch):
 @pytest.mark.parametrize("count", [1, 3])
 def test_gain_needs_to_know_every_channel(batch, count):
     images, targets, mask = batch
-    settings = AugmentSettings(max_gain_db=1.0, db_channels=(True,) * count)
+    settings = AugmentationSettings(max_gain_db=1.0, db_channels=(True,) * count)
     with pytest.raises(ValueError, match=f"db_channels has {count} entries for images of 2 channels"):
         augment(make_keys(ROWS), images, targets, mask, settings)
 
@@ -262,19 +264,19 @@ def test_gain_needs_to_know_every_channel(batch, count):
 def test_waveforms_are_shifted_masked_and_mixed_in_time():
     waveforms = np.random.default_rng(0).uniform(0.1, 1, (4, 5003, 1, 1)).astype(np.float32)
     targets, mask = np.eye(4, dtype=np.float32), np.ones(4)
-    shifted, _ = compiled(AugmentSettings(max_time_shift=0.5))(make_keys(4), waveforms, targets, mask)
+    shifted, _ = compiled(AugmentationSettings(max_time_shift=0.5))(make_keys(4), waveforms, targets, mask)
     for before, after in zip(waveforms[..., 0, 0], np.asarray(shifted)[..., 0, 0], strict=True):
         shift = np.flatnonzero(after == before[0])
         assert len(shift) == 1
         np.testing.assert_array_equal(after, np.roll(before, shift[0]))
-    masked, _ = compiled(AugmentSettings(time_masks=1))(make_keys(4), waveforms, targets, mask)
+    masked, _ = compiled(AugmentationSettings(time_masks=1))(make_keys(4), waveforms, targets, mask)
     assert 0 < (np.asarray(masked) == 0).sum(1).max() <= 500
 
 
 @pytest.mark.parametrize("max_mask", [0.1, 1.0])
 def test_frequency_mask_never_erases_a_waveform(max_mask):
     waveforms, targets = np.ones((32, 100, 1, 1), np.float32), np.eye(32, dtype=np.float32)
-    settings = AugmentSettings(frequency_masks=3, max_frequency_mask=max_mask)
+    settings = AugmentationSettings(frequency_masks=3, max_frequency_mask=max_mask)
     after, _ = compiled(settings)(make_keys(32), waveforms, targets, np.ones(32))
     np.testing.assert_array_equal(after, waveforms)
 
@@ -316,7 +318,7 @@ def test_mixup_keeps_the_mass_of_real_rows(batch):
     assert np.all(np.asarray(mixed)[real].argmax(1) == targets[real].argmax(1))  # the own class leads
 
 
-@pytest.mark.parametrize("settings", [EVERYTHING, AugmentSettings(mixup_alpha=0.4)])
+@pytest.mark.parametrize("settings", [EVERYTHING, AugmentationSettings(mixup_alpha=0.4)])
 def test_padding_does_not_leak(batch, settings):
     images, targets, mask = batch
     keys = make_keys(ROWS)
@@ -355,10 +357,10 @@ def test_draws_are_the_same_on_any_number_of_devices(batch, devices):
 @pytest.mark.parametrize(
     "settings",
     [
-        AugmentSettings(max_time_shift=0.5),
-        AugmentSettings(max_gain_db=6.0),
-        AugmentSettings(max_time_stretch=0.25),
-        AugmentSettings(max_frequency_shift=0.5),
+        AugmentationSettings(max_time_shift=0.5),
+        AugmentationSettings(max_gain_db=6.0),
+        AugmentationSettings(max_time_stretch=0.25),
+        AugmentationSettings(max_frequency_shift=0.5),
     ],
 )
 def test_rows_and_keys_draw_differently(batch, settings):
@@ -386,4 +388,4 @@ def test_rows_and_keys_draw_differently(batch, settings):
 )
 def test_bad_settings_raise(fields, message):
     with pytest.raises(ValueError, match=message):
-        AugmentSettings(**fields)
+        AugmentationSettings(**fields)

@@ -14,6 +14,7 @@ import pytest
 
 from audiotag_jax.models.build import build_model
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.optimizer import make_optimizer, make_phases
 from audiotag_jax.training.state import create_train_state
@@ -27,7 +28,9 @@ def make_state(step, seed, name="small", width=4, frozen_epochs=1):
     """A state on all devices whose arrays are random, optimizer state included; some values are hard to keep."""
     config = default.get_config("demo")
     config.train.frozen_epochs = frozen_epochs
-    tx = make_optimizer(config, make_phases(config, 3))
+    settings = parse_settings(config)
+    phases = make_phases(settings.optimizer, frozen_epochs, settings.training.num_epochs, 3)
+    tx = make_optimizer(settings.optimizer, phases)
     model = build_model(name, 5, width=width, dropout=0.3)
     shapes = jax.eval_shape(lambda key: create_train_state(model, tx, (32, 32, 1), key), jax.random.key(0))
     rng = np.random.default_rng(seed)

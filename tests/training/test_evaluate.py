@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from audiotag_jax.datasets.reader import Examples
-from audiotag_jax.evaluation.submission import load_predictions
+from audiotag_jax.evaluation.predictions import load_predictions
 from audiotag_jax.models.build import build_model
 from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.training.evaluate import format_summary, is_finished, predict_logits, save_predictions, summarize

@@ -1,10 +1,12 @@
 """Which clips a fold trains on and is scored on; what runs of one process share."""
 
+import jax
 import numpy as np
 import pytest
 
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.training.experiment import Experiment, count_steps_per_epoch, open_experiment
+from audiotag_jax.settings.settings import parse_settings
+from audiotag_jax.training.experiment import Experiment, check_devices, count_steps_per_epoch, open_experiment
 from configs import log_db, mel_db
 
 
@@ -16,7 +18,7 @@ def experiment(*, inner_split: bool) -> Experiment:
     config = log_db.get_config("demo")
     config.train.inner_split = inner_split
     parts = dict.fromkeys(("dataset_dir", "metadata", "resident", "folds", "steps_per_epoch", "programs"))
-    return Experiment(config=config, examples=Clips(), all_folds=(0, 1, 2), **parts)
+    return Experiment(settings=parse_settings(config), examples=Clips(), all_folds=(0, 1, 2), **parts)
 
 
 def test_a_fold_is_scored_on_what_it_does_not_train_on():
@@ -47,8 +49,23 @@ def test_variants_share_what_is_compiled(tmp_path):
         config.spectral.num_frames = config.spectral.num_bins = 32
         return config
 
-    one = open_experiment(tiny(log_db.get_config("demo")))
-    assert open_experiment(tiny(mel_db.get_config("demo"))).programs.train_step is one.programs.train_step
+    one, other = (open_experiment(parse_settings(tiny(each.get_config("demo")))) for each in (log_db, mel_db))
+    assert other.programs.train_step is one.programs.train_step
     faster = tiny(log_db.get_config("demo"))
     faster.optimizer.learning_rate_high *= 2
-    assert open_experiment(faster).programs.tx is not one.programs.tx
+    assert open_experiment(parse_settings(faster)).programs.tx is not one.programs.tx
+
+
+@pytest.mark.parametrize(("devices", "batch_size", "rows"), [(1, 3, 3), (8, 24, 3), (8, 20, 3), (2, 1, 1)])
+def test_mixup_needs_an_even_number_of_clips_a_device(monkeypatch, devices, batch_size, rows):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+
+    def settings(mixup_alpha, size):
+        config = log_db.get_config("demo")
+        config.augment.mixup_alpha, config.train.batch_size = mixup_alpha, size
+        return parse_settings(config)
+
+    with pytest.raises(UserError, match=rf"batch_size {batch_size} gives a device {rows} clips, an odd number"):
+        check_devices(settings(0.3, batch_size))
+    check_devices(settings(0.0, batch_size))
+    check_devices(settings(0.3, devices * (rows + 1)))

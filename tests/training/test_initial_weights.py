@@ -6,7 +6,14 @@ import pytest
 
 from audiotag_jax.datasets.prepare import clip_digests
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.training.initial_weights import SEEN, check_initial_weights, clips_seen, find_checkpoints, record_seen
+from audiotag_jax.settings.settings import parse_settings
+from audiotag_jax.training.initial_weights import (
+    SEEN,
+    check_initial_weights,
+    clips_seen,
+    record_seen,
+    resolve_init_from,
+)
 from configs import log_db
 
 
@@ -21,48 +28,48 @@ def config(tmp_path):
 
 
 def test_clips_it_was_trained_on_are_not_scored(config):
-    check_initial_weights(config, 0, {"c": "c.wav", "d": "d.wav"})
+    check_initial_weights(parse_settings(config).model, 0, {"c": "c.wav", "d": "d.wav"})
     with pytest.raises(UserError, match=r"was trained on 1 clips that fold 0 holds out or tests, such as 2\.wav\.\n"):
-        check_initial_weights(config, 0, {"b": "2.wav", "c": "3.wav"})
+        check_initial_weights(parse_settings(config).model, 0, {"b": "2.wav", "c": "3.wav"})
 
 
 def test_what_came_before_counts_too(config, tmp_path):
-    record_seen(tmp_path, config, 0, ["c", "b"])
+    record_seen(tmp_path, parse_settings(config).model, 0, ["c", "b"])
     assert json.loads((tmp_path / SEEN).read_text()) == ["a", "b", "c"]
     (tmp_path / "checkpoints").mkdir()
     config.model.init_from = str(tmp_path)
     with pytest.raises(UserError, match="such as a"):
-        check_initial_weights(config, 3, {"a": "a.wav"})
+        check_initial_weights(parse_settings(config).model, 3, {"a": "a.wav"})
 
 
 def test_checkpoints_may_be_named_themselves(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "run/fold_0")
     config.model.init_from = "checkpoints"
-    assert clips_seen(config, 5) == {"a", "b"}
+    assert clips_seen(parse_settings(config).model, 5) == {"a", "b"}
 
 
 def test_without_a_record_nothing_is_believed(config, tmp_path):
     (tmp_path / "run/fold_0" / SEEN).unlink()
     with pytest.raises(UserError, match=r"clips_seen\.json does not say which clips"):
-        check_initial_weights(config, 0, {"z": "z.wav"})
+        check_initial_weights(parse_settings(config).model, 0, {"z": "z.wav"})
     with pytest.raises(UserError, match=r"there is no folder .*run/fold_4"):
-        check_initial_weights(config, 4, {})
+        check_initial_weights(parse_settings(config).model, 4, {})
 
 
 def test_random_weights_have_seen_nothing(tmp_path):
     config = log_db.get_config("demo")
-    record_seen(tmp_path, config, 0, ["x"])
+    record_seen(tmp_path, parse_settings(config).model, 0, ["x"])
     assert json.loads((tmp_path / SEEN).read_text()) == ["x"]
 
 
 def test_a_file_of_weights_must_be_there(config, tmp_path, monkeypatch):
-    config.model.init_from, config.model.pretrained = "", "~/weights.safetensors"
+    config.model.name, config.model.init_from, config.model.pretrained = "resnet18", "", "~/weights.safetensors"
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"pretrained: there is no file ~/weights\.safetensors"):
-        check_initial_weights(config, 0, {"a": "a.wav"})
+        check_initial_weights(parse_settings(config).model, 0, {"a": "a.wav"})
     (tmp_path / "weights.safetensors").touch()
-    check_initial_weights(config, 0, {"a": "a.wav"})
-    assert find_checkpoints("~/run/fold_{fold}", 0) == tmp_path / "run/fold_0/checkpoints"
+    check_initial_weights(parse_settings(config).model, 0, {"a": "a.wav"})
+    assert resolve_init_from("~/run/fold_{fold}", 0) == tmp_path / "run/fold_0/checkpoints"
 
 
 def test_a_recording_is_known_by_its_contents(tmp_path):
@@ -75,8 +82,8 @@ def test_a_recording_is_known_by_its_contents(tmp_path):
     config = log_db.get_config("folder")
     config.dataset.num_folds = 2
     config.dataset.path = str(tmp_path / "one")
-    one = clip_digests(config)
+    one = clip_digests(parse_settings(config).dataset)
     config.dataset.path = str(tmp_path / "two")
-    two = clip_digests(config)
+    two = clip_digests(parse_settings(config).dataset)
     assert one["dog/a.wav"] == two["dog/c.wav"]
     assert len({*one.values(), *two.values()}) == 4

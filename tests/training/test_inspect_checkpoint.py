@@ -15,6 +15,7 @@ import pytest
 
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
+from audiotag_jax.settings.settings import parse_settings, recorded_fields
 from audiotag_jax.training import checkpoints, inspect_checkpoint
 from audiotag_jax.training.inspect_checkpoint import (
     describe_config,
@@ -27,7 +28,7 @@ from audiotag_jax.training.inspect_checkpoint import (
     report,
 )
 from audiotag_jax.training.steps import replicate
-from audiotag_jax.training.workdir import record_config, recorded_fields
+from audiotag_jax.training.workdir import record_config
 from configs import default
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ def finished(tmp_path_factory) -> Path:
     """A work directory of two folds, written with eight devices; the second fold's moments are not finite."""
     workdir = tmp_path_factory.mktemp("finished")
     assert jax.device_count() == 8
-    record_config(workdir, demo(num_epochs=2), ["bark", "gong", "oboe"], "f1a9e2")
+    record_config(workdir, parse_settings(demo(num_epochs=2)), ["bark", "gong", "oboe"], "f1a9e2")
     save(workdir / "fold_0", 10, 20)
     save(workdir / "fold_1", 20, bad=np.nan)
     lines = [
@@ -86,7 +87,7 @@ def copied(tmp_path, finished) -> Path:
 
 
 def text_of(workdir: Path, config=None) -> str:
-    return "\n".join(line for lines in report(config or demo(), workdir) for line in lines)
+    return "\n".join(line for lines in report(parse_settings(config or demo()), workdir) for line in lines)
 
 
 def run_main(workdir: Path, xla_flags: str = "") -> subprocess.CompletedProcess:
@@ -194,15 +195,16 @@ def test_program_needs_one_device_no_data_and_writes_nothing(copied):
 
 def test_program_runs_beside_a_training(copied):
     with locked(copied, "using"):
-        inspect_checkpoint.run(demo(), copied)
+        inspect_checkpoint.run(parse_settings(demo()), copied)
 
 
 def test_reader_that_has_seen_enough_ends_it_quietly(finished):
     """`| head -1`, in a process whose output nobody reads any more."""
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from audiotag_jax.training import inspect_checkpoint; from configs import default\n"
-        "inspect_checkpoint.run(default.get_config('demo'), Path(sys.argv[1])); sys.stderr.write('end')"
+        "from audiotag_jax.settings.settings import parse_settings; from configs import default\n"
+        "from audiotag_jax.training import inspect_checkpoint\n"
+        "inspect_checkpoint.run(parse_settings(default.get_config('demo')), Path(sys.argv[1])); sys.stderr.write('end')"
     )
     read, write = os.pipe()
     os.close(read)
@@ -287,7 +289,7 @@ def test_further_items_are_listed_by_name(copied):
 
 
 def test_same_configuration(finished):
-    given = recorded_fields(demo(num_epochs=2))
+    given = recorded_fields(parse_settings(demo(num_epochs=2)))
     assert describe_config(finished, given) == [
         f"{finished}: log_db:demo, 3 classes, dataset f1a9e2",
         "its configuration is that of --config",

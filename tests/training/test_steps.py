@@ -10,11 +10,11 @@ import numpy as np
 import optax
 import pytest
 import scipy.special
-from audiotag_jax.training.config_check import build_network
 
 from audiotag_jax.models.build import BODIES, build_model
+from audiotag_jax.settings.sections import AugmentationSettings
+from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.spectral.front_end import FrontEnd, normalize
-from audiotag_jax.training.augmentation import AugmentSettings
 from audiotag_jax.training.optimizer import make_optimizer, make_phases, parameter_labels
 from audiotag_jax.training.state import create_train_state
 from audiotag_jax.training.steps import AXIS, StepSettings, pmapped_steps, replicate, train_step
@@ -24,7 +24,7 @@ ROWS, CLASSES, IMAGE_SHAPE, DEVICES = 32, 5, (32, 32, 1), 8
 EVERYTHING = StepSettings(
     CLASSES,
     0.1,
-    AugmentSettings(max_time_shift=0.5, time_masks=1, frequency_masks=1, mixup_alpha=0.3),
+    AugmentationSettings(max_time_shift=0.5, time_masks=1, frequency_masks=1, mixup_alpha=0.3),
     FrontEnd(normalization="imagenet"),
     unverified_weight=0.5,
 )
@@ -56,7 +56,8 @@ def state():
     config = default.get_config("demo")
     config.train.frozen_epochs, config.train.num_epochs = 2, 20
     config.optimizer.update({"frozen_learning_rate": 3e-3, "learning_rate_low": 1e-3, "learning_rate_high": 3e-3})
-    tx = make_optimizer(config, make_phases(config, 1))
+    optimizer = parse_settings(config).optimizer
+    tx = make_optimizer(optimizer, make_phases(optimizer, 2, 20, 1))
     return jax.device_get(create_train_state(make_model(0.33), tx, IMAGE_SHAPE, jax.random.key(0)))
 
 
@@ -355,7 +356,11 @@ def test_a_bfloat16_step_keeps_float32_state(monkeypatch, name):
     monkeypatch.setitem(BODIES, "resnext50_32x4d", TINY_RESNEXT)
     config = default.get_config("demo")
     config.model.update({"name": name, "width": 4, "dropout": 0.0, "dtype": "bfloat16"})
-    model, tx = build_network(config, CLASSES), make_optimizer(config, make_phases(config, 1))
+    settings = parse_settings(config)
+    model, tx = (
+        settings.model.network(CLASSES, AXIS),
+        make_optimizer(settings.optimizer, make_phases(settings.optimizer, 0, 20, 1)),
+    )
     first = drawn(jax.eval_shape(lambda: create_train_state(model, tx, IMAGE_SHAPE, jax.random.key(0))))
     axes = {"axis_name": AXIS, "in_axes": (None, 0, None, None), "out_axes": (None, None)}
     step = jax.vmap(partial(train_step, settings=StepSettings(CLASSES)), **axes)

@@ -18,11 +18,11 @@ from ml_collections import ConfigDict
 
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.files import locked
+from audiotag_jax.settings.settings import parse_settings, recorded_fields
 from audiotag_jax.spectral.front_end import crop
 from audiotag_jax.training import checkpoints, evaluate, train
 from audiotag_jax.training.input_pipeline import device_batch
 from audiotag_jax.training.steps import replicate
-from audiotag_jax.training.workdir import recorded_fields
 from configs import log_db
 
 RATE_HZ = 4000
@@ -78,7 +78,7 @@ def config(base_config) -> ConfigDict:
 def finished(base_config, tmp_path_factory) -> Path:
     """The work directory of a run that nothing disturbed. To read, not to write."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
-    train.run(base_config, workdir)
+    train.run(parse_settings(base_config), workdir)
     return workdir
 
 
@@ -160,7 +160,7 @@ def test_files(finished):
 def test_config_is_recorded(finished, base_config):
     record = read_json(finished / "config.json")
     assert record["classes"] == list(CLASSES)
-    assert record["config"] == recorded_fields(base_config)
+    assert record["config"] == recorded_fields(parse_settings(base_config))
     assert (Path(base_config.dataset.prepared_dir) / "audiotag_spectrograms" / record["dataset"]).is_dir()
 
 
@@ -249,9 +249,9 @@ def test_frozen_phase_leaves_the_body_alone(config, tmp_path, monkeypatch):
     """At its end the kernels have not moved; batch norms and head have."""
     watched(monkeypatch, interrupt_at=NUM_STEPS // 2)
     with pytest.raises(KeyboardInterrupt):
-        train.run(config, tmp_path / "run")
+        train.run(parse_settings(config), tmp_path / "run")
     end = last_state(tmp_path / "run", 0)["params"]
-    start = train.open_experiment(config).initial_state(0).params
+    start = train.open_experiment(parse_settings(config)).initial_state(0).params
     np.testing.assert_array_equal(end["body"]["conv1"]["kernel"], start["body"]["conv1"]["kernel"])
     assert not np.array_equal(end["body"]["bn1"]["scale"], start["body"]["bn1"]["scale"])
     assert not np.array_equal(end["head"]["linear2"]["kernel"], start["head"]["linear2"]["kernel"])
@@ -259,7 +259,7 @@ def test_frozen_phase_leaves_the_body_alone(config, tmp_path, monkeypatch):
 
 def test_a_finished_run_trains_nothing_again(copied, finished, config, monkeypatch):
     monkeypatch.setattr(train, "train_fold", None)
-    train.run(config, copied)
+    train.run(parse_settings(config), copied)
     assert_same_run(copied, finished)
 
 
@@ -270,11 +270,11 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(finished, config, tmp_pat
     for number in interruptions:
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             watched(patched, interrupt_at=number)
-            train.run(config, workdir)
+            train.run(parse_settings(config), workdir)
         done = (done + number) // CHECKPOINT_STEPS * CHECKPOINT_STEPS  # what checkpoints keep
     assert not (workdir / "summary.json").exists()
     steps = watched(monkeypatch)
-    train.run(config, workdir)
+    train.run(parse_settings(config), workdir)
     assert len(steps) == 2 * NUM_STEPS - done
     assert_same_run(workdir, finished)
 
@@ -285,7 +285,7 @@ def test_told_to_end_it_saves_and_continues(config, tmp_path, monkeypatch, place
     config.train.batch_size, config.augment.mixup_alpha = 8, 0.0
     config.train.folds = (0,)
     whole, workdir = tmp_path / "whole", tmp_path / "run"
-    train.run(config, whole)
+    train.run(parse_settings(config), whole)
     config.dataset.input = place
 
     def tell(steps, result):
@@ -296,11 +296,11 @@ def test_told_to_end_it_saves_and_continues(config, tmp_path, monkeypatch, place
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patched, pytest.raises(Stopped, match="fold 0 is saved at step 7"):
         watched(patched, after=tell)
-        train.run(config, workdir)
+        train.run(parse_settings(config), workdir)
     assert signal.getsignal(signal.SIGTERM) is before
     assert (workdir / "fold_0" / "checkpoints" / "7").is_dir()  # told after 5, known to the step that follows
     steps = watched(monkeypatch)
-    train.run(config, workdir)
+    train.run(parse_settings(config), workdir)
     assert len(steps) == 16 - 7
     jax.tree.map(np.testing.assert_array_equal, last_state(workdir, 0), last_state(whole, 0))
     assert metrics(workdir) == metrics(whole)
@@ -317,7 +317,7 @@ def test_told_to_end_in_the_last_step_it_ends_with_the_fold(config, tmp_path, mo
 
     steps = watched(monkeypatch, after=tell)
     with pytest.raises(Stopped, match="fold 0 is finished"):
-        train.run(config, tmp_path / "run")
+        train.run(parse_settings(config), tmp_path / "run")
     assert len(steps) == NUM_STEPS
     assert (tmp_path / "run/fold_0/predictions.npz").exists()
 
@@ -333,7 +333,7 @@ def test_numbers_that_are_not_finite_stop_the_run(config, tmp_path, monkeypatch)
 
     watched(monkeypatch, after=poison)
     with pytest.raises(UserError, match=r"at step 6: .*loss.*; last good checkpoint: .*/4\.\nSuspected: .*rate"):
-        train.run(config, tmp_path / "run")
+        train.run(parse_settings(config), tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run/fold_0/checkpoints").iterdir()) == ["4"]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last_state(tmp_path / "run", 0)))
 
@@ -349,12 +349,12 @@ def test_a_profile_changes_nothing(finished, config, tmp_path, monkeypatch):
     workdir, traces = tmp_path / "run", tmp_path / "run/profile/fold_0"
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         steps = watched(patched, interrupt_at=2)
-        train.run(config, workdir)
+        train.run(parse_settings(config), workdir)
     assert calls == [(str(traces), 1), ("end", 2)]
     assert [path.stat().st_size > 1000 for path in traces.rglob("*.xplane.pb")] == [True]
     shutil.rmtree(traces)  # the next one may be of the same second, by which they are named
     steps = watched(monkeypatch)
-    train.run(config, workdir)
+    train.run(parse_settings(config), workdir)
     assert calls[2:] == [(str(traces), 1), ("end", 3)]
     assert [path.stat().st_size > 1000 for path in traces.rglob("*.xplane.pb")] == [True]
     jax.tree.map(np.testing.assert_array_equal, last_state(workdir, 0), last_state(finished, 0))
@@ -382,14 +382,14 @@ def test_starting_from_another_network(finished, config, tmp_path):
 
 def starting_state(config, tmp_path, fold):
     with checkpoints.open_checkpoints(tmp_path / "new") as manager:
-        return train.open_experiment(config).starting_state(fold, manager)
+        return train.open_experiment(parse_settings(config)).starting_state(fold, manager)
 
 
 def test_spectrograms_on_the_fly(finished, config, tmp_path):
     """Without a margin the network sees what the stored images hold but for their rounding to half precision."""
     config.dataset.on_the_fly = True
     config.train.folds = (0,)
-    train.run(config, tmp_path / "run")
+    train.run(parse_settings(config), tmp_path / "run")
     first, other = metrics(tmp_path / "run")[0], metrics(finished)[0]
     assert first["loss"] == pytest.approx(other["loss"], rel=1e-2)
     assert first["loss"] != other["loss"]
@@ -397,7 +397,7 @@ def test_spectrograms_on_the_fly(finished, config, tmp_path):
 
 def test_a_margin_is_cut_off_in_the_step(config, tmp_path):
     config.dataset.on_the_fly, config.dataset.margin_s = True, 0.1
-    opened = train.open_experiment(config)
+    opened = train.open_experiment(parse_settings(config))
     assert opened.examples.inputs.shape[1:] == (1600,)
     assert opened.image_shape == (32, 32, 1)
     batch = device_batch(opened.examples, np.arange(16), 16) | {"stop": np.zeros(8, np.float32)}
@@ -407,9 +407,11 @@ def test_a_margin_is_cut_off_in_the_step(config, tmp_path):
 
 def test_a_margin_does_not_move_what_is_evaluated(config, tmp_path):
     config.dataset.on_the_fly, config.dataset.margin_s = True, 0.1
-    wide = train.open_experiment(config).examples.in_memory().inputs
+    wide = train.open_experiment(parse_settings(config)).examples.in_memory().inputs
     config.dataset.margin_s = 0.0
-    np.testing.assert_array_equal(crop(wide, 1200), train.open_experiment(config).examples.in_memory().inputs)
+    np.testing.assert_array_equal(
+        crop(wide, 1200), train.open_experiment(parse_settings(config)).examples.in_memory().inputs
+    )
 
 
 def test_starting_from_a_run_that_saw_the_held_out_clips(finished, config, tmp_path):
@@ -417,7 +419,7 @@ def test_starting_from_a_run_that_saw_the_held_out_clips(finished, config, tmp_p
     with pytest.raises(UserError, match="was trained on 25 clips that fold 1 holds out"):
         starting_state(config, tmp_path, fold=1)
     with pytest.raises(UserError, match="was trained on 25 clips that fold 1 holds out"):
-        train.run(config, tmp_path / "run")  # before fold 0 is trained
+        train.run(parse_settings(config), tmp_path / "run")  # before fold 0 is trained
     assert not (tmp_path / "run/fold_0").exists()
     config.model.init_from, config.dataset.fold_seed = f"{finished}/fold_{{fold}}", 1
     with pytest.raises(UserError, match=r"was trained on \d+ clips that fold 1 holds out"):
@@ -428,7 +430,7 @@ def test_a_run_that_stopped_before_its_predictions(copied, finished, config, mon
     for name in ("fold_1/predictions.npz", "summary.json", "submission.csv"):
         (copied / name).unlink()
     steps = watched(monkeypatch)
-    train.run(config, copied)
+    train.run(parse_settings(config), copied)
     assert steps == []
     assert_same_run(copied, finished)
 
@@ -437,23 +439,23 @@ def test_a_line_cut_in_half_is_taken_out(copied, finished, config):
     with (copied / "metrics.jsonl").open("a") as file:
         file.write('{"fold": 1, "step": 9, "spl')
     (copied / "fold_1" / "predictions.npz").unlink()
-    train.run(config, copied)
+    train.run(parse_settings(config), copied)
     assert_same_run(copied, finished)
 
 
 def test_evaluate_reproduces_the_predictions(copied, finished, config):
     for name in ("summary.json", "submission.csv", "fold_0/predictions.npz", "fold_1/test_predictions.npz"):
         (copied / name).unlink()
-    evaluate.run(config, copied)
+    evaluate.run(parse_settings(config), copied)
     assert_same_run(copied, finished)
 
 
 def test_evaluate_needs_a_finished_run(copied, config, tmp_path):
     with pytest.raises(UserError, match=r"nothing holds no run"):
-        evaluate.run(config, tmp_path / "nothing")
+        evaluate.run(parse_settings(config), tmp_path / "nothing")
     shutil.rmtree(copied / "fold_1" / "checkpoints" / str(NUM_STEPS))
     with pytest.raises(UserError, match=rf"Fold 1 is at step {CHECKPOINT_STEPS} of {NUM_STEPS}"):
-        evaluate.run(config, copied)
+        evaluate.run(parse_settings(config), copied)
 
 
 @pytest.mark.parametrize(
@@ -462,7 +464,7 @@ def test_evaluate_needs_a_finished_run(copied, config, tmp_path):
 def test_another_configuration_needs_another_directory(copied, config, field, value):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=rf"holds another run; different: .*{field}.*\n.*--workdir"):
-        train.run(config, copied)
+        train.run(parse_settings(config), copied)
 
 
 def test_other_data_needs_another_directory(copied, config, rows, tmp_path):
@@ -470,7 +472,7 @@ def test_other_data_needs_another_directory(copied, config, rows, tmp_path):
     config.dataset.path = str(shutil.copytree(rows[0]["folder"], tmp_path / "sounds"))
     (tmp_path / "sounds" / "00.wav").unlink()
     with pytest.raises(UserError, match=r"holds a run on other data"):
-        train.run(config, copied)
+        train.run(parse_settings(config), copied)
 
 
 def test_one_fold_first_then_all(copied, finished, config, monkeypatch):
@@ -478,13 +480,13 @@ def test_one_fold_first_then_all(copied, finished, config, monkeypatch):
     shutil.rmtree(copied / "fold_0")
     steps = watched(monkeypatch)
     config.train.folds = (1,)
-    train.run(config, copied)
+    train.run(parse_settings(config), copied)
     summary = read_json(copied / "summary.json")
     assert [entry["fold"] for entry in summary["folds"]] == [1]
     assert summary["validation"] == {name: summary["folds"][0][name] for name in ("all", "verified")}
     assert steps == []
     config.train.folds = ()
-    train.run(config, copied)
+    train.run(parse_settings(config), copied)
     assert len(steps) == NUM_STEPS
     for name in ("summary.json", "submission.csv"):
         assert (copied / name).read_text() == (finished / name).read_text()
@@ -493,17 +495,17 @@ def test_one_fold_first_then_all(copied, finished, config, monkeypatch):
 def test_unknown_fold(config, tmp_path):
     config.train.folds = (0, 2)
     with pytest.raises(UserError, match=r"config\.train\.folds .*0, 2.* folds 0, 1"):
-        train.run(config, tmp_path / "run")
+        train.run(parse_settings(config), tmp_path / "run")
 
 
 def test_two_runs_do_not_share_a_directory(copied, config):
     with locked(copied, "using"), pytest.raises(UserError, match=r"Another process is using .*\n"):
-        train.run(config, copied)
+        train.run(parse_settings(config), copied)
 
 
 def test_a_diverged_run_says_so(finished, config):
     nan = np.full((1, 16, len(CLASSES)), np.nan, np.float32)
-    opened = train.open_experiment(config)
+    opened = train.open_experiment(parse_settings(config))
     broken = dataclasses.replace(opened, programs=opened.programs._replace(eval_step=lambda *_: nan))
     with pytest.raises(UserError, match=r"diverged.*\n.*learning_rate_high"):
         evaluate.predict_logits(broken, None, broken.examples, np.arange(3), "evaluating")

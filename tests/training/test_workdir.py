@@ -10,11 +10,23 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.settings.record import FREE_FIELDS, fold_dir, load_record, read_record
+from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.training import workdir
-from audiotag_jax.training.workdir import FREE_FIELDS, MetricsWriter, fold_dir, read_record, record_config
+from audiotag_jax.training.workdir import MetricsWriter, record_config
 from configs import default
 
 CLASSES = ["bark", "meow"]
+VALID = {  # other values of fields of which only some are valid
+    "spectral.channels": ("mel_db",),
+    "spectral.window_samples": 1024,
+    "model.name": "resnet18",
+    "model.dtype": "bfloat16",
+    "model.normalization": "imagenet",
+    "dataset.input": "stream",
+    "dataset.on_the_fly": True,
+    "dataset.margin_s": 0.5,
+}
 
 
 @pytest.fixture
@@ -36,54 +48,56 @@ def change(config, name):
     value = config
     for part in name.split("."):
         value = value[part]
-    other = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.5, str: lambda v: v + "x"}
+    other = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: 0.5 * v + 0.1, str: lambda v: v + "x"}
     new = (3,) if isinstance(value, tuple) else other[type(value)](value)
-    config.update_from_flattened_dict({name: new})
+    config.update_from_flattened_dict({name: VALID.get(name, new)})
 
 
 # Whose the directory is.
 
 
 def test_same_run_may_claim_again(tmp_path, config):
-    record_config(tmp_path, config, CLASSES, "fingerprint")
+    record_config(tmp_path, parse_settings(config), CLASSES, "fingerprint")
     before = (tmp_path / "config.json").read_bytes()
-    record_config(tmp_path, default.get_config("demo"), CLASSES, "fingerprint")
+    record_config(tmp_path, parse_settings(default.get_config("demo")), CLASSES, "fingerprint")
     assert (tmp_path / "config.json").read_bytes() == before
     record = read_record(tmp_path)
-    assert record["classes"] == CLASSES
-    assert record["dataset"] == "fingerprint"
-    assert record["config"]["optimizer"]["beta2"] == config.optimizer.beta2
+    assert record.classes == tuple(CLASSES)
+    assert record.dataset == "fingerprint"
+    assert record.settings.optimizer.beta2 == config.optimizer.beta2
 
 
 def test_processes_that_differ_say_so_before_either_writes(tmp_path, config, monkeypatch):
     """The later one would else find the earlier one's run, and be alone with its error."""
     asked = []
-    monkeypatch.setattr(workdir, "same_everywhere", lambda text: asked.append(text))
+    monkeypatch.setattr(workdir, "all_processes_equal", lambda text: asked.append(text))
     with pytest.raises(UserError, match="same flags and the same data"):
-        record_config(tmp_path, config, CLASSES, "fingerprint")
+        record_config(tmp_path, parse_settings(config), CLASSES, "fingerprint")
     assert len(asked) == 1 and "fingerprint" in asked[0] and not (tmp_path / "config.json").exists()
 
 
 def test_every_field_is_free_or_named(tmp_path, config):
-    record_config(tmp_path, config, CLASSES, "fingerprint")
+    record_config(tmp_path, parse_settings(config), CLASSES, "fingerprint")
     names = [name for name in fields(config) if not name.startswith("study.")]  # of many runs, not of one
     assert set(FREE_FIELDS) < set(names) < set(fields(config))
     for name in names:
         changed = default.get_config("demo")
+        if name in ("dataset.margin_s", "model.pretrained"):  # not valid without another field
+            changed.update_from_flattened_dict({"dataset.on_the_fly": True, "model.name": "resnet18"})
         change(changed, name)
         if name in FREE_FIELDS:
-            record_config(tmp_path, changed, CLASSES, "fingerprint")
+            record_config(tmp_path, parse_settings(changed), CLASSES, "fingerprint")
         else:
-            with pytest.raises(UserError, match=rf"holds another run; different: {name} \(there .*\)\.\n.*--workdir"):
-                record_config(tmp_path, changed, CLASSES, "fingerprint")
+            with pytest.raises(UserError, match=rf"holds another run; different: .*{name} \(there .*\)\.\n.*--workdir"):
+                record_config(tmp_path, parse_settings(changed), CLASSES, "fingerprint")
 
 
 def test_many_changes_are_cut_short(tmp_path, config):
-    record_config(tmp_path, config, CLASSES, "fingerprint")
+    record_config(tmp_path, parse_settings(config), CLASSES, "fingerprint")
     for name in ("seed", "name", "train.batch_size", "model.width", "model.dropout", "optimizer.beta2"):
         change(config, name)
     with pytest.raises(UserError) as caught:
-        record_config(tmp_path, config, CLASSES, "fingerprint")
+        record_config(tmp_path, parse_settings(config), CLASSES, "fingerprint")
     message = str(caught.value)
     named = re.findall(r"([\w.]+) \(there", message)
     assert named == ["model.dropout", "model.width", "name", "optimizer.beta2", "seed"]
@@ -91,22 +105,30 @@ def test_many_changes_are_cut_short(tmp_path, config):
     assert len(message.splitlines()) == 2
 
 
-def test_field_that_came_or_went_is_a_change(tmp_path, config):
-    record_config(tmp_path, config, CLASSES, "fingerprint")
-    for old, new in (("seed", "sead"), ("sead", "seed")):
-        record = read_record(tmp_path)
-        record["config"][new] = record["config"].pop(old)
-        (tmp_path / "config.json").write_text(json.dumps(record))
-        if new == "sead":
-            with pytest.raises(UserError, match=r"another version of the code, with other fields: sead, seed"):
-                record_config(tmp_path, config, CLASSES, "fingerprint")
-    record_config(tmp_path, config, CLASSES, "fingerprint")
+def test_a_run_with_another_field_is_of_another_version(tmp_path, config):
+    record_config(tmp_path, parse_settings(config), CLASSES, "fingerprint")
+    record = load_record(tmp_path)
+    record["config"]["train"]["speed"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"config\.json: .*another version of the code, with the unknown train\.speed"):
+        record_config(tmp_path, parse_settings(config), CLASSES, "fingerprint")
+
+
+def test_a_record_of_the_first_format_is_continued_whatever_its_dataset_was_called(tmp_path, config):
+    """Its datasets were named after the text of the code, which nothing can compare any more."""
+    record_config(tmp_path, parse_settings(config), CLASSES, "old")
+    record = load_record(tmp_path)
+    del record["format"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    assert read_record(tmp_path).dataset is None
+    record_config(tmp_path, parse_settings(config), CLASSES, "new")
+    assert read_record(tmp_path).dataset == "new"
 
 
 def test_changed_data_is_another_run(tmp_path, config):
-    record_config(tmp_path, config, CLASSES, "fingerprint")
+    record_config(tmp_path, parse_settings(config), CLASSES, "fingerprint")
     with pytest.raises(UserError, match="other data"):
-        record_config(tmp_path, config, CLASSES, "other")
+        record_config(tmp_path, parse_settings(config), CLASSES, "other")
 
 
 def test_no_run(tmp_path):
@@ -117,7 +139,10 @@ def test_no_run(tmp_path):
 @pytest.mark.parametrize("text", ['{"config": {', "[1]", '{"config": {}}', "null", "\xff"])
 def test_record_of_something_else(tmp_path, config, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
-    for action in (lambda: read_record(tmp_path), lambda: record_config(tmp_path, config, CLASSES, "fingerprint")):
+    for action in (
+        lambda: read_record(tmp_path),
+        lambda: record_config(tmp_path, parse_settings(config), CLASSES, "fingerprint"),
+    ):
         with pytest.raises(UserError, match=r"config.json .*\n.*--workdir") as caught:
             action()
         assert len(str(caught.value).splitlines()) == 2
