@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import importlib
-import logging as python_logging
 import os
 import re
 import runpy
@@ -12,10 +11,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from audiotag_jax.runtime.errors import Stopped, UserError
+from audiotag_jax.runtime.log_file import log_to_file
 from audiotag_jax.runtime.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -49,10 +49,9 @@ _OUT = flags.DEFINE_string("out", None, "predict, export: folder of what is writ
 
 def main(argv: list[str]) -> None:
     """Runs the mode; prints what a person can mend in a line or two, without a traceback."""
-    logging.set_verbosity(logging.FATAL)  # what stops a run is raised; other words of the libraries only bury it
-    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     config, mode = _CONFIG.value, _MODE.value
     workdir = Path(_WORKDIR.value or f"runs/{mode if mode == 'study' else config.name}-{config.preset}")
+    log_to_file(workdir if mode in ("train", "evaluate", "study") else None)  # others have no work directory to fill
     try:
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir {workdir} is a file; name a folder.")

@@ -28,14 +28,13 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from audiotag_jax.training.config_check import build_network, step_settings  # noqa: E402
-
 from audiotag_jax.datasets.reader import Examples  # noqa: E402
 from audiotag_jax.runtime.memory import keep_freed_memory  # noqa: E402
+from audiotag_jax.settings.settings import parse_settings  # noqa: E402
 from audiotag_jax.training.input_pipeline import Batches, TrainingOrder, read_ahead, resident_data  # noqa: E402
 from audiotag_jax.training.optimizer import make_optimizer, make_phases  # noqa: E402
 from audiotag_jax.training.state import create_train_state  # noqa: E402
-from audiotag_jax.training.steps import pmapped_steps, replicate  # noqa: E402
+from audiotag_jax.training.steps import AXIS, pmapped_steps, replicate, step_settings  # noqa: E402
 from configs import log_db  # noqa: E402
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -80,8 +79,10 @@ def make_step(options, *, augmented: bool):
     if not augmented:
         config.augment.max_time_shift = config.augment.mixup_alpha = 0.0
         config.augment.time_masks = config.augment.frequency_masks = 0
-    tx, model = make_optimizer(config, make_phases(config, 100)), build_network(config, NUM_CLASSES)
-    train_step, _ = pmapped_steps(step_settings(config, NUM_CLASSES))
+    settings = parse_settings(config)
+    tx = make_optimizer(settings.optimizer, make_phases(settings.optimizer, 0, settings.training.num_epochs, 100))
+    model = settings.model.network(NUM_CLASSES, AXIS)
+    train_step, _ = pmapped_steps(step_settings(settings, NUM_CLASSES))
     return train_step, replicate(create_train_state(model, tx, IMAGE_SHAPE, jax.random.key(0)))
 
 
@@ -99,7 +100,7 @@ def time_ours(options, *, augmented: bool, feed: str | None) -> float:
     stop, times = np.zeros(jax.local_device_count(), np.float32), []
     for batch in batches:
         state, metrics = train_step(state, batch | {"stop": stop}, data, jax.random.key(1))
-        metrics["watch"].block_until_ready()
+        metrics["health"].block_until_ready()
         times.append(time.perf_counter())
     return options.batch_size / statistics.median(np.diff(times)[2:])
 
@@ -115,7 +116,7 @@ def print_profile(options) -> None:
             if step == 2:
                 jax.profiler.start_trace(folder, create_perfetto_trace=True)
             state, metrics = train_step(state, batch, {}, jax.random.key(1))
-            metrics["watch"].block_until_ready()
+            metrics["health"].block_until_ready()
         jax.profiler.stop_trace()
         [path] = Path(folder).rglob("perfetto_trace.json.gz")
         with gzip.open(path) as file:

@@ -140,8 +140,13 @@ def _tag_cells(probabilities: np.ndarray | None, tag_options: TagOptions) -> lis
 
 def _row(*cells: Any) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    csv.writer(text, lineterminator="\n").writerow(map(_inert, cells))
     return text.getvalue().encode(errors="backslashreplace")  # of names that are not UTF-8
+
+
+def _inert(cell: Any) -> Any:
+    """A text that a spreadsheet would run as a formula gets an apostrophe in front; the JSON file has it as it is."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _as_json(prediction: RecordingPrediction, tag_options: TagOptions) -> dict[str, Any]:

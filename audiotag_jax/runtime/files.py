@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
@@ -41,16 +41,41 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 def locked(directory: Path, purpose: str, *, wait: bool = False) -> Iterator[None]:
     """Holds the directory's lock, which the system releases even if the process is killed.
 
-    If another process holds it: waits for it, or raises UserError at once, as `wait` says.
+    If another process holds it: waits for it, or raises UserError at once, as `wait` says. A directory that was made
+    for the lock and holds nothing else when an error ends the work is removed again.
     """
+    made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
+    path = directory / ".lock"
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("w"))
+        _acquire(file, f"Another process is {purpose} {directory}.", wait)
+        while not _is_at(file, path):  # its last holder has removed it
+            directory.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("w"))
+            _acquire(file, f"Another process is {purpose} {directory}.", wait)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"Another process is {purpose} {directory}."
-            if not wait:
-                raise UserError(f"{message}\nWait until it ends, or choose another folder.") from error
-            log(f"{message} Waiting for it.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            yield
+        except BaseException:
+            if made and [entry.name for entry in directory.iterdir()] == [path.name]:
+                path.unlink()
+                directory.rmdir()
+            raise
+
+
+def _acquire(file: TextIO, message: str, wait: bool) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        if not wait:
+            raise UserError(f"{message}\nWait until it ends, or choose another folder.") from error
+        log(f"{message} Waiting for it.")
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    """Whether the open file is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -2,7 +2,10 @@
 
 import contextlib
 import ctypes
+import os
+from pathlib import Path
 
+ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")  # device files of NVIDIA, AMD and TPU
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # names of glibc's mallopt(3)
 
 
@@ -10,9 +13,19 @@ def keep_freed_memory() -> None:
     """Asks glibc to keep freed memory in one heap instead of handing it back; does nothing with another C library.
 
     A training step on CPU frees and takes the same large buffers again; having the system hand out and clear their
-    pages anew each time takes about a sixth of the step. To be called before JAX starts its threads.
+    pages anew each time takes about a sixth of the step. With an accelerator the step's buffers are not in this memory,
+    and one heap only makes the threads that prepare its batches wait for each other: there it does nothing either.
+    To be called before JAX starts its threads.
     """
+    if not trains_on_cpu():
+        return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**28), (_ARENA_MAX, 1)):
             mallopt(option, value)
+
+
+def trains_on_cpu() -> bool:
+    """Whether JAX will find no accelerator: by `JAX_PLATFORMS`, else by the device files; JAX is not asked."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    return platforms.split(",")[0] == "cpu" if platforms else not any(Path(file).exists() for file in ACCELERATORS)

@@ -31,7 +31,7 @@ def sigterm_flag() -> Iterator[Callable[[], bool]]:
 
 
 class DivergenceMonitor:
-    """Looks at every step's `watch` (see `steps.train_step`), and says why a training has broken."""
+    """Checks every step's `health` (see `steps.train_step`), and says why a training has broken."""
 
     def __init__(self, manager: Manager, fold: int):
         self._manager, self._fold = manager, fold
@@ -43,9 +43,9 @@ class DivergenceMonitor:
         self._losses.append((step, float(values["loss"])))
         self._rate = float(values["learning_rate_head"])
 
-    def look(self, step: int, metrics: dict[str, jax.Array]) -> bool:
+    def check(self, step: int, metrics: dict[str, jax.Array]) -> bool:
         """Whether some process was told to end; raises Diverged if a number of the step was NaN or infinite."""
-        finite, inputs_finite, stopping = np.asarray(metrics["watch"])
+        finite, inputs_finite, stopping = np.asarray(metrics["health"])
         if not finite:
             raise Diverged(self._explain(step, jax.device_get(metrics), inputs_finite))
         return bool(stopping)
@@ -53,7 +53,7 @@ class DivergenceMonitor:
     def _explain(self, step: int, metrics: dict, inputs_finite: bool) -> str:
         latest = self._manager.latest_step()
         saved = "none was saved yet" if latest is None else str(self._manager.directory / str(latest))
-        bad = [name for name, value in metrics.items() if name != "watch" and not np.isfinite(value)]
+        bad = [name for name, value in metrics.items() if name != "health" and not np.isfinite(value)]
         return (
             f"The training of fold {self._fold} diverged: NaN or infinite at step {step}: {', '.join(bad)}; last good "
             f"checkpoint: {saved}.\n{self._cause(metrics, inputs_finite)}"

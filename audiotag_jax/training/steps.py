@@ -61,7 +61,7 @@ def train_step(
     """The next state, and metrics over the real rows of all devices.
 
     `key` is the run's: draws are keyed by it, by the step, and by a row's place in the global batch. Metrics are the
-    weighted mean `loss`, `accuracy`, norms of gradients and updates, of all parameters and by group, and `watch`: 1 if
+    weighted mean `loss`, `accuracy`, norms of gradients and updates, of all parameters and by group, and `health`: 1 if
     the step's numbers are all finite, 1 if its inputs are, and how many devices' processes want to stop.
     """
     batch = _gather(batch, data)
@@ -100,7 +100,7 @@ def train_step(
     finite = jnp.isfinite(sum(metrics.values())).astype(jnp.float32)
     bad_inputs = lax.psum(jnp.sum(~jnp.isfinite(jnp.sum(images, axis=(1, 2, 3))) & (mask > 0)), AXIS)
     watch = jnp.stack([finite, (bad_inputs == 0).astype(jnp.float32), lax.psum(batch["stop"], AXIS)])
-    return state, metrics | {"watch": watch}
+    return state, metrics | {"health": watch}
 
 
 def eval_step(state: TrainState, batch: Arrays, data: Arrays, *, settings: StepSettings) -> jax.Array:

@@ -99,7 +99,7 @@ class _Loop:
 
     def __init__(self, experiment: Experiment, workdir: Path, fold: int, manager, writer: MetricsWriter):
         self.experiment, self.workdir, self.fold = experiment, workdir, fold
-        self.manager, self.writer, self.watch = manager, writer, DivergenceMonitor(manager, fold)
+        self.manager, self.writer, self.monitor = manager, writer, DivergenceMonitor(manager, fold)
         self.profiling = False
         steps = np.arange(experiment.num_steps)  # all rates at once: to ask for one would wait for the device
         rates = {label: rate for label, rate in experiment.programs.rates.items() if "_" not in label}
@@ -116,13 +116,13 @@ class _Loop:
             profiled = self._profile(step - first_step)
             state, metrics = experiment.programs.train_step(state, batch | {"stop": stop_flags[stop()]}, data, key)
             step += 1
-            stopping = bool(waiting) and self._look(*waiting)
+            stopping = bool(waiting) and self._check(*waiting)
             waiting = (step, metrics)
             if profiled:
                 jax.block_until_ready(metrics)
             ends_epoch = step % experiment.steps_per_epoch == 0
             if ends_epoch or stopping:  # now, since a run continued from this checkpoint will not come to it again
-                stopping |= self._look(*waiting)
+                stopping |= self._check(*waiting)
                 waiting = None
             if ends_epoch:
                 self._end_epoch(state, step)
@@ -132,22 +132,22 @@ class _Loop:
                 raise Stopped(f"Told to end: fold {fold} is saved at step {step}.")
         return state
 
-    def _look(self, step: int, metrics: dict) -> bool:
+    def _check(self, step: int, metrics: dict) -> bool:
         """Whether a process was told to end at `step`; logs its metrics; raises UserError if they are not finite."""
         train = self.experiment.settings.training
-        stopping = self.watch.look(step, metrics)
+        stopping = self.monitor.check(step, metrics)
         if step % train.log_every_steps == 0 or step == self.experiment.num_steps:
             self._log(step, metrics)
         return stopping
 
     def _log(self, step: int, metrics: dict) -> None:
         experiment = self.experiment
-        values = {name: value for name, value in jax.device_get(metrics).items() if name != "watch"}
+        values = {name: value for name, value in jax.device_get(metrics).items() if name != "health"}
         values |= {name: rates[step - 1] for name, rates in self.rates.items()}
         now, clips = time.monotonic(), len(experiment.training_clips(self.fold)) / experiment.steps_per_epoch
         values["clips_per_second"] = clips * (step - self.clock_step) / max(now - self.clock, 1e-9)
         self.clock, self.clock_step = now, step
-        self.watch.remember(step, values)
+        self.monitor.remember(step, values)
         self.writer.write(step, "train", values)
 
     def _end_epoch(self, state: TrainState, step: int) -> None:

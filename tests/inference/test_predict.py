@@ -233,6 +233,17 @@ def test_odd_names(workdir, folder, tmp_path):
     assert rows[1] | {"path": ""} == rows[0] | {"path": ""}
 
 
+def test_a_name_is_no_formula_for_a_spreadsheet(workdir, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "=1+1.wav", noise(500), RATE_HZ)
+    monkeypatch.chdir(tmp_path)
+    predict.run(workdir, ["=1+1.wav"], out=tmp_path / "out")
+    for name in ("predictions.csv", "windows.csv"):
+        with (tmp_path / "out" / name).open(newline="") as file:
+            assert [row["path"] for row in csv.DictReader(file)] == ["'=1+1.wav"]
+    whole = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert whole["recordings"][0]["path"] == "=1+1.wav"
+
+
 def test_a_recording_hardly_longer_than_a_clip_is_one_window(workdir, tmp_path):
     """Cropped as in training, on its loudest half second; here at the end."""
     samples = noise(LENGTH + 10) * np.linspace(0, 1, LENGTH + 10, dtype=np.float32)

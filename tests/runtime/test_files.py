@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audiotag_jax.runtime import files
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked, write_atomic, write_json, write_npz
 
@@ -153,3 +154,35 @@ def test_lock_is_released_after_an_error(tmp_path):
 def test_folder_is_made(tmp_path):
     with locked(tmp_path / "a" / "b", "using"):
         assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_an_error_before_anything_is_written_leaves_no_folder(tmp_path):
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "new", "using"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "kept", "using"):
+        (tmp_path / "kept/result").touch()
+        raise ZeroDivisionError
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "mine", "using"):
+        raise ZeroDivisionError
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "mine"}
+
+
+def test_who_waits_for_a_folder_that_is_removed_makes_it_anew(tmp_path, monkeypatch):
+    """The holder ends in an error and removes the folder while another waits: the other must not lock a lost file."""
+    real, folder = files._acquire, tmp_path / "new"
+
+    def acquire(file, message, wait):
+        real(file, message, wait)
+        if not acquired:
+            acquired.append(1)
+            (folder / ".lock").unlink()
+            folder.rmdir()
+
+    acquired: list = []
+    monkeypatch.setattr(files, "_acquire", acquire)
+    with locked(folder, "using", wait=True):
+        assert (folder / ".lock").exists()
+        with pytest.raises(UserError), locked(folder, "using"):
+            pass

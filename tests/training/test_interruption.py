@@ -49,29 +49,29 @@ def test_in_another_thread_nothing_is_handled():
 
 def step_metrics(loss=1.0, gradient_norm=1.0, inputs_finite=1, stop=0):
     finite = np.isfinite(loss + gradient_norm)
-    watch = np.array([finite, inputs_finite, stop], np.float32)
-    return {"loss": np.float32(loss), "gradient_norm": np.float32(gradient_norm), "watch": watch}
+    health = np.array([finite, inputs_finite, stop], np.float32)
+    return {"loss": np.float32(loss), "gradient_norm": np.float32(gradient_norm), "health": health}
 
 
 def make_watch(latest=None, losses=(), rate=1e-2):
-    """The watch of fold 3, which has seen every tenth step's loss."""
-    watch = DivergenceMonitor(
+    """The monitor of fold 3, which has seen every tenth step's loss."""
+    monitor = DivergenceMonitor(
         types.SimpleNamespace(latest_step=lambda: latest, directory=Path("run/fold_3/checkpoints")), 3
     )
     for number, loss in enumerate(losses, start=1):
-        watch.remember(10 * number, {"loss": np.float32(loss), "learning_rate_head": rate})
-    return watch
+        monitor.remember(10 * number, {"loss": np.float32(loss), "learning_rate_head": rate})
+    return monitor
 
 
 def test_a_good_step_says_who_wants_to_stop():
-    watch = make_watch()
-    assert watch.look(1, step_metrics()) is False
-    assert watch.look(2, step_metrics(stop=1)) is True
-    assert watch.look(3, step_metrics(stop=2)) is True
+    monitor = make_watch()
+    assert monitor.check(1, step_metrics()) is False
+    assert monitor.check(2, step_metrics(stop=1)) is True
+    assert monitor.check(3, step_metrics(stop=2)) is True
 
 
 @pytest.mark.parametrize(
-    ("watch", "metrics", "said"),
+    ("health", "metrics", "said"),
     [
         (make_watch(), {"loss": np.nan, "inputs_finite": 0}, r": loss; .*none was saved yet\..*\n.*inputs .* prepare "),
         (make_watch(40), {"loss": np.inf}, r": loss; last good checkpoint: run/fold_3/checkpoints/40\..*\n.*one step "),
@@ -86,8 +86,8 @@ def test_a_good_step_says_who_wants_to_stop():
         (make_watch(0, (2.0,)), {"loss": np.nan}, r".*\n.*, from one step .*lower learning rates"),
     ],
 )
-def test_a_broken_step_names_numbers_checkpoint_and_suspect(watch, metrics, said):
+def test_a_broken_step_names_numbers_checkpoint_and_suspect(monitor, metrics, said):
     with pytest.raises(UserError, match=rf"fold 3 diverged: NaN or infinite at step 41{said}") as raised:
-        watch.look(41, step_metrics(**metrics))
+        monitor.check(41, step_metrics(**metrics))
     assert str(raised.value).count("\n") == 1
-    assert "watch" not in str(raised.value)
+    assert "health" not in str(raised.value)

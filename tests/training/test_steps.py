@@ -116,8 +116,8 @@ def run(train, state, batches, devices=DEVICES):
     metrics = []
     for batch in batches:
         state, scalars = train(state, spread(batch, devices), {}, KEY)
-        scalars["watch"].block_until_ready()
-        np.testing.assert_array_equal(scalars.pop("watch"), [1, 1, 0])
+        scalars["health"].block_until_ready()
+        np.testing.assert_array_equal(scalars.pop("health"), [1, 1, 0])
         metrics.append({name: float(value) for name, value in scalars.items()})
     return jax.device_get(state), metrics
 
@@ -268,7 +268,7 @@ def test_steps_use_up_their_state_and_add_no_device_axis(state, compiled):
     assert shapes[0] == shapes[1]
     leaves = jax.tree.leaves(third.arrays())
     assert all(leaf.sharding.is_fully_replicated and len(leaf.devices()) == DEVICES for leaf in leaves)
-    assert {name: np.shape(value) for name, value in metrics.items() if np.shape(value)} == {"watch": (3,)}
+    assert {name: np.shape(value) for name, value in metrics.items() if np.shape(value)} == {"health": (3,)}
     assert int(third.step) == 2
 
 
@@ -300,7 +300,7 @@ def test_watch_says_what_is_not_finite_and_who_wants_to_stop(plain_state, plain_
     def watch(batch, stop=0):
         flags = {"stop": (np.arange(DEVICES) < stop).astype(np.float32)}
         state = replicate(jax.tree.map(np.copy, plain_state))
-        return plain_step(state, spread(batch) | flags, {}, KEY)[1]["watch"].tolist()
+        return plain_step(state, spread(batch) | flags, {}, KEY)[1]["health"].tolist()
 
     good, bad = make_batch(0, 29), make_batch(0, 29)
     bad["inputs"][3, 5, 7, 0] = np.nan

@@ -1,0 +1,27 @@
+"""Memory is kept on hosts that train on their CPU alone."""
+
+import ctypes
+
+import pytest
+
+from audiotag_jax.runtime import memory
+
+
+@pytest.mark.parametrize(
+    ("platforms", "device", "on_cpu"),
+    [("", False, True), ("", True, False), ("cpu", True, True), ("cuda,cpu", False, False), ("tpu", False, False)],
+)
+def test_an_accelerator_leaves_the_allocator_alone(tmp_path, monkeypatch, platforms, device, on_cpu):
+    calls = []
+
+    class Library:
+        def mallopt(self, *arguments):
+            calls.append(arguments)
+
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(memory, "ACCELERATORS", (str(tmp_path / "nvidia0"),) if device else (str(tmp_path / "none"),))
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Library())
+    assert memory.trains_on_cpu() == on_cpu
+    memory.keep_freed_memory()
+    assert bool(calls) == on_cpu
