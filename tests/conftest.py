@@ -1,14 +1,33 @@
-"""Eight virtual devices for the whole test session; real data where it is at hand."""
+"""Eight virtual devices for the whole test session, programs that are quick to compile, and data that tests share."""
 
 import os
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Nearly all of a test is compiling, and a program that runs once is not worth its optimization. Tests of numbers and of
+# speed are marked `optimized`; they compile as users do. Processes that tests start inherit this.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_effort(request):
+    """Compiles with all optimizations in a module with `pytestmark = pytest.mark.optimized`."""
+    if request.node.get_closest_marker("optimized") is None:
+        yield
+        return
+    import jax
+
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +41,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The sounds and the table of `made_runs`."""
+    """The sounds and the table of `random_runs`."""
     import random_runs  # not before the devices are set
 
     folder = tmp_path_factory.mktemp("data") / "sounds"

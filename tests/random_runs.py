@@ -63,7 +63,8 @@ def make_run(config: ConfigDict, workdir: Path) -> Path:
         stats = jax.tree.map_with_path(functools.partial(_statistic, np.random.default_rng(fold)), state.batch_stats)
         state = _standardized(experiment, state.replace(step=np.int32(experiment.num_steps), batch_stats=stats))
         with checkpoints.open_checkpoints(fold_dir(workdir, fold)) as manager:
-            checkpoints.save(manager, state, {"step": experiment.num_steps})
+            position = {"fold": fold, "epoch": experiment.num_steps // experiment.steps_per_epoch, "batch": 0}
+            checkpoints.save(manager, state, position)
     evaluate.run(parse_settings(config), workdir)
     return workdir
 

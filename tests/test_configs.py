@@ -91,15 +91,6 @@ def test_network_and_optimizer(preset):
     assert sum(phase.num_steps for phase in phases) == 10 * (config.training.frozen_epochs + config.training.num_epochs)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    """A step that runs once is not worth optimizing; other tests train what users train."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-
-
 @functools.cache
 def compiled(name: str, preset: str):
     """Model, optimizer and steps of a shrunk run: one for all variants of a preset with one network and channels."""

@@ -1,6 +1,7 @@
 """The state that a training step maps to the next one."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -28,15 +29,22 @@ class TrainState(train_state.TrainState):
 
 
 def create_train_state(
-    model: TaggingNetwork, tx: optax.GradientTransformation, image_shape: tuple[int, ...], key: jax.Array
+    network: TaggingNetwork, tx: optax.GradientTransformation, image_shape: tuple[int, ...], key: jax.Array
 ) -> TrainState:
     """A state at step 0 with parameters drawn from `key`, for images of shape `[T, F, C]`."""
-    variables = _variables(key, model, image_shape)
+    traced = isinstance(key, jax.core.Tracer)  # inside of another program there are no compiler options of one's own
+    variables = (_variables if traced else _initializer(jax.default_backend()))(key, network, image_shape)
     return TrainState.create(
-        apply_fn=model.apply, params=variables["params"], tx=tx, batch_stats=variables["batch_stats"]
+        apply_fn=network.apply, params=variables["params"], tx=tx, batch_stats=variables["batch_stats"]
     ).replace(step=jnp.zeros([], jnp.int32))
 
 
-@partial(jax.jit, static_argnums=(1, 2))  # compiled once, however many folds begin
-def _variables(key: jax.Array, model: TaggingNetwork, image_shape: tuple[int, ...]) -> dict:
-    return model.init(key, jnp.zeros((1, *image_shape)), train=False)
+@cache  # compiled once, however many folds begin
+def _initializer(backend: str) -> Callable:
+    """The jitted initialization. It runs once: on a CPU its optimization takes ten times as long as it saves."""
+    options = {"xla_backend_optimization_level": 0} if backend == "cpu" else None
+    return jax.jit(_variables, static_argnums=(1, 2), compiler_options=options)
+
+
+def _variables(key: jax.Array, network: TaggingNetwork, image_shape: tuple[int, ...]) -> dict:
+    return network.init(key, jnp.zeros((1, *image_shape)), train=False)

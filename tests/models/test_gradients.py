@@ -10,6 +10,8 @@ from jax import lax
 from audiotag_jax.models.gradients import conv1x1, conv3x3
 from audiotag_jax.models.layers import square_conv
 
+pytestmark = pytest.mark.optimized
+
 SHAPES = [
     (1, 5, 4),
     (1, 1, 1),

@@ -2,9 +2,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from audiotag_jax.models.head import TaggingHead, global_max
 from audiotag_jax.models.layers import Dropout
+
+pytestmark = pytest.mark.optimized
 
 
 def test_global_max_keeps_its_gradient_when_compiled():

@@ -8,6 +8,8 @@ from audiotag_jax.spectral.features import SpectralSettings, frequencies_hz, spe
 from audiotag_jax.spectral.filterbanks import filterbank
 from audiotag_jax.spectral.reassignment import high_resolution_spectrogram
 
+pytestmark = pytest.mark.optimized
+
 STANDARD = ("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db")
 ALL = SpectralSettings(STANDARD)
 RATE_HZ = 22050

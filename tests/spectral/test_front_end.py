@@ -7,6 +7,8 @@ import pytest
 
 from audiotag_jax.spectral.front_end import FrontEnd, crop, normalize, to_images
 
+pytestmark = pytest.mark.optimized
+
 RAMPS = jnp.arange(12.0) + 100 * jnp.arange(3.0)[:, None]  # a crop's first value tells where it began
 
 

@@ -12,6 +12,8 @@ from audiotag_jax.spectral import reassignment
 from audiotag_jax.spectral.lattice import Grid, fit, interpolation_kernel
 from audiotag_jax.spectral.reassignment import high_resolution_spectrogram, high_resolution_spectrograms
 
+pytestmark = pytest.mark.optimized
+
 GRID = {"q": 2.0, "tdeci": 45, "over": 4, "noct": 12.0, "minf": 0.0207, "maxf": 0.4507}  # on no bin of an FFT
 COARSE = GRID | {"over": 2, "noct": 3.0}  # soon compiled
 

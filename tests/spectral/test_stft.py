@@ -7,6 +7,8 @@ import pytest
 
 from audiotag_jax.spectral import stft
 
+pytestmark = pytest.mark.optimized
+
 HOPS = {1: 1, 224: 1, 225: 2, 777: 4, 30000: 134, 44100: 197, 110250: 493}
 
 

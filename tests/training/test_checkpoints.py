@@ -238,7 +238,7 @@ def outside(saved, tmp_path):
 def test_arrays_are_read_without_template_on_one_device(outside, tmp_path, saved, states):
     """Of a checkpoint that eight devices wrote: every array, bit for bit."""
     script = (
-        "step, state, position = checkpoint.read_arrays(pathlib.Path(sys.argv[1]))\n"
+        "step, state, position = checkpoints.read_arrays(pathlib.Path(sys.argv[1]))\n"
         "leaves = jax.tree.leaves(state)\n"
         "assert {type(leaf) for leaf in leaves} == {np.ndarray}\n"
         "np.savez(sys.argv[2], *leaves)\n"
@@ -269,7 +269,7 @@ def test_arrays_that_were_spread_over_devices_are_read_whole(outside, tmp_path):
     with checkpoints.open_checkpoints(tmp_path) as manager:
         checkpoints.save(manager, SimpleNamespace(step=4, arrays=lambda: arrays), {"batch": 2})
     script = (
-        "step, state, position = checkpoint.read_arrays(pathlib.Path(sys.argv[1]))\n"
+        "step, state, position = checkpoints.read_arrays(pathlib.Path(sys.argv[1]))\n"
         "print(step, position, state['params']['x'].ravel().astype(int), state['params']['half'].dtype)"
     )
     done = outside(script, tmp_path / "checkpoints")
@@ -336,7 +336,7 @@ def test_truncated_arrays_are_one_error_and_no_noise(outside, copied):
     largest.write_bytes(largest.read_bytes()[:1000])
     script = (
         "from audiotag_jax.runtime.errors import UserError\n"
-        "try: checkpoint.read_arrays(pathlib.Path(sys.argv[1]))\n"
+        "try: checkpoints.read_arrays(pathlib.Path(sys.argv[1]))\n"
         "except UserError as error: print(error)"
     )
     done = outside(script, root)

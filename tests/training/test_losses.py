@@ -9,6 +9,8 @@ import scipy.special
 from audiotag_jax.training.augmentation import mixup
 from audiotag_jax.training.losses import cross_entropy, example_weights, soft_targets, weighted_targets
 
+pytestmark = pytest.mark.optimized
+
 
 def test_soft_targets():
     labels = jnp.array([2, 0, 3])
