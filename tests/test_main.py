@@ -292,7 +292,8 @@ def test_told_to_end_it_saves_says_so_and_continues(tmp_path):
     run.send_signal(signal.SIGTERM)
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 128 + signal.SIGTERM, errors
-    told = re.fullmatch(r"error: Told to end: fold 0 is saved at step (\d+)\. The same command continues\.\n", errors)
+    message = r"error: SIGTERM received: fold 0 is saved at step (\d+)\. The same command continues\.\n"
+    told = re.fullmatch(message, errors)
     assert told, errors
     assert checkpoints.kept_steps(tmp_path / "run/fold_0/checkpoints") == [int(told[1])]
     assert not (tmp_path / "run/summary.json").exists()

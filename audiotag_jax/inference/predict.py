@@ -1,4 +1,4 @@
-"""Mode `predict`: tags for any recordings, window by window, by a trained run; its directory alone is needed."""
+"""Mode `predict`: tags recordings window by window with a trained run; only its directory is needed."""
 
 import dataclasses
 import itertools
@@ -17,9 +17,9 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
 from audiotag_jax.runtime.progress import log, progress
 
-BATCH_WINDOWS = 8  # tagged together: one compiled program, whatever comes
+BATCH_WINDOWS = 8  # tagged together, padded: one compiled program
 LEAST_HOP_S = 0.01
-_CHUNK_ITEMS = 1000  # at most wait for a batch to fill up
+_CHUNK_ITEMS = 1000  # at most in memory while a batch fills up
 _LINES = 20  # of the table that is printed
 
 
@@ -35,8 +35,8 @@ def run(
     """Tags files, and all sound files below folders, and writes tables to `out`, by default `workdir/predicted`.
 
     A recording up to a clip's length is one window, cropped as in training; a longer one is windows every `hop_s` (0: a
-    clip's length), the last of which ends with the recording. Its answer is the mean over its windows that sound. A
-    tag less probable than `threshold` becomes "none of these". Raises UserError if nothing can be read.
+    clip's length), the last of which ends with the recording. Its probabilities are the mean over its windows that are
+    not silent. A tag less probable than `threshold` becomes "none of these". Raises UserError if no file can be read.
     """
     _check(top, threshold, hop_s)
     files = find_files(audio)
@@ -50,7 +50,7 @@ def run(
     log(_introduction(tagger))
     lines: list[str] = []
     with locked(out, "writing to"):
-        recordings = _reported(tag_recordings(files, tagger, window_options), tag_options, lines)
+        recordings = _with_report(tag_recordings(files, tagger, window_options), tag_options, lines)
         write_tables(out, recordings, tag_options, _about(tagger, tag_options, window_options))
     log("\n".join(lines))
     log(f"written to {out}: predictions.csv, windows.csv, predictions.json")
@@ -59,43 +59,46 @@ def run(
 def tag_recordings(
     files: Sequence[Path], tagger: Tagger, window_options: WindowOptions
 ) -> Iterator[RecordingPrediction]:
-    """The files' recordings in order, each when its windows are answered; memory does not grow with their number."""
+    """Yields the predictions of the files in order; memory does not grow with their number."""
     total = sum(expected_windows(file, window_options) for file in files)
-    answered = progress(_answered(read_windows(files, window_options), tagger), total, "tagging", "windows")
-    for _, group in itertools.groupby(answered, key=lambda pair: pair[0].number):
+    predicted = progress(_predicted(read_windows(files, window_options), tagger), total, "tagging", "windows")
+    for _, group in itertools.groupby(predicted, key=lambda pair: pair[0].number):
         pairs = list(group)
         first = pairs[0][0]
-        windows = tuple(Window(item.start_s, item.end_s, answer) for item, answer in pairs if item.start_s is not None)
+        windows = tuple(Window(item.start_s, item.end_s, values) for item, values in pairs if item.start_s is not None)
         yield RecordingPrediction(first.path, first.duration_s, first.note, windows)
 
 
-def _answered(items: Iterable[Item], tagger: Tagger) -> Iterator[tuple[Item, np.ndarray | None]]:
-    """The items in order with probabilities [K], or None where there is no sound."""
+def _predicted(items: Iterable[Item], tagger: Tagger) -> Iterator[tuple[Item, np.ndarray | None]]:
+    """Yields the items in order with probabilities [K], or None where they are silent."""
     for chunk in _chunks(items):
         waveforms = np.zeros((BATCH_WINDOWS, tagger.length_samples), np.float32)
-        sounding = [item.waveform for item in chunk if item.waveform is not None]
-        answers = iter(())
-        if sounding:
-            waveforms[: len(sounding)] = sounding
-            answers = iter(np.asarray(tagger.probabilities(waveforms)))
+        audible = [item.waveform for item in chunk if item.waveform is not None]
+        probabilities = iter(())
+        if audible:
+            waveforms[: len(audible)] = audible
+            probabilities = iter(np.asarray(tagger.probabilities(waveforms)))
         for item in chunk:
-            yield dataclasses.replace(item, waveform=None), None if item.waveform is None else next(answers).copy()
+            yield (
+                dataclasses.replace(item, waveform=None),
+                None if item.waveform is None else next(probabilities).copy(),
+            )
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Items in order, with a batch of sounding windows among them each; fewer where silence abounds, and at the end."""
-    chunk, num_sounding = [], 0
+    """Yields lists of consecutive items with a batch of windows that are not silent in each; fewer at the end."""
+    chunk, num_audible = [], 0
     for item in items:
         chunk.append(item)
-        num_sounding += item.waveform is not None
-        if num_sounding == BATCH_WINDOWS or len(chunk) == _CHUNK_ITEMS:
+        num_audible += item.waveform is not None
+        if num_audible == BATCH_WINDOWS or len(chunk) == _CHUNK_ITEMS:
             yield chunk
-            chunk, num_sounding = [], 0
+            chunk, num_audible = [], 0
     if chunk:
         yield chunk
 
 
-# What is checked, said and recorded.
+# Options and reports.
 
 
 def _check(top: int, threshold: float, hop_s: float) -> None:
@@ -118,7 +121,7 @@ def _introduction(tagger: Tagger) -> str:
 
 
 def _about(tagger: Tagger, tag_options: TagOptions, window_options: WindowOptions) -> dict[str, Any]:
-    """What the JSON says beside the recordings."""
+    """The settings of the prediction, for the JSON file."""
     return {
         "run": tagger.name,
         "folds": list(tagger.folds),
@@ -132,10 +135,10 @@ def _about(tagger: Tagger, tag_options: TagOptions, window_options: WindowOption
     }
 
 
-def _reported(
+def _with_report(
     recordings: Iterable[RecordingPrediction], tag_options: TagOptions, lines: list[str]
 ) -> Iterator[RecordingPrediction]:
-    """The recordings as they come; `lines` gets the table to print. Raises UserError at the end if none was read."""
+    """Passes predictions on, collecting a table to print in `lines`. Raises UserError at the end if none was read."""
     counts = {"tagged": 0, "silent": 0, "unreadable": 0}
     for prediction in recordings:
         kind = (

@@ -1,4 +1,4 @@
-"""Tagged recordings, and the tables that they are written to, one recording at a time."""
+"""Predictions of recordings, and the tables that they are written to, one recording at a time."""
 
 import csv
 import dataclasses
@@ -12,13 +12,13 @@ import numpy as np
 
 from audiotag_jax.runtime.files import write_atomic
 
-NONE = "none of these"  # the tag where the likeliest class is not likely enough
+NONE = "none of these"  # the tag where no class reaches the threshold
 _PATH_COLUMNS = 40  # of a terminal
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A stretch of a recording; `probabilities` [K] float32, None where it is silent."""
+    """A part of a recording; `probabilities` [K] float32, None where it is silent."""
 
     start_s: float
     end_s: float
@@ -27,11 +27,11 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class RecordingPrediction:
-    """A recording and what was heard in it. One that could not be read has no duration and no windows."""
+    """A recording with the predictions of its windows. One that could not be read has no duration and no windows."""
 
     path: str
     duration_s: float | None
-    note: str  # what is wrong with it
+    note: str  # problems with the file; empty without any
     windows: tuple[Window, ...]
 
     @property
@@ -40,9 +40,9 @@ class RecordingPrediction:
 
     @property
     def probabilities(self) -> np.ndarray | None:
-        """[K] the mean over the windows that sound; None without any."""
-        sounding = [window.probabilities for window in self.windows if window.probabilities is not None]
-        return np.mean(sounding, axis=0, dtype=np.float64) if sounding else None
+        """[K] the mean over the windows that are not silent; None without any."""
+        audible = [window.probabilities for window in self.windows if window.probabilities is not None]
+        return np.mean(audible, axis=0, dtype=np.float64) if audible else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TagOptions:
     """How probabilities become tags."""
 
     classes: tuple[str, ...]
-    top: int  # likeliest tags to name
+    top: int  # number of likeliest tags to list
     threshold: float  # a tag must be at least so probable
 
     def likeliest(self, probabilities: np.ndarray | None) -> list[tuple[str, float]]:
@@ -61,13 +61,13 @@ class TagOptions:
         return [(self.classes[k], float(probabilities[k])) for k in order]
 
     def tag(self, probabilities: np.ndarray | None) -> str:
-        """The likeliest class, `NONE` where it is not probable enough, "" where there was nothing to hear."""
+        """The likeliest class, `NONE` where it is below the threshold, "" where everything is silent."""
         best = self.likeliest(probabilities)[:1]
         return "".join(name if probability >= self.threshold else NONE for name, probability in best)
 
 
 def format_line(prediction: RecordingPrediction, tag_options: TagOptions) -> str:
-    """A recording in one line for a terminal: path, duration, tag, the likeliest classes, and what is wrong."""
+    """Formats a prediction as one line for a terminal: path, duration, tag, likeliest classes, problems."""
     path = "".join(c if c.isprintable() else "?" for c in prediction.path)
     path = path if len(path) <= _PATH_COLUMNS else "…" + path[1 - _PATH_COLUMNS :]
     if prediction.duration_s is None:
@@ -76,11 +76,11 @@ def format_line(prediction: RecordingPrediction, tag_options: TagOptions) -> str
         f"{name} {probability:.2f}" for name, probability in tag_options.likeliest(prediction.probabilities)
     )
     tag = tag_options.tag(prediction.probabilities)
-    heard = "silent" if not tag else f"{NONE} ({likeliest})" if tag == NONE else likeliest
+    answer = "silent" if not tag else f"{NONE} ({likeliest})" if tag == NONE else likeliest
     some_silent = (
         f"{prediction.num_silent} of {len(prediction.windows)} windows silent" if tag and prediction.num_silent else ""
     )
-    notes = "; ".join(filter(None, (heard, some_silent, prediction.note)))
+    notes = "; ".join(filter(None, (answer, some_silent, prediction.note)))
     return f"{path:{_PATH_COLUMNS}} {prediction.duration_s:8.2f} s  {notes}"
 
 
@@ -89,8 +89,8 @@ def write_tables(
 ) -> None:
     """Writes `predictions.csv` (a row a recording), `windows.csv` (a row a window) and `predictions.json` to `out`.
 
-    The last holds `about` and every probability. Recordings are written as they come and not kept; should they end in
-    an exception, nothing is put in place.
+    The last contains `about` and every probability. Recordings are written one by one, in constant memory; if one raises,
+    no file is replaced.
     """
 
     def write(recordings_csv: BinaryIO, windows_csv: BinaryIO, whole: BinaryIO) -> None:
@@ -145,7 +145,7 @@ def _row(*cells: Any) -> bytes:
 
 
 def _inert(cell: Any) -> Any:
-    """A text that a spreadsheet would run as a formula gets an apostrophe in front; the JSON file has it as it is."""
+    """Prefixes a text that a spreadsheet would run as a formula with an apostrophe; the JSON file has it unchanged."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
@@ -167,6 +167,6 @@ def _as_json(prediction: RecordingPrediction, tag_options: TagOptions) -> dict[s
 
 
 def _answer(probabilities: np.ndarray | None, tag_options: TagOptions) -> dict[str, Any]:
-    """The tag, and all probabilities in the order of the classes; None and None where there was nothing to hear."""
+    """The tag and all probabilities in the order of the classes; None and None where everything is silent."""
     values = None if probabilities is None else [round(float(value), 6) for value in probabilities]
     return {"tag": tag_options.tag(probabilities) or None, "probabilities": values}

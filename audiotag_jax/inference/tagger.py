@@ -22,7 +22,7 @@ from audiotag_jax.training.checkpoints import read_arrays
 
 @dataclasses.dataclass(frozen=True)
 class Tagger:
-    """The networks of a run's folds, all that stands before them, and the temperature of their answers."""
+    """The networks of a run's folds, the front end before them, and the temperature of their probabilities."""
 
     name: str  # of the run's configuration
     classes: tuple[str, ...]  # K, in the order of the probabilities
@@ -43,7 +43,7 @@ class Tagger:
     def probabilities(self, waveforms: jax.Array) -> jax.Array:
         """[B, K] float32, the mean over folds, of `waveforms` [B, N] float32, finite; raises ValueError on other N.
 
-        Compiled once for each B; a row's answer does not depend on the others.
+        Compiled once for each B; a row's probabilities do not depend on the other rows.
         """
         shape = np.shape(waveforms)
         if len(shape) != 2 or shape[1] != self.length_samples:
@@ -53,11 +53,11 @@ class Tagger:
 
 
 def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
-    """The tagger of a run: of the given folds, or of all that are finished. Neither data nor datasets are read.
+    """The tagger of a run: of the given folds, or of all that are finished. No data set is read.
 
     One temperature is fitted to the folds' held-out logits together. The mean over folds is somewhat less confident
     than each; how much cannot be fitted, as every labelled clip was seen by all folds but one. Raises UserError if the
-    directory holds no such run, or one of another version of the code.
+    directory contains no such run, or one of another version of the code.
     """
     record = read_record(workdir)
     settings, classes = record.settings, record.classes
@@ -100,8 +100,8 @@ def _probabilities(variables, waveforms, temperature, *, network, front_end, rou
 def round_to_half(values: jax.Array) -> jax.Array:
     """`values` in [0, 1] rounded to half precision, still float32.
 
-    Not by two casts, which compilers take out as superfluous; nor by `reduce_precision` alone, which makes zeros of
-    half precision's subnormal numbers.
+    Two casts would be removed by the compiler as redundant; `reduce_precision` alone flushes the subnormal numbers of
+    half precision to zero.
     """
     subnormal = jnp.round(values * 2.0**24) / 2.0**24
     return jnp.where(values < 2.0**-14, subnormal, jax.lax.reduce_precision(values, 5, 10))

@@ -1,4 +1,4 @@
-"""Recordings to be tagged: which there are, and the windows that they are cut into, read in bounded memory."""
+"""The files to tag, and the windows that they are cut into, read in bounded memory."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ class WindowOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A window to be tagged; of a recording that could not be read there is one without times."""
+    """A window to tag; a recording that could not be read has one without times."""
 
     number: int  # of the recording
     path: str
@@ -72,7 +72,7 @@ def read_windows(files: Sequence[Path], window_options: WindowOptions) -> Iterat
 
 
 def expected_windows(path: Path, window_options: WindowOptions) -> int:
-    """How many windows a file has by its header, which may be wrong: good enough for a progress bar."""
+    """Estimates a file's number of windows from its header, for a progress bar."""
     try:
         info = soundfile.info(os.fsencode(path))
         duration_s = min(info.frames / info.samplerate, MAX_DURATION_S)
@@ -98,7 +98,7 @@ def window_starts(num_samples: int, length_samples: int, hop_samples: int) -> li
 
 
 def _decoded(files: Sequence[Path], rate_hz: int) -> Iterator[tuple[Path, np.ndarray | None, str]]:
-    """Path, samples and note of each file, decoded one ahead; without samples the note says why."""
+    """Path, samples and note of each file, decoded one ahead; without samples the note has the reason."""
 
     def decode(path: Path):
         try:
@@ -126,6 +126,8 @@ def _items(
     for start in starts:
         # One window is cropped as in training: what is shorter lies in the middle of silence.
         window = samples[start : start + length] if len(starts) > 1 else samples
-        waveform = None if is_silent(window) else crop_loudest(window, length, rate_hz // 2)  # a copy: the rest may go
+        waveform = (
+            None if is_silent(window) else crop_loudest(window, length, rate_hz // 2)
+        )  # a copy, so that the recording can be freed
         start_s = start / rate_hz if len(starts) > 1 else 0.0
         yield Item(number, str(path), duration_s, note, start_s, start_s + len(window) / rate_hz, waveform)

@@ -1,4 +1,4 @@
-"""All that training and evaluation share: the data, the compiled steps and the folds of one configuration."""
+"""What training and evaluation share: the data, the compiled steps and the folds of one run."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ from audiotag_jax.training.steps import AXIS, StepSettings, pmapped_steps, repli
 
 
 class Programs(NamedTuple):
-    """What is compiled, and what it is compiled for."""
+    """The compiled steps, and the network, optimizer and schedules that they are compiled for."""
 
     phases: tuple[Phase, ...]
     network: TaggingNetwork
@@ -43,13 +43,13 @@ class Programs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One configuration, ready to train: every fold uses the same compiled steps."""
+    """A run, ready to train: every fold uses the same compiled steps."""
 
     settings: Settings
     dataset_dir: Path
     metadata: dict
     examples: Examples
-    resident: bool  # the inputs wait on the devices
+    resident: bool  # the inputs are stored on the devices
     folds: tuple[int, ...]  # to hold out now
     all_folds: tuple[int, ...]  # of the data
     steps_per_epoch: int
@@ -61,7 +61,7 @@ class Experiment:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that makes what the network sees."""
+        """The name of what the network sees: that of the dataset, or of the images made of it in the steps."""
         if self.settings.trains_on_clips and self.settings.images:
             return spectrograms_fingerprint(self.dataset_dir, self.settings.images)
         return self.dataset_dir.parent.name
@@ -72,12 +72,12 @@ class Experiment:
 
     @functools.cached_property
     def test_examples(self) -> Examples | None:
-        """The test clips; none where settings are being chosen."""
+        """The test clips; None on an inner split, which chooses settings."""
         return None if self.settings.training.inner_split else read_split(self.dataset_dir, "test")
 
     @functools.cached_property
     def data(self) -> dict:
-        """What the steps gather their batches from: all clips on every device, or nothing where they are read."""
+        """What the steps gather their batches from: all clips on every device; empty where batches are streamed."""
         return replicate(resident_data(self.examples)) if self.resident else {}
 
     @functools.cached_property
@@ -95,7 +95,7 @@ class Experiment:
         return create_train_state(self.programs.network, self.programs.tx, self.image_shape, self.key(fold))
 
     def starting_state(self, fold: int, manager: checkpoints.Manager) -> tuple[TrainState, dict]:
-        """The state to go on from, on all devices, and the input's position: the latest checkpoint's, or the first."""
+        """The state to continue from, on all devices, and the input position: the latest checkpoint's, or the first."""
         state, position = checkpoints.restore(manager, self.initial_state(fold))
         if not position:
             state = initial_weights(state, self.settings.model, self.classes, fold, self.scored_clips(fold))
@@ -103,7 +103,7 @@ class Experiment:
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
-        """By clip id, what tells its recording from others."""
+        """By clip id, a hash that identifies its recording."""
         return clip_digests(self.settings.dataset)
 
     def scored_clips(self, fold: int) -> dict[str, str]:
@@ -127,7 +127,7 @@ class Experiment:
 
 
 def check_devices(settings: Settings) -> None:
-    """Raises UserError if the batch cannot be spread over the devices at hand as the settings need it."""
+    """Raises UserError if mixup cannot pair the clips of a batch on each of this machine's devices."""
     rows = -(-settings.training.batch_size // jax.device_count())
     if settings.augmentation.mixup_alpha and rows % 2:
         raise UserError(
@@ -184,7 +184,7 @@ def _held_out(inner_split: bool, folds: Sequence[int], fold: int) -> tuple[int, 
     return fold, folds[(folds.index(fold) + 1) % len(folds)]
 
 
-@functools.lru_cache(maxsize=8)  # compiling takes long: runs of one process share what they have in common
+@functools.lru_cache(maxsize=8)  # compiling takes long: runs of one process share compiled steps
 def _programs(
     model: ModelSettings,
     optimizer: OptimizerSettings,
@@ -201,8 +201,7 @@ def _programs(
 def count_steps_per_epoch(sizes: Sequence[int], batch_size: int) -> int:
     """Batches an epoch, the same for every fold: as many as the largest training set fills, of so many clips by fold.
 
-    Raises UserError where that would leave a smaller training set with batches of one clip, which teach nothing under
-    batch norm.
+    Raises UserError if a smaller training set would get batches of one clip, whose batch statistics are useless.
     """
     steps = -(-max(sizes) // batch_size)
     if min(sizes) < 2 * steps:

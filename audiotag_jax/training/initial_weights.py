@@ -1,4 +1,4 @@
-"""Where a network's first weights come from, if not from chance: a file of weights, or another run's checkpoint."""
+"""Initial weights that are not random: from a file of weights, or from another run's checkpoint."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +24,8 @@ def initial_weights(
 ) -> TrainState:
     """The state with the weights that `model.pretrained` or `model.init_from` name; as it is where both are empty.
 
-    Raises UserError where they are not to be had, do not fit the network, or were trained on clips among `scored`, ids
-    by digest.
+    `scored` are ids by digest. Raises UserError if the weights cannot be read, do not fit the network, or were trained
+    on a scored clip.
     """
     check_initial_weights(model, fold, scored)
     if model.pretrained:
@@ -40,7 +40,7 @@ def initial_weights(
 
 
 def check_initial_weights(model: ModelSettings, fold: int, scored: Mapping[str, str]) -> None:
-    """Raises UserError as `initial_weights` does, but for what only the arrays can tell; reads no arrays."""
+    """Raises UserError as `initial_weights` does, except for errors that only the arrays show; reads no arrays."""
     source = model.pretrained
     if source and source != IMAGENET and not Path(source).expanduser().is_file():
         raise UserError(f"config.model.pretrained: there is no file {source}.")
@@ -67,7 +67,7 @@ def clips_seen(model: ModelSettings, fold: int) -> set[str]:
         return set(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"config.model.init_from: {path} does not say which clips the network has seen, so held-out ones may be "
+            f"config.model.init_from: {path} does not list the clips that the network has seen, so held-out ones may be "
             "among them.\nName the fold_K folder of a run, whole as mode train left it."
         ) from error
 

@@ -1,7 +1,8 @@
-"""Batches for the devices: shuffled and balanced for training, in order for evaluation, padded and masked for both.
+"""Batches for the devices: shuffled in equal sizes for training, in order for evaluation, padded and masked for both.
 
-Inputs wait in one of two places. On the devices, if they fit: a batch then is a list of indices, and the step gathers
-them there. Else on disk, from where grain's threads or processes read whole batches ahead. Both give the same numbers.
+Inputs are stored in one of two places. On the devices, if they fit: a batch is then an array of indices, and the step
+gathers the inputs there. Else on disk, from where grain prefetches whole batches in threads or processes. Both give the
+same numbers.
 """
 
 import contextlib
@@ -60,7 +61,7 @@ class TrainingOrder:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """This process's share of all devices. A process that only reads for another knows nothing of the latter's."""
+    """This process's share of all devices; pickled, since a reading process does not see its parent's devices."""
 
     num_devices: int = dataclasses.field(default_factory=jax.local_device_count)
     num_all_devices: int = dataclasses.field(default_factory=jax.device_count)
@@ -85,21 +86,21 @@ class Batches:
 
 
 def read_ahead(batches: Batches, first: int = 0, num_workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """The batches from number `first` on, made ahead of their use in threads, or in `num_workers` processes."""
+    """The batches from number `first` on, prefetched in threads, or in `num_workers` processes."""
     if first >= len(batches):
         return iter(())
     threads = 1 if batches.resident else _THREADS
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, _BATCHES_AHEAD))
     dataset = grain.MapDataset.source(batches)[first:].to_iter_dataset(options)
     if num_workers and not batches.resident:
-        if not flags.FLAGS.is_parsed():  # grain asks absl, which in a notebook has never heard of a command line
+        if not flags.FLAGS.is_parsed():  # grain reads absl's flags, which nothing parses in a notebook
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers, _BATCHES_AHEAD))
     return iter(dataset)
 
 
 def close(batches: Iterator) -> None:
-    """Ends the threads and processes that read ahead."""
+    """Stops the threads and processes that prefetch."""
     if hasattr(batches, "close"):
         batches.close()
 

@@ -1,8 +1,8 @@
 """One step of training and of evaluation, and the one place where they are spread over devices.
 
 A batch holds one device's rows: `mask` `[B]`, 1 in real rows, and `inputs` `[B, …]`, `labels` and `verified` `[B]`; or,
-in place of these three, `index` `[B]` into `data`, where they lie for all clips. `stop` is 1 if a process was told to
-end.
+in place of these three, `index` `[B]` into `data`, where they lie for all clips. `stop` is 1 if a process received
+SIGTERM.
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ def train_step(
 
     `key` is the run's: draws are keyed by it, by the step, and by a row's place in the global batch. Metrics are the
     weighted mean `loss`, `accuracy`, norms of gradients and updates, of all parameters and by group, and `health`: 1 if
-    the step's numbers are all finite, 1 if its inputs are, and how many devices' processes want to stop.
+    the step's numbers are all finite, 1 if its inputs are, and the number of devices of processes that got SIGTERM.
     """
     batch = _gather(batch, data)
     mask = batch["mask"]

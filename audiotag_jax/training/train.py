@@ -23,7 +23,7 @@ from audiotag_jax.training.interruption import DivergenceMonitor, sigterm_flag
 from audiotag_jax.training.state import TrainState
 from audiotag_jax.training.workdir import MetricsWriter, lock_workdir, record_config
 
-_PROFILE_AFTER = 10  # steps of a process that a profile leaves out: they compile, and warm up
+_PROFILE_AFTER = 10  # steps of a process before its profile: they compile and warm up
 
 
 def run(settings: Settings, workdir: Path) -> None:
@@ -35,7 +35,7 @@ def run(settings: Settings, workdir: Path) -> None:
         record_config(workdir, settings, experiment.classes, experiment.fingerprint)
         for fold in experiment.folds:
             check_fold(experiment, workdir, fold)
-        with sigterm_flag() as stop:  # not before: preparing has nothing to save, and may end at once
+        with sigterm_flag() as stop:  # from here on: preparing has nothing to save, so SIGTERM may end it at once
             for fold in experiment.folds:
                 if broadcast_from_main(is_finished(experiment, workdir, fold)):
                     log(f"fold {fold}: finished before")
@@ -43,12 +43,12 @@ def run(settings: Settings, workdir: Path) -> None:
                 state = train_fold(experiment, workdir, fold, stop)
                 save_predictions(experiment, workdir, fold, state)
                 if any_process(stop()):
-                    raise Stopped(f"Told to end: fold {fold} is finished.")
+                    raise Stopped(f"SIGTERM received: fold {fold} is finished.")
         conclude(experiment, workdir)
 
 
 def check_fold(experiment: Experiment, workdir: Path, fold: int) -> None:
-    """Raises UserError, before any step, if the fold cannot begin: for its first weights, or for want of weight."""
+    """Raises UserError, before any step, if the initial weights do not fit the fold or all its clips have weight 0."""
     settings = experiment.settings
     if not checkpoints.kept_steps(fold_dir(workdir, fold) / "checkpoints"):
         check_initial_weights(settings.model, fold, experiment.scored_clips(fold))
@@ -60,9 +60,9 @@ def check_fold(experiment: Experiment, workdir: Path, fold: int) -> None:
 
 
 def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[[], bool]) -> TrainState:
-    """The state after the last step of one fold; checkpoints and metrics are left on the way.
+    """Trains one fold, writing checkpoints and metrics; returns the state after the last step.
 
-    `stop()` says whether the process was told to end: it then raises Stopped, with a checkpoint of the step it came to.
+    When `stop()` becomes true, as after SIGTERM, saves a checkpoint of the current step and raises Stopped.
     """
     settings, num_steps = experiment.settings, experiment.num_steps
     start = time.monotonic()
@@ -95,13 +95,13 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
 
 
 class _Loop:
-    """The steps of one fold, and all that is done between them."""
+    """Runs the steps of one fold with logging, validation, checkpoints and profiling between them."""
 
     def __init__(self, experiment: Experiment, workdir: Path, fold: int, manager, writer: MetricsWriter):
         self.experiment, self.workdir, self.fold = experiment, workdir, fold
         self.manager, self.writer, self.monitor = manager, writer, DivergenceMonitor(manager, fold)
         self.profiling = False
-        steps = np.arange(experiment.num_steps)  # all rates at once: to ask for one would wait for the device
+        steps = np.arange(experiment.num_steps)  # all rates at once: fetching one a step would wait for the device
         rates = {label: rate for label, rate in experiment.programs.rates.items() if "_" not in label}
         self.rates = {f"learning_rate_{label}": np.asarray(jax.vmap(rate)(steps)) for label, rate in rates.items()}
         self.clock, self.clock_step = time.monotonic(), 0  # when and at which step metrics were last logged
@@ -111,7 +111,7 @@ class _Loop:
         key, data = experiment.key(fold), experiment.data
         step = first_step = self.clock_step = int(state.step)
         waiting = None  # metrics are fetched one step late, so that the device never waits for the host
-        stop_flags = {told: np.full(jax.local_device_count(), told, np.float32) for told in (False, True)}
+        stop_flags = {flag: np.full(jax.local_device_count(), flag, np.float32) for flag in (False, True)}
         for batch in batches:
             profiled = self._profile(step - first_step)
             state, metrics = experiment.programs.train_step(state, batch | {"stop": stop_flags[stop()]}, data, key)
@@ -121,7 +121,7 @@ class _Loop:
             if profiled:
                 jax.block_until_ready(metrics)
             ends_epoch = step % experiment.steps_per_epoch == 0
-            if ends_epoch or stopping:  # now, since a run continued from this checkpoint will not come to it again
+            if ends_epoch or stopping:  # now: a run that continues from this checkpoint will not see this step again
                 stopping |= self._check(*waiting)
                 waiting = None
             if ends_epoch:
@@ -129,11 +129,11 @@ class _Loop:
             if stopping and step < experiment.num_steps:
                 if self.manager.latest_step() != step:
                     self._save(state, step)
-                raise Stopped(f"Told to end: fold {fold} is saved at step {step}.")
+                raise Stopped(f"SIGTERM received: fold {fold} is saved at step {step}.")
         return state
 
     def _check(self, step: int, metrics: dict) -> bool:
-        """Whether a process was told to end at `step`; logs its metrics; raises UserError if they are not finite."""
+        """Logs a step's metrics; returns whether any process got SIGTERM. Raises Diverged if they are not finite."""
         train = self.experiment.settings.training
         stopping = self.monitor.check(step, metrics)
         if step % train.log_every_steps == 0 or step == self.experiment.num_steps:
@@ -156,8 +156,8 @@ class _Loop:
         if train.evaluate_every_epochs and (epoch % train.evaluate_every_epochs == 0 or last):
             scores = _validate(experiment, self.fold, state)
             self.writer.write(step, "validation", scores)
-            told = ", ".join(f"{name} {scores[name]:.3f}" for name in scores)
-            log(f"fold {self.fold}, epoch {epoch}: validation {told}")
+            listed = ", ".join(f"{name} {scores[name]:.3f}" for name in scores)
+            log(f"fold {self.fold}, epoch {epoch}: validation {listed}")
         if epoch % train.checkpoint_every_epochs == 0 or last:
             self._save(state, step)
         self.clock += time.monotonic() - start  # throughput is that of training alone
@@ -167,7 +167,7 @@ class _Loop:
         checkpoints.save(self.manager, state, {"fold": self.fold, "epoch": epoch, "batch": inside})
 
     def _profile(self, steps_done: int) -> bool:
-        """Starts and ends the first process's profile; whether the next step is in it."""
+        """Starts and stops the main process's profile; returns whether the next step is part of it."""
         wanted = self.experiment.settings.training.profile_steps
         if wanted and is_main_process() and steps_done == _PROFILE_AFTER:
             self.profiling = True

@@ -1,4 +1,4 @@
-"""The work directory of a run: whose it is, what it holds, and the record of its metrics."""
+"""The work directory of a run: its lock, its record, and its metrics."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from audiotag_jax.settings.settings import Settings
 
 @contextlib.contextmanager
 def lock_workdir(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of the directory; of the processes of one run, the first does."""
+    """Locks the directory against other runs; of several processes of one run, the main process takes the lock."""
     with contextlib.ExitStack() as stack:
         trouble = None
         if is_main_process():
@@ -25,8 +25,10 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
                 stack.enter_context(locked(workdir, "using"))
             except (UserError, OSError) as error:
                 trouble = error
-        if not broadcast_from_main(trouble is None):  # else the others would wait for it in vain
-            raise trouble or UserError("The first process could not begin; it says why.")
+        if not broadcast_from_main(trouble is None):  # else the others would wait forever
+            raise trouble or UserError(
+                "The main process could not lock the work directory; its error message has the reason."
+            )
         yield
 
 
@@ -50,7 +52,7 @@ def record_config(workdir: Path, settings: Settings, classes: Sequence[str], dat
 class MetricsWriter:
     """Appends one fold's metrics to `metrics.jsonl` and to TensorBoard events.
 
-    What an interrupted run wrote after `first_step`, the step it continues from, is taken out first.
+    Lines that an interrupted run wrote after `first_step`, the step it continues from, are removed first.
     """
 
     def __init__(self, workdir: Path, fold: int, first_step: int, enabled: bool = True):

@@ -50,7 +50,7 @@ def test_checkpoints_may_be_named_themselves(config, tmp_path, monkeypatch):
 
 def test_without_a_record_nothing_is_believed(config, tmp_path):
     (tmp_path / "run/fold_0" / SEEN).unlink()
-    with pytest.raises(UserError, match=r"clips_seen\.json does not say which clips"):
+    with pytest.raises(UserError, match=r"clips_seen\.json does not list the clips"):
         check_initial_weights(parse_settings(config).model, 0, {"z": "z.wav"})
     with pytest.raises(UserError, match=r"there is no folder .*run/fold_4"):
         check_initial_weights(parse_settings(config).model, 4, {})

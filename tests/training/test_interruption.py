@@ -53,7 +53,7 @@ def step_metrics(loss=1.0, gradient_norm=1.0, inputs_finite=1, stop=0):
     return {"loss": np.float32(loss), "gradient_norm": np.float32(gradient_norm), "health": health}
 
 
-def make_watch(latest=None, losses=(), rate=1e-2):
+def make_monitor(latest=None, losses=(), rate=1e-2):
     """The monitor of fold 3, which has seen every tenth step's loss."""
     monitor = DivergenceMonitor(
         types.SimpleNamespace(latest_step=lambda: latest, directory=Path("run/fold_3/checkpoints")), 3
@@ -64,26 +64,34 @@ def make_watch(latest=None, losses=(), rate=1e-2):
 
 
 def test_a_good_step_says_who_wants_to_stop():
-    monitor = make_watch()
+    monitor = make_monitor()
     assert monitor.check(1, step_metrics()) is False
     assert monitor.check(2, step_metrics(stop=1)) is True
     assert monitor.check(3, step_metrics(stop=2)) is True
 
 
 @pytest.mark.parametrize(
-    ("health", "metrics", "said"),
+    ("monitor", "metrics", "said"),
     [
-        (make_watch(), {"loss": np.nan, "inputs_finite": 0}, r": loss; .*none was saved yet\..*\n.*inputs .* prepare "),
-        (make_watch(40), {"loss": np.inf}, r": loss; last good checkpoint: run/fold_3/checkpoints/40\..*\n.*one step "),
-        (make_watch(), {"gradient_norm": np.inf}, r": gradient_norm; .*\n.*config\.model\.dtype, too coarse"),
-        (make_watch(), {"loss": np.nan, "gradient_norm": np.nan}, r": gradient_norm, loss;"),
         (
-            make_watch(0, (2.0, 1.0, 1.6)),
+            make_monitor(),
+            {"loss": np.nan, "inputs_finite": 0},
+            r": loss; .*none was saved yet\..*\n.*inputs .* prepare ",
+        ),
+        (
+            make_monitor(40),
+            {"loss": np.inf},
+            r": loss; last good checkpoint: run/fold_3/checkpoints/40\..*\n.*one step ",
+        ),
+        (make_monitor(), {"gradient_norm": np.inf}, r": gradient_norm; .*\n.*config\.model\.dtype, too coarse"),
+        (make_monitor(), {"loss": np.nan, "gradient_norm": np.nan}, r": gradient_norm, loss;"),
+        (
+            make_monitor(0, (2.0, 1.0, 1.6)),
             {"loss": np.nan},
             r".*\n.*head: 0\.01\); .*risen from 1 to 1\.6 by step 30",
         ),
-        (make_watch(0, (2.0, 1.0, 1.4)), {"loss": np.nan}, r".*\n.*\(head: 0\.01\), from one step to"),
-        (make_watch(0, (2.0,)), {"loss": np.nan}, r".*\n.*, from one step .*lower learning rates"),
+        (make_monitor(0, (2.0, 1.0, 1.4)), {"loss": np.nan}, r".*\n.*\(head: 0\.01\), from one step to"),
+        (make_monitor(0, (2.0,)), {"loss": np.nan}, r".*\n.*, from one step .*lower learning rates"),
     ],
 )
 def test_a_broken_step_names_numbers_checkpoint_and_suspect(monitor, metrics, said):
