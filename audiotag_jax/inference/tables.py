@@ -89,8 +89,8 @@ def write_tables(
 ) -> None:
     """Writes `predictions.csv` (a row a recording), `windows.csv` (a row a window) and `predictions.json` to `out`.
 
-    The last contains `about` and every probability. Recordings are written one by one, in constant memory; if one raises,
-    no file is replaced.
+    The last contains `about` and every probability. Recordings are written one by one, in constant memory; if one
+    raises, no file is replaced.
     """
 
     def write(recordings_csv: BinaryIO, windows_csv: BinaryIO, whole: BinaryIO) -> None:

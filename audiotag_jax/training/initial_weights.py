@@ -67,7 +67,7 @@ def clips_seen(model: ModelSettings, fold: int) -> set[str]:
         return set(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"config.model.init_from: {path} does not list the clips that the network has seen, so held-out ones may be "
+            f"config.model.init_from: {path} does not list the clips that the network has seen; held-out ones may be "
             "among them.\nName the fold_K folder of a run, whole as mode train left it."
         ) from error
 
