@@ -76,8 +76,8 @@ def test_command_line(arguments, said):
         ("train.folds=first", r"config\.train\.folds is \('first',\); .*numbers"),
         ("spectral.channels=log_bark", r"unknown spectrogram channel 'log_bark'; choose from .*log_db"),
         ("spectral.fft_samples=512", r"fft_samples must be .*2048 or more"),
-        ("model.name=resnet19", r"model\.name 'resnet19'; choose from .*resnet18"),
-        ("model.dtype=float16", r"model\.dtype 'float16'; choose from .*bfloat16"),
+        ("model.name=resnet19", r"model\.name is 'resnet19'; choose from .*resnet18"),
+        ("model.dtype=float16", r"model\.dtype is 'float16'; choose from .*bfloat16"),
         ("dataset.source=esc51", r"clip source 'esc51'; choose from .*esc50"),
         ("augment.time_masks=-1", r"config\.augment\.time_masks is -1"),
     ],
@@ -177,7 +177,7 @@ def stopped(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
     def fail(config, workdir):
         raise error
 
-    monkeypatch.setattr("audiotag_jax.training.prepare.run", fail)
+    monkeypatch.setattr("audiotag_jax.datasets.prepare.run", fail)
     monkeypatch.setattr(os, "_exit", sys.exit)
     monkeypatch.setattr(sys, "argv", ["main.py", DEMO, "--mode=prepare"])
     main.parse_flags(sys.argv)

@@ -56,7 +56,7 @@ def check_fields(section: Any, prefix: str) -> None:
                 continue
             if condition.choices:
                 choices = ", ".join(condition.choices)
-                raise UserError(f"config.{prefix}{name}: unknown {value!r}; choose from {choices}.")
+                raise UserError(f"config.{prefix}{name} is {value!r}; choose from {choices}.")
             raise UserError(f"config.{prefix}{name} is {value}; it must be {condition.wanted}.")
 
 
