@@ -12,6 +12,7 @@ import pytest
 import main
 from audiotag_jax.runtime import compilation
 from audiotag_jax.runtime.compilation import enable_compilation_cache
+from audiotag_jax.settings.settings import parse_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,9 +66,9 @@ def test_only_what_took_long_is_kept(tmp_path):
     """Of two programs in a process that takes itself to have a GPU; neither is ever read back."""
     script = (
         "import jax, pathlib, sys\n"
-        "from audiotag_jax.runtime.compilation import keep_compiled\n"
+        "from audiotag_jax.runtime.compilation import enable_compilation_cache\n"
         "jax.default_backend = lambda: 'gpu'\n"
-        "keep_compiled(pathlib.Path(sys.argv[1]))\n"
+        "enable_compilation_cache(pathlib.Path(sys.argv[1]))\n"
         "def short(x): return x + 1\n"
         "def long(x): return x + 2\n"
         "jax.jit(short)(1)\n"
@@ -90,9 +91,9 @@ def test_modes_and_the_field_decide(monkeypatch, tmp_path, mode, wanted, kept):
     """Beside the prepared datasets, in the modes that compile steps, unless `config.train.compilation_cache` is off."""
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
     folders = []
-    monkeypatch.setattr(compilation, "keep_compiled", folders.append)
+    monkeypatch.setattr(compilation, "enable_compilation_cache", folders.append)
     main.parse_flags(["main.py", "--config=configs/log_db.py:demo", f"--mode={mode}"])
     config = main._CONFIG.value
     config.dataset.prepared_dir, config.train.compilation_cache = str(tmp_path), wanted
-    main._set_up_jax(config)
+    main._set_up_jax(parse_settings(config))
     assert folders == [tmp_path / "compiled"] * kept

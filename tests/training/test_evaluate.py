@@ -12,6 +12,7 @@ from audiotag_jax.datasets.reader import Examples
 from audiotag_jax.evaluation.predictions import load_predictions
 from audiotag_jax.models.build import build_model
 from audiotag_jax.runtime.files import write_npz
+from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.training.evaluate import format_summary, is_finished, predict_logits, save_predictions, summarize
 from audiotag_jax.training.experiment import Experiment, Programs
 from audiotag_jax.training.state import TrainState
@@ -71,7 +72,15 @@ def experiment(request, model, eval_step) -> Experiment:
     metadata = {"classes": [f"class {k}" for k in range(CLASSES)], "problems": []}
     folds = (0, 1, 2)
     made = Experiment(
-        config, Path("nowhere"), metadata, make_examples(0, NUM_CLIPS), request.param, folds, folds, 2, programs
+        parse_settings(config),
+        Path("nowhere"),
+        metadata,
+        make_examples(0, NUM_CLIPS),
+        request.param,
+        folds,
+        folds,
+        2,
+        programs,
     )
     vars(made)["test_examples"] = make_examples(1, 3)  # read from disk otherwise
     return made
