@@ -22,7 +22,7 @@ from audiotag_jax.training.steps import AXIS, pmapped_steps, replicate, step_set
 from configs import default
 
 ROOT = Path(__file__).parents[1]
-VARIANTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "default")
+VARIANTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "default"))
 PRESETS = ("fsdkaggle2018", "imagenet", "esc50", "esc10", "folder", "demo")
 NUM_CLASSES = 5
 

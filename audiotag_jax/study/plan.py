@@ -1,7 +1,6 @@
 """What a study trains: the configuration and the work directory of each of its runs."""
 
 import dataclasses
-import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import check_same_data, check_same_settings, fold_dir, read_record
 from audiotag_jax.settings.sections import OptimizerSettings, StudySettings
 from audiotag_jax.settings.settings import Settings, flatten, parse_settings, recorded_fields
+from audiotag_jax.settings.variants import get_config, list_variants
 from audiotag_jax.study.results import Run
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 _PEAKS = ("frozen_learning_rate", "learning_rate_low", "learning_rate_high")
 
 
@@ -63,8 +62,8 @@ class Training:
 
 def variant_names(study: StudySettings) -> tuple[str, ...]:
     """The variants of a study, the baseline first; raises UserError, listing the choices, on an unknown one."""
-    choices = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("default", "__init__"))
-    names = tuple(dict.fromkeys(study.variants)) or tuple(choices)
+    choices = list_variants()
+    names = tuple(dict.fromkeys(study.variants)) or choices
     for name in (study.baseline, *names):
         if name not in choices:
             raise UserError(
@@ -87,7 +86,7 @@ def variant_settings(base: Settings, variant: str) -> Settings:
     """
     own, plain = _load(variant, base.preset), _load(base.name, base.preset)
     if not own.keys() >= plain.keys():
-        raise UserError(f"{CONFIGS / variant}.py lacks fields of {base.name}: {sorted(plain.keys() - own.keys())}.")
+        raise UserError(f"The variant {variant} lacks fields of {base.name}: {sorted(plain.keys() - own.keys())}.")
     given = flatten(recorded_fields(base))
     for name, value in given.items():
         if value != plain[name] and own[name] == plain[name]:
@@ -160,7 +159,4 @@ def _at_rate(optimizer: OptimizerSettings, factor: float) -> OptimizerSettings:
 
 
 def _load(variant: str, preset: str) -> dict:
-    path = CONFIGS / f"{variant}.py"
-    if not path.is_file():
-        raise UserError(f"There is no {path}; a study needs a configuration from that folder.")
-    return flatten(recorded_fields(parse_settings(runpy.run_path(str(path))["get_config"](preset))))
+    return flatten(recorded_fields(parse_settings(get_config(variant, preset))))

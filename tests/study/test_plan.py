@@ -7,7 +7,8 @@ import pytest
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.settings.settings import parse_settings, recorded_fields
-from audiotag_jax.study.plan import CONFIGS, check_study, final, finished_run, search, variant_names, variant_settings
+from audiotag_jax.settings.variants import configs_dir
+from audiotag_jax.study.plan import check_study, final, finished_run, search, variant_names, variant_settings
 from configs import hires_q8, log_db, waveform
 
 
@@ -18,7 +19,7 @@ def base():
 
 def test_all_variants_are_compared_unless_some_are_named(base):
     names = variant_names(parse_settings(base).study)
-    files = {path.stem for path in CONFIGS.glob("*.py")} - {"default"}
+    files = {path.stem for path in configs_dir().glob("*.py")} - {"__init__", "default"}
     assert names[0] == "log_db" and len(names) == len(set(names)) >= 14 and set(names) == files
     base.study.variants, base.study.baseline = ("hires_q8", "mel_db", "hires_q8"), "mel_db"
     assert variant_names(parse_settings(base).study) == ("mel_db", "hires_q8")
@@ -96,6 +97,6 @@ def test_bad_values_are_named(base):
 
 
 def test_variants_lie_in_the_folder_of_configurations():
-    assert (CONFIGS / "default.py").is_file()
+    assert (configs_dir() / "default.py").is_file()
     assert "study" not in recorded_fields(parse_settings(log_db.get_config("demo")))
     assert json.loads(log_db.get_config("demo").to_json())["study"]["baseline"] == "log_db"

@@ -1,0 +1,214 @@
+"""The command line: `audiotag --config=VARIANT[:PRESET] [--workdir=DIR] [--mode=MODE]`, or `python main.py …`."""
+
+import contextlib
+import errno
+import importlib
+import os
+import re
+import runpy
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from audiotag_jax.runtime.errors import Stopped, UserError
+from audiotag_jax.runtime.log_file import log_to_file
+from audiotag_jax.runtime.memory import keep_freed_memory
+from audiotag_jax.settings.variants import import_configs, list_variants, variant_file
+
+if TYPE_CHECKING:
+    from audiotag_jax.settings.settings import Settings
+
+# Mode: the module whose `run` does it, imported on demand.
+MODES = {
+    "train": "audiotag_jax.training.train",
+    "prepare": "audiotag_jax.datasets.prepare",
+    "evaluate": "audiotag_jax.training.evaluate",
+    "inspect": "audiotag_jax.training.inspect_checkpoint",
+    "doctor": "audiotag_jax.doctor.examine",
+    "study": "audiotag_jax.study.run",
+    "predict": "audiotag_jax.inference.predict",
+    "export": "audiotag_jax.inference.export",
+}
+OF_A_RUN = ("predict", "export")  # modes whose `run(workdir, …)` asks nothing but the work directory of a trained run
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "VARIANT[:PRESET], or FILE.py[:PRESET]")
+_WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; by default runs/VARIANT-PRESET")
+_MODE = flags.DEFINE_enum("mode", "train", list(MODES), "what to do")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes, or cluster")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many train together", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+_AUDIO = flags.DEFINE_multi_string("audio", [], "predict: a recording or a folder of them; may be given again")
+_TOP = flags.DEFINE_integer("top", 3, "predict: tags a recording", lower_bound=1)
+_THRESHOLD = flags.DEFINE_float("threshold", 0.0, "predict: below it a tag is none of these", 0.0, 1.0)
+_HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict: from window to window; 0: a clip's length", lower_bound=0.0)
+_OUT = flags.DEFINE_string("out", None, "predict, export: folder of what is written; by default in the work directory")
+
+
+def run() -> None:
+    """Runs the command line of this process: the console command `audiotag`, and `main.py`."""
+    for flag in flags.FLAGS.flags_by_module_dict()[__name__]:  # --help lists the flags of the script alone
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    app.run(main, flags_parser=parse_flags)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the mode; prints what a person can mend in a line or two, without a traceback."""
+    config, mode = _CONFIG.value, _MODE.value
+    workdir = Path(_WORKDIR.value or f"runs/{mode if mode == 'study' else config.name}-{config.preset}")
+    log_to_file(workdir if mode in ("train", "evaluate", "study") else None)  # others have no work directory to fill
+    try:
+        if workdir.exists() and not workdir.is_dir():
+            raise UserError(f"--workdir {workdir} is a file; name a folder.")
+        if mode in ("train", "study"):
+            keep_freed_memory()
+        settings = _settings()
+        _set_up_jax(settings)
+        module = importlib.import_module(MODES[mode])
+        module.run(workdir, **_options(argv)) if mode in OF_A_RUN else module.run(settings, workdir)
+    except UserError as error:
+        _stop(str(error), at_once=_is_one_of_several())  # the other processes would be waited for
+    except Stopped as stopped:
+        _stop(f"{stopped} The same command continues.", status=128 + signal.SIGTERM, at_once=True)
+    except KeyboardInterrupt:
+        _stop("Interrupted. The same command continues from what is whole.", status=130, at_once=True)
+    except Exception as error:
+        reason = _trouble(error)
+        if not reason:
+            raise
+        _stop(f"{reason}\nMend that and run the same command: it continues from what is whole.", at_once=True)
+
+
+def _settings() -> "Settings | None":
+    """The settings of --config, where it is given."""
+    from audiotag_jax.settings.settings import parse_settings  # it loads JAX, which --help does not need
+
+    return parse_settings(_CONFIG.value.to_dict()) if _CONFIG.value is not None else None
+
+
+def _set_up_jax(settings: "Settings | None") -> None:
+    from audiotag_jax.runtime import compilation, processes, progress
+
+    joins = _MODE.value in ("train", "evaluate")
+    if not joins and (_COORDINATOR.value or _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None):
+        raise UserError(f"Mode {_MODE.value} runs in one process: leave out --coordinator and the flags with it.")
+    if joins and processes.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
+        processes.check_alike()
+        if not processes.is_main_process():
+            progress.disable_log()
+    if _MODE.value in ("train", "evaluate", "study") and settings.training.compilation_cache:
+        compilation.enable_compilation_cache(Path(settings.dataset.prepared_dir) / "compiled")
+
+
+def _options(argv: list[str]) -> dict:
+    """What the command line says to predict or to export."""
+    options = {"out": Path(_OUT.value) if _OUT.value else None}
+    if _MODE.value == "predict":
+        options |= {"audio": [*_AUDIO.value, *argv[1:]], "top": _TOP.value}
+        options |= {"threshold": _THRESHOLD.value, "hop_s": _HOP_S.value}
+    return options
+
+
+def _is_one_of_several() -> bool:
+    return bool(_COORDINATOR.value or os.environ.get("JAX_COORDINATOR_ADDRESS"))
+
+
+def _trouble(error: Exception) -> str:
+    """What went wrong with disk or memory, in one line; "" if the error is of another kind.
+
+    Only Python's own errors are OSError: the writers of records and of checkpoints wrap the system's words in others.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "Out of memory: lower config.train.batch_size or config.model.width, or set config.dataset.input=stream."
+    full = os.strerror(errno.ENOSPC)
+    return f"{full}." if full in str(error) else ""
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with one line for each thing that can be wrong on the command line."""
+    import_configs()
+    try:
+        argv = _with_config_path(argv)
+    except UserError as error:
+        _stop(str(error))
+    try:
+        rest = flags.FLAGS(argv)
+        if rest[1:] and _MODE.value != "predict":  # there they are files: --audio *.wav
+            raise UserError(f"Unknown argument {rest[1]!r}; options begin with --.")
+        if _CONFIG.value is None and not (_MODE.value in (*OF_A_RUN, "inspect") and _WORKDIR.value):
+            raise UserError("--config is missing.")
+        if _CONFIG.value is None:
+            return rest
+        _ = _CONFIG.value.name  # a file that could not be read is an error only now
+    except Exception as error:
+        variants = ", ".join(list_variants())
+        _stop(f"{_reason(error, argv)}\n--config=VARIANT[:PRESET] or FILE.py[:PRESET], VARIANT one of {variants}")
+    return rest
+
+
+def _with_config_path(argv: list[str]) -> list[str]:
+    """The arguments with the path of the variant's file in place of a bare name: `--config=NAME[:PRESET]`.
+
+    Raises UserError, listing the choices, on a name without `/` and `.py` that is neither a variant nor a file.
+    """
+    argv = list(argv)
+    for number, argument in enumerate(argv):
+        flag, equals, value = argument.partition("=")
+        if argument == "--":
+            break
+        if flag not in ("--config", "-config"):
+            continue
+        if equals:
+            argv[number] = f"{flag}={_config_path(value)}"
+        elif number + 1 < len(argv):
+            argv[number + 1] = _config_path(argv[number + 1])
+    return argv
+
+
+def _config_path(value: str) -> str:
+    name, colon, preset = value.partition(":")
+    is_path = not name or "/" in name or name.endswith(".py")
+    if is_path or (name not in list_variants() and Path(name).exists()):
+        return value
+    return f"{variant_file(name)}{colon}{preset}"
+
+
+def _reason(error: Exception, argv: list[str]) -> str:
+    """In one line, what absl and ml_collections say in many, or not at all."""
+    given = re.search(r"^--?config[=\n](.+)$", "\n".join(argv), re.MULTILINE)
+    path, *preset = given[1].split(":", 1) if given else [""]
+    if isinstance(error, OSError):
+        return f"There is no configuration file {path!r}."
+    if isinstance(error, (KeyError, AttributeError)):
+        with contextlib.suppress(Exception):  # where the file itself is at fault, the error's own words must do
+            return _unknown_field(runpy.run_path(path)["get_config"](*preset), argv)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\w+Error: ", "", lines[-1])[:400]
+
+
+def _unknown_field(config: ConfigDict, argv: list[str]) -> str:
+    """What is wrong with the first name on the command line that is no field; raises LookupError if all are."""
+    for argument in argv[1:]:
+        field = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        node, path = config, "config"
+        for name in field[1].split(".") if field else ():
+            if not isinstance(node, ConfigDict):
+                return f"{path} is a value; it has no field {name!r}."
+            if name not in node:
+                return f"{path} has no field {name!r}; choose from {', '.join(node)}."
+            node, path = node[name], f"{path}.{name}"
+    raise LookupError
+
+
+def _stop(message: str, status: int = 2, *, at_once: bool = False) -> None:
+    """Prints the message and ends the program; `at_once` does not wait for threads that still write or complain."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if at_once:
+        os._exit(status)
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""One file for each spectrogram variant, on top of the fields that `default.py` lists."""
