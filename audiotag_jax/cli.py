@@ -9,7 +9,7 @@ import runpy
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -99,13 +99,14 @@ def _set_up_jax(settings: "Settings | None") -> None:
         processes.check_alike()
         if not processes.is_main_process():
             progress.disable_log()
-    if _MODE.value in ("train", "evaluate", "study") and settings.training.compilation_cache:
+    compiles = _MODE.value in ("train", "evaluate", "study")
+    if compiles and settings is not None and settings.training.compilation_cache:
         compilation.enable_compilation_cache(Path(settings.dataset.prepared_dir) / "compiled")
 
 
 def _options(argv: list[str]) -> dict:
     """What the command line says to predict or to export."""
-    options = {"out": Path(_OUT.value) if _OUT.value else None}
+    options: dict[str, Any] = {"out": Path(_OUT.value) if _OUT.value else None}
     if _MODE.value == "predict":
         options |= {"audio": [*_AUDIO.value, *argv[1:]], "top": _TOP.value}
         options |= {"threshold": _THRESHOLD.value, "hop_s": _HOP_S.value}

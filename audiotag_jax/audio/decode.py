@@ -50,10 +50,10 @@ def load_audio(path: str | Path, sample_rate_hz: int = 22050) -> tuple[np.ndarra
     except (OSError, TypeError) as error:  # TypeError: headerless formats
         raise AudioError(f"unreadable ({getattr(error, 'strerror', None) or error})") from error
     with sound:
-        samples, num_frames, error = _decode(sound, sample_rate_hz)
+        samples, num_frames, broke_off = _decode(sound, sample_rate_hz)
         if not np.isfinite(samples).all():  # resampling passes them on
             raise AudioError("non-finite samples (NaN or infinity)")
-        return samples, _note(sound, num_frames, error)
+        return samples, _note(sound, num_frames, broke_off)
 
 
 def _decode(sound: soundfile.SoundFile, sample_rate_hz: int) -> tuple[np.ndarray, int, str]:

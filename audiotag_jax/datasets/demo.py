@@ -8,6 +8,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -88,7 +89,7 @@ def _write_set(folder: Path, seed: int) -> None:
     (folder / _MARKER).write_text(json.dumps(_params(seed)) + "\n", encoding="utf-8")
 
 
-def _table(seed: int) -> list[dict[str, str | int]]:
+def _table(seed: int) -> list[dict[str, Any]]:
     """One row a clip, classes shuffled; `true_label` is what sounds, `label` what an unverified row may get wrong."""
     rng = np.random.default_rng((seed, 0x7AB1E))
     classes = list(SYNTHESIZERS)

@@ -48,7 +48,8 @@ def _folds_of_recordings(
     if len(members) < num_folds:
         raise UserError(f"Too few recordings, {len(members)}, for {num_folds} folds; see config.dataset.num_folds.")
     together = {clips[0]: clips for clips in members.values()}
-    order, folds, sizes = _hash_order(seed), {}, [0] * num_folds
+    order, sizes = _hash_order(seed), [0] * num_folds
+    folds: dict[str, int] = {}
     for stratum in sorted(strata):
         own = [0] * num_folds
         chosen = set(strata[stratum]) & together.keys()

@@ -61,7 +61,11 @@ class Examples:
 
     def in_memory(self) -> "Examples":
         """The same, its inputs read."""
-        return dataclasses.replace(self, inputs=self.inputs.load()) if isinstance(self.inputs, Stored) else self
+        return dataclasses.replace(self, inputs=self.load_inputs()) if isinstance(self.inputs, Stored) else self
+
+    def load_inputs(self) -> np.ndarray:
+        """All inputs, in memory."""
+        return self.inputs.load() if isinstance(self.inputs, Stored) else self.inputs
 
 
 def read_split(directory: Path, split: str) -> Examples | None:
@@ -70,7 +74,7 @@ def read_split(directory: Path, split: str) -> Examples | None:
     if split not in builder.info.splits:
         return None
     source = _source(directory, split, _ABOUT)
-    about = {name: [] for name in _ABOUT}
+    about: dict[str, list] = {name: [] for name in _ABOUT}
     for start in range(0, len(source), _CHUNK):
         for record in source.__getitems__(list(range(start, min(start + _CHUNK, len(source))))):
             for name in _ABOUT:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from audiotag_jax.audio.files import audio_files
 from audiotag_jax.datasets.builders import ordered_map
@@ -90,9 +91,16 @@ def list_clips(dataset: DatasetSettings) -> tuple[Path, list[Clip], str]:
         root /= f"demo_v{VERSION}_seed{dataset.fold_seed}"
         if not root.is_dir():  # opening would write them
             raise UserError(f"The demo's sounds are not in {dataset.path} yet.\nWrite them first with --mode=prepare.")
-    options = {"table": dataset.table, "num_folds": dataset.num_folds, "seed": dataset.fold_seed, "download": False}
     try:
-        return root, list(open_source(dataset.source, dataset.path, **options).clips), ""
+        source = open_source(
+            dataset.source,
+            dataset.path,
+            table=dataset.table,
+            num_folds=dataset.num_folds,
+            seed=dataset.fold_seed,
+            download=False,
+        )
+        return root, list(source.clips), ""
     except UserError as error:
         files = audio_files(root) if root.is_dir() and dataset.source in SOURCE_NAMES else []
         if not files:
@@ -112,8 +120,8 @@ def describe_labels(clips: Sequence[Clip], recordings: Mapping[str, Recording]) 
     verified = Counter((clip.label, clip.verified) for clip in train)
     test = Counter(clip.label for clip in clips if clip.split == "test")
     lost = Counter(clip.label for clip in train if recordings[clip.id].loss)
-    labels = {}
-    for label in sorted({clip.label for clip in train}):
+    labels: dict[str, dict[str, Any]] = {}
+    for label in sorted({clip.label for clip in train if clip.label is not None}):
         folds = [cells[label, fold] for fold in range(num_folds)]
         counts = {"verified": verified[label, True], "unverified": verified[label, False], "test": test[label]}
         labels[label] = {**counts, "lost": lost[label], "folds": folds}

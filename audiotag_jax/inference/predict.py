@@ -65,7 +65,11 @@ def tag_recordings(
     for _, group in itertools.groupby(predicted, key=lambda pair: pair[0].number):
         pairs = list(group)
         first = pairs[0][0]
-        windows = tuple(Window(item.start_s, item.end_s, values) for item, values in pairs if item.start_s is not None)
+        windows = tuple(
+            Window(item.start_s, item.end_s, values)
+            for item, values in pairs
+            if item.start_s is not None and item.end_s is not None
+        )
         yield RecordingPrediction(first.path, first.duration_s, first.note, windows)
 
 

@@ -42,7 +42,7 @@ class RecordingPrediction:
     def probabilities(self) -> np.ndarray | None:
         """[K] the mean over the windows that are not silent; None without any."""
         audible = [window.probabilities for window in self.windows if window.probabilities is not None]
-        return np.mean(audible, axis=0, dtype=np.float64) if audible else None
+        return np.stack(audible).mean(axis=0, dtype=np.float64) if audible else None
 
 
 @dataclasses.dataclass(frozen=True)

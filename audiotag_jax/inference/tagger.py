@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from flax import traverse_util
+from jax.typing import ArrayLike
 
 from audiotag_jax.evaluation.calibration import expected_calibration_error, fit_temperature
 from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions
@@ -40,7 +41,7 @@ class Tagger:
     def duration_s(self) -> float:
         return self.length_samples / self.sample_rate_hz
 
-    def probabilities(self, waveforms: jax.Array) -> jax.Array:
+    def probabilities(self, waveforms: ArrayLike) -> jax.Array:
         """[B, K] float32, the mean over folds, of `waveforms` [B, N] float32, finite; raises ValueError on other N.
 
         Compiled once for each B; a row's probabilities do not depend on the other rows.

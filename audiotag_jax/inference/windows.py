@@ -108,10 +108,11 @@ def _decoded(files: Sequence[Path], rate_hz: int) -> Iterator[tuple[Path, np.nda
 
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(decode, files[0])
-        for number in range(1, len(files) + 1):
+        for file in files[1:]:
             result = pending.result()
-            pending = pool.submit(decode, files[number]) if number < len(files) else None
+            pending = pool.submit(decode, file)
             yield result
+        yield pending.result()
 
 
 def _items(

@@ -71,8 +71,8 @@ def _window_products(x: jax.Array, gradient: jax.Array, stride: int) -> jax.Arra
     """`[3, 3, Cin, Cout]` of whole windows of x, of which there are few under a stride."""
     height, width = (stride * size for size in gradient.shape[1:3])
     x = jnp.pad(x, ((0, 0), (1, stride), (1, stride), (0, 0)))
-    windows = [[x[:, i : i + height : stride, j : j + width : stride] for j in range(3)] for i in range(3)]
-    windows = jnp.stack([jnp.stack(row, axis=-2) for row in windows], axis=-3)
+    parts = [[x[:, i : i + height : stride, j : j + width : stride] for j in range(3)] for i in range(3)]
+    windows = jnp.stack([jnp.stack(row, axis=-2) for row in parts], axis=-3)
     return _products(windows, gradient)
 
 

@@ -36,7 +36,7 @@ class WeightsError(ValueError):
     """Weights that cannot be fetched, read, or fitted to the network."""
 
 
-def load_pretrained(source: str | Path, params: dict, batch_stats: dict) -> tuple[dict, dict]:
+def load_pretrained(source: str | Path, params: Mapping, batch_stats: Mapping) -> tuple[dict, dict]:
     """`params` and `batch_stats` with the body's weights from `source`: "imagenet", or a path for `read_state_dict`.
 
     Raises WeightsError as `download_imagenet`, `read_state_dict` and `import_weights` do.
@@ -172,7 +172,7 @@ _READERS: dict[str, Callable] = {".safetensors": _read_safetensors, ".pth": _rea
 
 
 def import_weights(
-    state_dict: Mapping[str, np.ndarray], params: dict, batch_stats: dict, name: str = "The state dict"
+    state_dict: Mapping[str, np.ndarray], params: Mapping, batch_stats: Mapping, name: str = "The state dict"
 ) -> tuple[dict, dict]:
     """`params` and `batch_stats` (`body` and `head` each) with every leaf of the body replaced from `state_dict`.
 

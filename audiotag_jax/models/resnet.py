@@ -7,6 +7,7 @@ there (OIHW for kernels), `mean` and `var` are `running_mean` and `running_var`.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,7 +17,7 @@ from audiotag_jax.models.layers import BatchNorm, GroupedConv, square_conv
 
 IMAGENET, IMAGENET_NETWORK = "imagenet", "resnext50_32x4d"  # weights that are downloaded, and the network they fit
 # Fields of ResNetBody by architecture.
-BODIES = {
+BODIES: dict[str, dict[str, Any]] = {
     "resnet18": {"block": "basic", "stage_sizes": (2, 2, 2, 2)},
     "resnet34": {"block": "basic", "stage_sizes": (3, 4, 6, 3)},
     "resnet50": {"block": "bottleneck", "stage_sizes": (3, 4, 6, 3)},

@@ -16,5 +16,6 @@ def enable_compilation_cache(directory: Path) -> None:
         return
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
-    if jax.config.jax_compilation_cache_dir is None and directory.is_dir() and os.access(directory, os.W_OK):
+    given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # options become attributes at run time
+    if given is None and directory.is_dir() and os.access(directory, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))

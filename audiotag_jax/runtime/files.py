@@ -14,7 +14,7 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write(file)` on a temporary file beside `path`, then renames it: no reader ever sees a half of it."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -34,7 +34,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
     """Writes the named arrays as one compressed `.npz`, atomically."""
-    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))
+    write_atomic(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ class LogFile(logging.Handler):
     def __init__(self, directory: Path):
         super().__init__(logging.WARNING)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        self._directory, self._waiting = directory, []
+        self._directory = directory
+        self._waiting: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self._waiting.append(self.format(record) + "\n")

@@ -67,6 +67,13 @@ class Settings:
         return ClipSettings(self.dataset.sample_rate_hz, self.dataset.duration_s, self.dataset.margin_s)
 
     @property
+    def comparison(self) -> StudySettings:
+        """What a study compares; raises UserError in the settings of a run's own record, which leaves that out."""
+        if self.study is None:
+            raise UserError("These settings are of a single run: they have no section config.study.")
+        return self.study
+
+    @property
     def images(self) -> SpectralSettings | None:
         """Of the images that the network sees; None where it sees waveforms."""
         return self.spectral if self.spectral.channels != (WAVEFORM,) else None

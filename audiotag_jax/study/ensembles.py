@@ -35,12 +35,12 @@ def entries(results: Results, *, test: bool = False) -> tuple[Clips, list[Entry]
     network by network, with the first seed common to them; on test clips also those with the folds averaged, as in a
     submission of several variants. Probabilities are softmax of logits.
     """
-    clips = results.test if test else results.held_out
+    clips = results.clips(test)
     scored = clips.labels >= 0
     clips = Clips(**{field.name: getattr(clips, field.name)[scored] for field in dataclasses.fields(Clips)})
     rows, probabilities = [], {}
     for variant in results.variants:
-        logits = (variant.test if test else variant.held_out[:, None])[:, :, scored]
+        logits = variant.by_fold(test)[:, :, scored]
         probabilities[variant.variant] = scipy.special.softmax(logits.astype(np.float64), axis=-1)
         rows.append(_entry(variant.variant, "single", (variant,), variant.seeds, logits, clips))
         rows += _own_averages(variant, probabilities[variant.variant], clips)

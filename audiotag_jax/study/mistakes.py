@@ -39,12 +39,13 @@ class Mistake:
 def scored_predictions(results: Results) -> ScoredPredictions:
     """The test clips where there are scored ones, else the held-out clips: those with a label."""
     on_test = results.test is not None and bool(np.any(results.test.labels >= 0))
-    clips = results.test if on_test else results.held_out
+    clips = results.clips(on_test)
     scored = clips.labels >= 0
     kept = Clips(*(getattr(clips, field.name)[scored] for field in dataclasses.fields(Clips)))
     networks = {}
     for each in results.variants:
-        logits = each.test.reshape(-1, *each.test.shape[2:]) if on_test else each.held_out
+        logits = each.by_fold(on_test)
+        logits = logits.reshape(-1, *logits.shape[2:])
         networks[each.variant] = scipy.special.softmax(logits[:, scored].astype(np.float64), axis=-1)
     return ScoredPredictions("test" if on_test else "held out", results.classes, kept, networks)
 
@@ -94,7 +95,7 @@ def disputed_clips(given: ScoredPredictions, at_most: int) -> list[int]:
     """Indices of the clips whose label the variants find most differently probable, one a class; ties by clip id."""
     labels = given.clips.labels
     own = np.stack([given.mean(variant)[np.arange(len(labels)), labels] for variant in given.networks])
-    chosen = []
+    chosen: list[int] = []
     for index in np.lexsort((given.clips.ids, -own.std(axis=0).round(12))).tolist():
         if len(chosen) < at_most and labels[index] not in labels[chosen]:
             chosen.append(index)
@@ -111,5 +112,5 @@ def extremes(rows: Sequence[dict], part: str, baseline: str) -> list[str]:
         and row["clips"] == "all"
         and row["scores"]["top3_error"]["value"] is not None
     }
-    best_and_worst = [min(scored, key=scored.get), max(scored, key=scored.get)] if scored else []
+    best_and_worst = [extreme(scored, key=lambda name: scored[name]) for extreme in (min, max)] if scored else []
     return list(dict.fromkeys([baseline, *best_and_worst]))

@@ -46,7 +46,7 @@ def frequency_ticks(axis_hz: np.ndarray, height: float, least_gap: float = _LEAS
         candidates = [round(tick) for tick in round_ticks(axis_hz[0], axis_hz[-1], 7)]
     else:
         candidates = [hz for hz in _HZ if axis_hz[0] <= hz <= axis_hz[-1]]
-    ticks = []
+    ticks: list[tuple[int, float]] = []
     for hz in reversed(candidates):
         down = height * (1.0 - (np.interp(hz, axis_hz, np.arange(len(axis_hz))) + 0.5) / len(axis_hz))
         if not ticks or down - ticks[-1][1] >= least_gap:

@@ -98,13 +98,15 @@ def variant_settings(base: Settings, variant: str) -> Settings:
 def search(base: Settings, workdir: Path, variant: str, folds: Sequence[int]) -> dict[float, Training]:
     """The trials of a variant's learning rates, by factor: short, and scored on inner splits alone."""
     trials = {}
-    for factor in base.study.rate_factors:
+    for factor in base.comparison.rate_factors:
         settings = variant_settings(base, variant)
-        budget = {"num_epochs": base.study.search_epochs, "evaluate_every_epochs": 0}
+        epochs = base.comparison.search_epochs
         settings = dataclasses.replace(
             settings,
-            seed=base.study.seeds[0],
-            training=dataclasses.replace(settings.training, inner_split=True, **budget),
+            seed=base.comparison.seeds[0],
+            training=dataclasses.replace(
+                settings.training, inner_split=True, num_epochs=epochs, evaluate_every_epochs=0
+            ),
             optimizer=_at_rate(settings.optimizer, factor),
         )
         name = f"{variant}-rate_{factor:g}"

@@ -33,7 +33,7 @@ def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Seque
     """Writes the scores and the report of the runs; `budget` is pairs of a name and what every variant was given."""
     results = read_results(runs, classes)
     usage = fsdkaggle2018.test_usage(settings.dataset.path) if settings.dataset.source == "fsdkaggle2018" else {}
-    scores = study_scores(results, settings.study.baseline, usage, recordings_of_clips(settings.dataset))
+    scores = study_scores(results, settings.comparison.baseline, usage, recordings_of_clips(settings.dataset))
     write_json(workdir / "scores.json", scores)
     about = [*describe_data(settings, results), *budget, *describe_machine()]
     text = report(scores, about, write_plots(workdir, scores))
@@ -54,7 +54,7 @@ def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Seque
     log(f"written to {workdir}: report.html, report.md, report_*.svg, scores.json")
 
 
-def write_plots(workdir: Path, scores: Mapping) -> dict[str, str]:
+def write_plots(workdir: Path, scores: dict) -> dict[str, str]:
     """Forest plots of the differences as `report_*.svg`, which `report.md` shows: their names by title."""
     written = {}
     for part, clips in blocks(scores):
@@ -110,9 +110,9 @@ def open_media(settings: Settings, variants: Sequence[str]) -> Callable[[Sequenc
         images, axes = {}, {}
         for variant in variants:
             each = variant_settings(settings, variant)
-            if each.stored_images is not None:
+            if (stored := each.stored_images) is not None:
                 images[variant] = _inputs(prepare(each), ids)
-                axes[variant] = frequencies_hz(each.images.channels[0], each.images)
+                axes[variant] = frequencies_hz(stored.channels[0], stored)
         waveforms = _inputs(prepare_run_clips(settings), ids)
         return Media(settings.dataset.sample_rate_hz, settings.dataset.duration_s, waveforms, images, axes)
 
@@ -121,7 +121,7 @@ def open_media(settings: Settings, variants: Sequence[str]) -> Callable[[Sequenc
 
 def _inputs(directory: Path, ids: Sequence[str]) -> Mapping[str, np.ndarray]:
     """The inputs of some clips, of either split, by id."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for examples in (read_split(directory, "train"), read_split(directory, "test")):
         if examples is not None:
             places = np.flatnonzero(np.isin(examples.ids, ids))

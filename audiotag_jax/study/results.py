@@ -48,6 +48,14 @@ class VariantLogits:
     held_out: np.ndarray
     test: np.ndarray | None
 
+    def by_fold(self, test: bool) -> np.ndarray:
+        """[S, J, n, K]: of held-out clips J is 1. Raises ValueError where there are no test clips."""
+        if not test:
+            return self.held_out[:, None]
+        if self.test is None:
+            raise ValueError(f"{self.variant} has no test predictions")
+        return self.test
+
 
 @dataclasses.dataclass(frozen=True)
 class Results:
@@ -57,6 +65,14 @@ class Results:
     held_out: Clips
     test: Clips | None
     variants: tuple[VariantLogits, ...]
+
+    def clips(self, test: bool) -> Clips:
+        """The test clips or the held-out ones. Raises ValueError where there are no test clips."""
+        if not test:
+            return self.held_out
+        if self.test is None:
+            raise ValueError("these runs have no test clips")
+        return self.test
 
     def __getitem__(self, variant: str) -> VariantLogits:
         return next(each for each in self.variants if each.variant == variant)
@@ -69,7 +85,8 @@ def read_results(runs: Sequence[Run], classes: Sequence[str]) -> Results:
     """
     first = runs[0]
     held_out, _ = _held_out(first)
-    test = _test(first)[0]
+    first_test = _test(first)
+    test = None if first_test is None else first_test[0]
     variants = []
     for variant in dict.fromkeys(run.variant for run in runs):
         chosen = sorted((run for run in runs if run.variant == variant), key=lambda run: run.seed)
@@ -78,12 +95,12 @@ def read_results(runs: Sequence[Run], classes: Sequence[str]) -> Results:
             clips, logits = _held_out(run)
             _check_same(clips, held_out, run, first)
             held_out_logits.append(logits)
-            clips, logits = _test(run)
-            if (clips is None) != (test is None):
+            found = _test(run)
+            if (found is None) != (test is None):
                 raise UserError(f"{_name(run)} and {_name(first)} do not both have test predictions.")
-            if clips is not None:
-                _check_same(clips, test, run, first)
-                test_logits.append(logits)
+            if found is not None and test is not None:
+                _check_same(found[0], test, run, first)
+                test_logits.append(found[1])
         seeds = tuple(run.seed for run in chosen)
         tests = np.stack(test_logits) if test_logits else None
         variants.append(VariantLogits(variant, seeds, np.stack(held_out_logits), tests))
@@ -102,11 +119,11 @@ def _held_out(run: Run) -> tuple[Clips, np.ndarray]:
     return clips, saved["logits"][order]
 
 
-def _test(run: Run) -> tuple[Clips | None, np.ndarray | None]:
-    """The test clips of a run, by id, and their logits [J, m, K] by fold; None, None without a test split."""
+def _test(run: Run) -> tuple[Clips, np.ndarray] | None:
+    """The test clips of a run, by id, and their logits [J, m, K] by fold; None without a test split."""
     files = [fold_dir(path, fold) / TEST for fold, path in sorted(run.workdirs.items())]
     if not all(file.exists() for file in files):
-        return None, None
+        return None
     parts = []
     for file in files:
         saved = load_predictions(file)

@@ -38,16 +38,17 @@ _TIMED_STEPS = 5
 def run(settings: Settings, workdir: Path) -> None:
     """Mode `study`: finished trainings are never run again, an interrupted one continues; the report comes last."""
     check_study(settings)
-    variants = variant_names(settings.study)
+    variants = variant_names(settings.comparison)
     check_devices(settings)
     with lock_workdir(workdir):
         study = open_study(settings, workdir, variants)
         log(study.describe())
-        if settings.study.train:
+        if settings.comparison.train:
             study.train()
         runs = [run for run in study.finished_runs() if run]
-        if settings.study.baseline not in (run.variant for run in runs):
-            raise UserError(f"{workdir} has no finished run of the baseline {settings.study.baseline} to report on.")
+        baseline = settings.comparison.baseline
+        if baseline not in (run.variant for run in runs):
+            raise UserError(f"{workdir} has no finished run of the baseline {baseline} to report on.")
         write_json(workdir / "choices.json", {name: study.factors(name) for name in variants})
         report.write(settings, workdir, runs, study.classes, study.budget(len(runs)))
 
@@ -67,48 +68,52 @@ class Study:
 
     def trials(self, variant: str) -> dict[float, Training]:
         """Of the learning rates; none where there is nothing to choose."""
-        one = len(self.settings.study.rate_factors) == 1
+        one = len(self.settings.comparison.rate_factors) == 1
         return {} if one else search(self.settings, self.workdir, variant, self.folds)
 
     def factors(self, variant: str) -> dict[int, float] | None:
         """The factor of the learning rates chosen for each fold, None before all trials are finished."""
         trials = self.trials(variant)
         if not trials:
-            return dict.fromkeys(self.folds, float(self.settings.study.rate_factors[0]))
+            return dict.fromkeys(self.folds, float(self.settings.comparison.rate_factors[0]))
         if any(trial.unfinished(self.has_test) for trial in trials.values()):
             return None
         return {fold: choose_factor(trials, fold) for fold in self.folds}
 
     def trainings(self) -> Iterator[Training]:
         """All that is to be trained, in order; those after a search are known once it is finished."""
-        for seed in self.settings.study.seeds:
+        for seed in self.settings.comparison.seeds:
             for variant in self.variants:
                 yield from self.trials(variant).values()
-                yield from final(self.settings, self.workdir, variant, seed, self.factors(variant))
+                factors = self.factors(variant)
+                if factors is None:
+                    raise UserError(f"The trials of {variant} are not finished; its learning rates cannot be chosen.")
+                yield from final(self.settings, self.workdir, variant, seed, factors)
 
     def check(self) -> None:
         """Raises UserError if what was trained before has other settings than this study, or saw other data."""
         for variant in self.variants:
             # A report alone may come from another machine: there, what was trained must only agree with itself.
-            dataset = dataset_name(variant_settings(self.settings, variant)) if self.settings.study.train else None
+            dataset = dataset_name(variant_settings(self.settings, variant)) if self.settings.comparison.train else None
             for trial in self.trials(variant).values():
                 dataset = trial.check(dataset)
             factors = self.factors(variant)
-            for seed in self.settings.study.seeds if factors else ():
-                for training in final(self.settings, self.workdir, variant, seed, factors):
+            for seed in self.settings.comparison.seeds if factors else ():
+                for training in final(self.settings, self.workdir, variant, seed, factors or {}):
                     dataset = training.check(dataset)
 
     def finished_runs(self) -> Iterator:
         """The finished runs, variant by variant."""
         for variant in self.variants:
             factors = self.factors(variant)
-            for seed in self.settings.study.seeds if factors else ():
-                trainings = final(self.settings, self.workdir, variant, seed, factors)
+            for seed in self.settings.comparison.seeds if factors else ():
+                trainings = final(self.settings, self.workdir, variant, seed, factors or {})
                 yield finished_run(trainings, seed, self.has_test)
 
     def train(self) -> None:
         """Runs what is not finished."""
-        left, paces = self.steps_left(), []  # seconds a step, of each training: few have to compile, or to prepare
+        left = self.steps_left()
+        paces: list[float] = []  # seconds a step, of each training: few have to compile, or to prepare
         for training in self.trainings():
             folds = training.unfinished(self.has_test)
             if folds:
@@ -150,15 +155,15 @@ class Study:
                 counts[True][0] += len(trial.unfinished(self.has_test))
                 counts[True][1] += len(self.folds)
             factors = self.factors(variant) or dict.fromkeys(self.folds, 1.0)
-            for seed in self.settings.study.seeds:
+            for seed in self.settings.comparison.seeds:
                 trainings = final(self.settings, self.workdir, variant, seed, factors)
                 counts[False][0] += sum(len(training.unfinished(self.has_test)) for training in trainings)
                 counts[False][1] += len(self.folds)
-        return {inner: tuple(pair) for inner, pair in counts.items()}
+        return {inner: (left, total) for inner, (left, total) in counts.items()}
 
     def describe(self) -> str:
         """The plan, for a person."""
-        study, counts = self.settings.study, self.count_folds()
+        study, counts = self.settings.comparison, self.count_folds()
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
         lines = [
             f"study of {len(self.variants)} variants, {len(self.folds)} folds, seeds {_listed(study.seeds)}; "
@@ -182,7 +187,7 @@ class Study:
 
     def budget(self, num_runs: int) -> list[tuple[str, str]]:
         """What every variant is given, for the report; and how many runs it lacks, if so many are finished."""
-        study, train_fields = self.settings.study, self.settings.training
+        study, train_fields = self.settings.comparison, self.settings.training
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
         epochs = train_fields.frozen_epochs + train_fields.num_epochs
         chosen = f"× {factors}, chosen for each fold on an inner split, {study.search_epochs} epochs, one seed"
@@ -201,15 +206,15 @@ def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> 
     """The study of these settings; prepares the baseline's dataset, and times a few steps if any are left."""
     for variant in variants:
         variant_settings(settings, variant)  # bad values are found before any training
-    experiment = open_experiment(variant_settings(settings, settings.study.baseline))
+    experiment = open_experiment(variant_settings(settings, settings.comparison.baseline))
     folds, steps = experiment.all_folds, {False: experiment.num_steps, True: 0}
-    if len(settings.study.rate_factors) > 1 and len(folds) < 3:
+    if len(settings.comparison.rate_factors) > 1 and len(folds) < 3:
         raise UserError(
             f"The search of learning rates needs three folds, but there are {len(folds)}; take more "
             "(config.dataset.num_folds), or leave it with --config.study.rate_factors='(1.0,)'."
         )
-    if len(settings.study.rate_factors) > 1:
-        trial = search(settings, workdir, settings.study.baseline, folds)[settings.study.rate_factors[0]]
+    if len(settings.comparison.rate_factors) > 1:
+        trial = search(settings, workdir, settings.comparison.baseline, folds)[settings.comparison.rate_factors[0]]
         steps[True] = open_experiment(trial.settings).num_steps
     study = Study(
         settings=settings,
@@ -222,7 +227,7 @@ def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> 
         seconds_per_step=0.0,
     )
     study.check()
-    if not study.steps_left() or not settings.study.train:
+    if not study.steps_left() or not settings.comparison.train:
         return study
     log("timing a few steps; the first compiles")
     return dataclasses.replace(study, seconds_per_step=_time_step(experiment))

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from audiotag_jax.runtime.errors import UserError
 if TYPE_CHECKING:  # reading a checkpoint asks for no optimizer
     from audiotag_jax.training.state import TrainState
 
-Manager = ocp.CheckpointManager
+Manager: TypeAlias = ocp.CheckpointManager
 
 
 def open_checkpoints(fold_dir: Path, max_to_keep: int = 2) -> Manager:

@@ -146,6 +146,8 @@ def open_experiment(settings: Settings) -> Experiment:
     dataset_dir = prepare(settings)
     metadata = read_metadata(dataset_dir)
     examples = read_split(dataset_dir, "train")
+    if examples is None:
+        raise UserError(f"{dataset_dir} has no training clips.")
     all_folds = tuple(sorted(set(examples.folds.tolist())))
     folds = tuple(dict.fromkeys(training.folds)) or all_folds
     unknown = [fold for fold in folds if fold not in all_folds]

@@ -8,8 +8,9 @@ same numbers.
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import grain
 import jax
@@ -38,6 +39,14 @@ def epoch_order(num_examples: int, num_batches: int, *, seed: int, fold: int, ep
     """
     order = np.random.default_rng((seed, fold, epoch)).permutation(num_examples)
     return np.array_split(order, num_batches)
+
+
+class Order(Protocol):
+    """Lists of clips, as indices into the examples: `order[i]` are those of step or batch i."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Batches:
     """This process's share of the batches in a sequence of index arrays, padded for its devices: `batches[i]`."""
 
     examples: Examples
-    order: Sequence[np.ndarray]
+    order: Order
     batch_size: int
     resident: bool  # inputs wait on the devices
     share: Share = dataclasses.field(default_factory=Share)
@@ -141,7 +150,7 @@ def device_batch(
 def resident_data(examples: Examples) -> dict[str, np.ndarray]:
     """What the steps gather batches from: `inputs`, `labels` and `verified` of all examples."""
     labels = examples.labels.astype(np.int32)
-    return {"inputs": examples.in_memory().inputs, "labels": labels, "verified": examples.verified}
+    return {"inputs": examples.load_inputs(), "labels": labels, "verified": examples.verified}
 
 
 def _memory_bytes() -> int:

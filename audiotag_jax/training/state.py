@@ -47,4 +47,4 @@ def _initializer(backend: str) -> Callable:
 
 
 def _variables(key: jax.Array, network: TaggingNetwork, image_shape: tuple[int, ...]) -> dict:
-    return network.init(key, jnp.zeros((1, *image_shape)), train=False)
+    return dict(network.init(key, jnp.zeros((1, *image_shape)), train=False))

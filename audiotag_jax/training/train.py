@@ -82,11 +82,11 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
         order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, settings.seed, fold)
         batches = Batches(experiment.examples, order, settings.training.batch_size, experiment.resident)
         reader = read_ahead(batches, first_step, settings.dataset.num_workers)
-        batches = progress(reader, num_steps, f"training fold {fold}", "steps", first=first_step)
+        shown = progress(reader, num_steps, f"training fold {fold}", "steps", first=first_step)
         with MetricsWriter(workdir, fold, first_step, enabled=is_main_process()) as writer:
             loop = _Loop(experiment, workdir, fold, manager, writer)
             try:
-                state = loop.run(state, batches, stop)
+                state = loop.run(state, shown, stop)
             finally:
                 loop.end_profile()
                 close(reader)
@@ -110,13 +110,14 @@ class _Loop:
         experiment, fold = self.experiment, self.fold
         key, data = experiment.key(fold), experiment.data
         step = first_step = self.clock_step = int(state.step)
-        waiting = None  # metrics are fetched one step late, so that the device never waits for the host
+        # Metrics are fetched one step late, so that the device never waits for the host.
+        waiting: tuple[int, dict] | None = None
         stop_flags = {flag: np.full(jax.local_device_count(), flag, np.float32) for flag in (False, True)}
         for batch in batches:
             profiled = self._profile(step - first_step)
             state, metrics = experiment.programs.train_step(state, batch | {"stop": stop_flags[stop()]}, data, key)
             step += 1
-            stopping = bool(waiting) and self._check(*waiting)
+            stopping = waiting is not None and self._check(*waiting)
             waiting = (step, metrics)
             if profiled:
                 jax.block_until_ready(metrics)
