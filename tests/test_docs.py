@@ -88,8 +88,8 @@ def test_there_are_walks():
 def test_ends_in_a_test_that_passes(path, clone):
     commands = follow(path, clone)
     assert commands[-1].startswith("python -m pytest ")
-    *_, told = [run(command, clone) for command in commands]
-    assert re.search(r"\b\d+ passed", told) and "skipped" not in told
+    *_, printed = [run(command, clone) for command in commands]
+    assert re.search(r"\b\d+ passed", printed) and "skipped" not in printed
 
 
 def test_all_walks_together_keep_the_project_whole(clone):
