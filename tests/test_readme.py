@@ -61,8 +61,8 @@ PRINTED = {
     "predict": "predictions.csv",
     "export": "tagger.stablehlo",
 }
-# Equal for all, as are the numbers of clips and classes of the data below: what is compiled then differs by channels, by
-# whether there is augmentation, and by where spectrograms are computed.
+# Equal for all, as are the numbers of clips and classes of the data below: what is compiled then differs by channels,
+# augmentation, and where spectrograms are computed.
 SHRINK = [
     "--config.train.num_epochs=1",
     "--config.train.batch_size=256",
