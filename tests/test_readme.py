@@ -6,6 +6,7 @@ run in a process of their own on one device, as a reader's would; this process h
 
 import contextlib
 import csv
+import logging
 import os
 import re
 import shlex
@@ -137,27 +138,20 @@ def clone(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    """A step that runs a few times is not worth optimizing; other tests train what users train."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-
-
 @pytest.fixture
 def run(clone, monkeypatch, capsys):
     """A function that runs a command line in this process, in the clone."""
     monkeypatch.chdir(clone)
     monkeypatch.setattr(os, "_exit", sys.exit)
     monkeypatch.setattr(main, "keep_freed_memory", lambda: None)  # for the life of a process; this one does other work
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # the program puts its own there
 
     def run_line(line: str) -> None:
         monkeypatch.setattr(sys, "argv", arguments(line))  # where ml_collections looks for the fields that are set
         run_main(line, capsys)
 
-    return run_line
+    yield run_line
+    logging.captureWarnings(False)
 
 
 @contextlib.contextmanager
