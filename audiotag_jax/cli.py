@@ -96,7 +96,7 @@ def _set_up_jax(settings: "Settings | None") -> None:
     if not joins and (_COORDINATOR.value or _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None):
         raise UserError(f"Mode {_MODE.value} runs in one process: leave out --coordinator and the flags with it.")
     if joins and processes.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
-        processes.check_alike()
+        processes.check_equal_devices()
         if not processes.is_main_process():
             progress.disable_log()
     compiles = _MODE.value in ("train", "evaluate", "study")

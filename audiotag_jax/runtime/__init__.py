@@ -1,1 +1,1 @@
-"""What every program needs: errors, atomic files and locks, processes, progress, memory, compilation."""
+"""Shared infrastructure: errors, atomic files and locks, logging, processes, progress, memory, compilation cache."""

@@ -1,4 +1,4 @@
-"""Compiled programs that outlive the process that compiled them."""
+"""JAX's persistent compilation cache, with which later processes reuse compiled programs."""
 
 import contextlib
 import os
@@ -8,9 +8,9 @@ import jax
 
 
 def enable_compilation_cache(directory: Path) -> None:
-    """Keeps what takes a second or more to compile in `directory`, where it can be written.
+    """Makes JAX cache programs that take a second or more to compile in `directory`, if that is writable.
 
-    A cache that is set up already is left alone. Not on CPU, where reading compiled programs back has crashed.
+    Leaves a cache that is configured already, and does nothing on CPU, where loading cached programs has crashed.
     """
     if jax.default_backend() == "cpu":
         return

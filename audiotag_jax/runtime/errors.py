@@ -1,13 +1,13 @@
-"""The exceptions that carry a message for the person at the keyboard."""
+"""Exceptions whose message is meant for the user."""
 
 
 class UserError(Exception):
-    """Something the user can mend; `main` prints the message, one or two lines, without a traceback."""
+    """An error that the user can fix; `main` prints the message, one or two lines, without a traceback."""
 
 
 class Diverged(UserError):
-    """A training whose numbers are no longer finite."""
+    """Training has diverged: its loss, gradients or logits are not finite."""
 
 
 class Stopped(Exception):
-    """The process was told to end, and has saved what it needs to continue."""
+    """The process has received SIGTERM and saved what it needs to resume."""

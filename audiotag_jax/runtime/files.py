@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, and locks that die with their process."""
+"""Atomic writes, and directory locks that end with their process."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ from audiotag_jax.runtime.progress import log
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Calls `write(file)` on a temporary file beside `path`, then renames it: no reader ever sees a half of it."""
+    """Calls `write(file)` on a temporary file beside `path`, then renames it, so readers never see a partial file."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -39,25 +39,25 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def locked(directory: Path, purpose: str, *, wait: bool = False) -> Iterator[None]:
-    """Holds the directory's lock, which the system releases even if the process is killed.
+    """Locks `directory` (`flock`) for the block, creating it; the system releases the lock of a killed process.
 
-    If another process holds it: waits for it, or raises UserError at once, as `wait` says. A directory that was made
-    for the lock and holds nothing else when an error ends the work is removed again.
+    If another process has the lock, waits for it if `wait`, else raises UserError at once; `purpose` is the verb of
+    that message. A directory created here is removed if an error leaves nothing but the lock in it.
     """
-    made = not directory.exists()
+    created = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / ".lock"
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(path.open("w"))
         _acquire(file, f"Another process is {purpose} {directory}.", wait)
-        while not _is_at(file, path):  # its last holder has removed it
+        while not _is_at(file, path):  # its last owner has removed it after an error
             directory.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(path.open("w"))
             _acquire(file, f"Another process is {purpose} {directory}.", wait)
         try:
             yield
         except BaseException:
-            if made and [entry.name for entry in directory.iterdir()] == [path.name]:
+            if created and [entry.name for entry in directory.iterdir()] == [path.name]:
                 path.unlink()
                 directory.rmdir()
             raise
@@ -74,7 +74,7 @@ def _acquire(file: TextIO, message: str, wait: bool) -> None:
 
 
 def _is_at(file: TextIO, path: Path) -> bool:
-    """Whether the open file is the one at `path`."""
+    """Returns whether the open file is the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How the process keeps its memory."""
+"""Settings of the memory allocator (glibc) for training on CPU."""
 
 import contextlib
 import ctypes
@@ -10,12 +10,12 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # names of gl
 
 
 def keep_freed_memory() -> None:
-    """Asks glibc to keep freed memory in one heap instead of handing it back; does nothing with another C library.
+    """Configures glibc (`mallopt`) to keep freed memory in one heap; does nothing with another C library.
 
-    A training step on CPU frees and takes the same large buffers again; having the system hand out and clear their
-    pages anew each time takes about a sixth of the step. With an accelerator the step's buffers are not in this memory,
-    and one heap only makes the threads that prepare its batches wait for each other: there it does nothing either.
-    To be called before JAX starts its threads.
+    A training step on CPU frees and allocates the same large buffers again; getting zeroed pages from the system each
+    time takes about a sixth of the step. With an accelerator the step's buffers are not in this memory, and the threads
+    that prepare batches would only compete for the lock of the one heap: nothing is changed then either.
+    Call it before JAX starts its threads.
     """
     if not trains_on_cpu():
         return
@@ -26,6 +26,6 @@ def keep_freed_memory() -> None:
 
 
 def trains_on_cpu() -> bool:
-    """Whether JAX will find no accelerator: by `JAX_PLATFORMS`, else by the device files; JAX is not asked."""
+    """Returns whether JAX will find no accelerator, from `JAX_PLATFORMS` or the device files; initializes no JAX."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
     return platforms.split(",")[0] == "cpu" if platforms else not any(Path(file).exists() for file in ACCELERATORS)

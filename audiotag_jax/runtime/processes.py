@@ -1,4 +1,4 @@
-"""Several processes, on one host or many, that train one run together."""
+"""Runs of several processes, on one host or many: connecting them, broadcasting and comparing values."""
 
 import hashlib
 import os
@@ -10,15 +10,15 @@ from jax.experimental import multihost_utils
 
 from audiotag_jax.runtime.errors import UserError
 
-CLUSTER = "cluster"  # in place of an address: ask the cluster's own environment
+CLUSTER = "cluster"  # in place of an address: JAX detects it from the cluster's environment
 
 
 def connect(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> bool:
-    """Joins the processes of a run, if there is a coordinator, and says so. To be called before JAX looks for devices.
+    """Connects the processes of a run and returns True; without a coordinator returns False. Call it before JAX starts.
 
-    `coordinator` is HOST:PORT of process 0, or "cluster": Slurm, Open MPI, TPU pods and Kubernetes then name it, as
-    does the variable JAX_COORDINATOR_ADDRESS. Raises UserError on numbers that make no sense; where the others do not
-    come, JAX ends the process itself after five minutes.
+    `coordinator` is HOST:PORT of process 0, or "cluster": the address then comes from Slurm, Open MPI, a TPU pod or
+    Kubernetes, or from the variable JAX_COORDINATOR_ADDRESS. Raises UserError on incomplete or invalid arguments; if
+    other processes do not connect, JAX ends this process after five minutes.
     """
     coordinator = coordinator or (CLUSTER if os.environ.get("JAX_COORDINATOR_ADDRESS") else "")
     if not coordinator:
@@ -26,7 +26,7 @@ def connect(coordinator: str, num_processes: int | None = None, process_id: int 
             raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT.")
         return False
     if coordinator != CLUSTER and (num_processes is None or process_id is None):
-        raise UserError("--coordinator=HOST:PORT needs --num_processes and --process_id; or say --coordinator=cluster.")
+        raise UserError("--coordinator=HOST:PORT needs --num_processes and --process_id; or use --coordinator=cluster.")
     if coordinator != CLUSTER and not re.fullmatch(r".+:\d+", coordinator):
         raise UserError(f"--coordinator={coordinator}: give HOST:PORT, or cluster.")
     address = None if coordinator == CLUSTER else coordinator
@@ -34,33 +34,33 @@ def connect(coordinator: str, num_processes: int | None = None, process_id: int 
         jax.distributed.initialize(address, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:300]
-        raise UserError(f"The processes could not meet at {coordinator}: {reason}") from error
+        raise UserError(f"Cannot connect the processes at {coordinator}: {reason}") from error
     return True
 
 
-def check_alike() -> None:
-    """Raises UserError unless all processes have equally many devices, those of a process in a row."""
+def check_equal_devices() -> None:
+    """Raises UserError unless all processes have equally many devices, and JAX lists those of a process together."""
     owners = [device.process_index for device in jax.devices()]
     if owners != sorted(owners) or len(owners) != jax.process_count() * jax.local_device_count():
         raise UserError("The processes of a run must have equally many devices each.")
 
 
 def broadcast_from_main(value: bool) -> bool:
-    """The first process's `value`, in all of them."""
+    """Broadcasts the main process's `value` and returns it in every process."""
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def any_process(value: bool) -> bool:
-    """Whether `value` is true in any process."""
+    """Returns whether `value` is true in any process."""
     if jax.process_count() == 1:
         return value
     return bool(np.any(multihost_utils.process_allgather(np.asarray(value))))
 
 
 def all_processes_equal(text: str) -> bool:
-    """Whether all processes have this text."""
+    """Returns whether all processes pass the same `text`."""
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
     if jax.process_count() == 1:
         return True
@@ -68,11 +68,11 @@ def all_processes_equal(text: str) -> bool:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes what is written once."""
+    """Returns whether this is process 0, which writes the shared files and the log."""
     return jax.process_index() == 0
 
 
 def barrier(place: str) -> None:
-    """Returns once every process has come to the `place`."""
+    """Waits until every process has reached the barrier named `place`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(place)

@@ -1,4 +1,4 @@
-"""What a person sees of a long step: a bar on a terminal, plain lines elsewhere."""
+"""Log messages, and the progress of long steps: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ _silent = False
 
 
 def disable_log() -> None:
-    """From now on this process says nothing: of several, one is enough."""
+    """Silences `log` and `progress` in this process; in a run of several, only the main one logs."""
     global _silent
     _silent = True
 
@@ -29,9 +29,9 @@ def log(text: str) -> None:
 def progress(
     items: Iterable[Item], total: int, description: str, unit: str, *, first: int = 0, every_s: float = 10.0
 ) -> Iterator[Item]:
-    """Yields the items, showing how many of `total` are done: a bar on a terminal, a line each `every_s` elsewhere.
+    """Yields the items and shows how many of `total` are done: a bar on a terminal, else a line every `every_s` s.
 
-    `first` of them were done before.
+    `first` is the number of items done before, as in a resumed run.
     """
     if _silent:
         yield from items
@@ -39,13 +39,13 @@ def progress(
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, initial=first, desc=description, unit=f" {unit}", leave=False)
         return
-    begun = last = time.monotonic()
+    start = last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if done == 1:  # the first may have to be compiled, and tells nothing of the others
-            begun = now
+        if done == 1:  # the first may include compilation, so the speed leaves it out
+            start = now
         if now - last >= every_s:
             last = now
-            pace = f", {(done - 1) / max(now - begun, 1e-9):.3g} a second" if done > 1 else ""
-            log(f"{description}: {first + done} of {total} {unit}{pace}")
+            speed = f", {(done - 1) / max(now - start, 1e-9):.3g} a second" if done > 1 else ""
+            log(f"{description}: {first + done} of {total} {unit}{speed}")

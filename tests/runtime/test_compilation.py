@@ -1,4 +1,4 @@
-"""Where compiled programs are kept, and where they are not."""
+"""The compilation cache: its directory, the backends and modes that use it."""
 
 import os
 import subprocess
@@ -18,52 +18,52 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """What a JAX on a GPU would be told: the true one is not, since all tests that follow would go by it."""
-    told = {}
-    config = types.SimpleNamespace(jax_compilation_cache_dir=None, update=told.__setitem__)
+def jax_updates(monkeypatch):
+    """Records updates of JAX's configuration, with a GPU backend, in place of the real one that other tests use."""
+    jax_updates = {}
+    config = types.SimpleNamespace(jax_compilation_cache_dir=None, update=jax_updates.__setitem__)
     monkeypatch.setattr(compilation, "jax", types.SimpleNamespace(default_backend=lambda: "gpu", config=config))
-    return told
+    return jax_updates
 
 
-def test_folder_is_made_and_named_in_full(told, tmp_path, monkeypatch):
-    """In full, for a program may change its working directory later."""
+def test_directory_is_created_and_passed_as_an_absolute_path(jax_updates, tmp_path, monkeypatch):
+    """Absolute, since a program may change its working directory later."""
     monkeypatch.chdir(tmp_path)
     enable_compilation_cache(Path("prepared/compiled"))
     assert (tmp_path / "prepared/compiled").is_dir()
-    assert told == {"jax_compilation_cache_dir": str(tmp_path / "prepared/compiled")}
+    assert jax_updates == {"jax_compilation_cache_dir": str(tmp_path / "prepared/compiled")}
 
 
-def test_not_on_cpu(told, tmp_path, monkeypatch):
+def test_cpu_uses_no_cache(jax_updates, tmp_path, monkeypatch):
     monkeypatch.setattr(compilation.jax, "default_backend", jax.default_backend)
     enable_compilation_cache(tmp_path / "compiled")
-    assert told == {}
+    assert jax_updates == {}
     assert not (tmp_path / "compiled").exists()
 
 
-def test_a_cache_of_ones_own_is_left_alone(told, tmp_path):
+def test_a_configured_cache_is_left_unchanged(jax_updates, tmp_path):
     compilation.jax.config.jax_compilation_cache_dir = "/somewhere"
     enable_compilation_cache(tmp_path / "compiled")
-    assert told == {}
+    assert jax_updates == {}
 
 
 @pytest.mark.parametrize("place", ["file", "file/compiled"])
-def test_a_file_in_the_way_ends_nothing(told, tmp_path, place):
-    """It is not used either: JAX would complain of it at every compilation."""
+def test_a_file_in_place_of_the_directory_is_no_error(jax_updates, tmp_path, place):
+    """No cache is set, since JAX would warn at every compilation."""
     (tmp_path / "file").write_text("in the way")
     enable_compilation_cache(tmp_path / place)
-    assert told == {}
+    assert jax_updates == {}
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_a_folder_that_cannot_be_written_is_not_used(told, tmp_path, monkeypatch):
+def test_a_read_only_directory_is_not_used(jax_updates, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write everywhere
     enable_compilation_cache(tmp_path)
-    assert told == {}
+    assert jax_updates == {}
 
 
-def test_only_what_took_long_is_kept(tmp_path):
-    """Of two programs in a process that takes itself to have a GPU; neither is ever read back."""
+def test_only_slow_compilations_are_cached(tmp_path):
+    """Compiles two programs in a process with a pretended GPU backend; no program is loaded from the cache."""
     script = (
         "import jax, pathlib, sys\n"
         "from audiotag_jax.runtime.compilation import enable_compilation_cache\n"
@@ -83,17 +83,17 @@ def test_only_what_took_long_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "wanted", "kept"),
+    ("mode", "enabled", "cached"),
     [("train", True, True), ("evaluate", True, True), ("study", True, True), ("train", False, False)]
     + [(mode, True, False) for mode in ("prepare", "inspect", "doctor")],
 )
-def test_modes_and_the_field_decide(monkeypatch, tmp_path, mode, wanted, kept):
-    """Beside the prepared datasets, in the modes that compile steps, unless `config.train.compilation_cache` is off."""
+def test_mode_and_config_decide_on_the_cache(monkeypatch, tmp_path, mode, enabled, cached):
+    """It is beside the prepared datasets, in modes that compile steps, if `config.train.compilation_cache` is set."""
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
     folders = []
     monkeypatch.setattr(compilation, "enable_compilation_cache", folders.append)
     main.parse_flags(["main.py", "--config=configs/log_db.py:demo", f"--mode={mode}"])
     config = main._CONFIG.value
-    config.dataset.prepared_dir, config.train.compilation_cache = str(tmp_path), wanted
+    config.dataset.prepared_dir, config.train.compilation_cache = str(tmp_path), enabled
     main._set_up_jax(parse_settings(config))
-    assert folders == [tmp_path / "compiled"] * kept
+    assert folders == [tmp_path / "compiled"] * cached

@@ -1,4 +1,4 @@
-"""Files are whole or as they were; locks keep other processes out and die with their holder."""
+"""Atomic writes leave the new or the old file; locks exclude other processes and end with their owner."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_written_whole_and_alone(tmp_path):
+def test_write_replaces_the_file_and_leaves_no_temporary_one(tmp_path):
     path = tmp_path / "a.bin"
     write_atomic(path, lambda file: file.write(b"first"))
     write_atomic(path, lambda file: file.write(b"2nd"))
@@ -30,14 +30,14 @@ def test_written_whole_and_alone(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
+def test_error_leaves_the_old_file_and_no_temporary_one(tmp_path, error):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
 
     def write(file):
         file.write(b"half")
         file.flush()
-        assert path.read_bytes() == b"old"  # no reader sees the half
+        assert path.read_bytes() == b"old"  # readers see the old file
         raise error
 
     with pytest.raises(error):
@@ -46,23 +46,23 @@ def test_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert names(tmp_path) == ["a.bin"]
 
 
-def test_error_without_an_old_file_leaves_none(tmp_path):
+def test_error_in_the_first_write_leaves_no_file(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write_atomic(tmp_path / "a.bin", lambda file: 1 / 0)
     assert names(tmp_path) == []
 
 
-def test_missing_folder_is_named(tmp_path):
+def test_missing_directory_raises(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         write_json(tmp_path / "missing" / "a.json", {})
 
 
-def test_json(tmp_path):
+def test_json_is_written_indented(tmp_path):
     write_json(tmp_path / "a.json", {"b": [1, None]})
     assert (tmp_path / "a.json").read_text() == '{\n  "b": [\n    1,\n    null\n  ]\n}\n'
 
 
-def test_npz(tmp_path):
+def test_npz_returns_the_same_arrays(tmp_path):
     arrays = {"ids": np.array(["a.wav", "bé.wav"]), "logits": np.arange(6, dtype=np.float32).reshape(2, 3)}
     write_npz(tmp_path / "a.npz", **arrays)
     with np.load(tmp_path / "a.npz") as saved:
@@ -77,35 +77,35 @@ def test_npz(tmp_path):
 
 
 @pytest.fixture
-def hold():
-    """Starts a process that holds a folder's lock, returns it once it does."""
-    holders = []
+def start_lock_owner():
+    """Starts a process that locks a directory; returns it once it has the lock."""
+    owners = []
 
     def start(folder):
         code = (
             "import sys, pathlib, time\n"
             "from audiotag_jax.runtime.files import locked\n"
             "with locked(pathlib.Path(sys.argv[1]), 'using'):\n"
-            "    print('held', flush=True)\n"
+            "    print('locked', flush=True)\n"
             "    sys.stdin.read()\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        holder = subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment, **pipes)
-        holders.append(holder)
-        assert holder.stdout.readline() == "held\n"
-        return holder
+        owner = subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment, **pipes)
+        owners.append(owner)
+        assert owner.stdout.readline() == "locked\n"
+        return owner
 
     yield start
-    for holder in holders:
-        holder.kill()
-        holder.wait()
-        holder.stdin.close()
-        holder.stdout.close()
+    for owner in owners:
+        owner.kill()
+        owner.wait()
+        owner.stdin.close()
+        owner.stdout.close()
 
 
-def test_second_process_is_told_at_once(tmp_path, hold):
-    hold(tmp_path)
+def test_a_second_process_fails_at_once(tmp_path, start_lock_owner):
+    start_lock_owner(tmp_path)
     start = time.monotonic()
     with (
         pytest.raises(UserError, match=r"Another process is using .*\n.*another folder") as caught,
@@ -118,23 +118,23 @@ def test_second_process_is_told_at_once(tmp_path, hold):
         pass  # another folder's lock is another lock
 
 
-def test_killed_process_leaves_no_lock(tmp_path, hold):
-    holder = hold(tmp_path)
-    holder.kill()
-    holder.wait()
-    assert (tmp_path / ".lock").exists()  # the file says nothing
+def test_lock_is_released_when_its_process_is_killed(tmp_path, start_lock_owner):
+    owner = start_lock_owner(tmp_path)
+    owner.kill()
+    owner.wait()
+    assert (tmp_path / ".lock").exists()  # the lock is on the open file, not its existence
     with locked(tmp_path, "using"):
         pass
 
 
-def test_waiting_process_comes_next(tmp_path, hold):
-    holder = hold(tmp_path)
+def test_a_waiting_process_gets_the_lock_after_its_release(tmp_path, start_lock_owner):
+    owner = start_lock_owner(tmp_path)
     order = []
 
     def release():
         time.sleep(0.3)
         order.append("released")
-        holder.stdin.close()
+        owner.stdin.close()
 
     thread = threading.Thread(target=release)
     thread.start()
@@ -148,15 +148,15 @@ def test_lock_is_released_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path, "using"):
         _ = 1 / 0
     with locked(tmp_path, "using"), pytest.raises(UserError), locked(tmp_path, "using"):
-        pass  # even the same process cannot hold it twice
+        pass  # not even the same process can lock it twice
 
 
-def test_folder_is_made(tmp_path):
+def test_lock_creates_the_directory(tmp_path):
     with locked(tmp_path / "a" / "b", "using"):
         assert (tmp_path / "a" / "b").is_dir()
 
 
-def test_an_error_before_anything_is_written_leaves_no_folder(tmp_path):
+def test_an_error_before_anything_is_written_removes_a_new_directory(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "new", "using"):
         raise ZeroDivisionError
     assert not (tmp_path / "new").exists()
@@ -169,8 +169,8 @@ def test_an_error_before_anything_is_written_leaves_no_folder(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"kept", "mine"}
 
 
-def test_who_waits_for_a_folder_that_is_removed_makes_it_anew(tmp_path, monkeypatch):
-    """The holder ends in an error and removes the folder while another waits: the other must not lock a lost file."""
+def test_a_waiting_process_recreates_a_removed_directory(tmp_path, monkeypatch):
+    """The owner fails and removes the directory meanwhile: the waiting process must not lock the deleted file."""
     real, folder = files._acquire, tmp_path / "new"
 
     def acquire(file, message, wait):

@@ -1,4 +1,4 @@
-"""What libraries log goes to a file of a work directory that exists, and never to the screen."""
+"""Library logs go to a file of an existing work directory, and never to the terminal."""
 
 import logging
 import warnings
@@ -16,7 +16,7 @@ def root():
     logging.captureWarnings(False)
 
 
-def test_warnings_wait_for_the_directory(tmp_path, capsys):
+def test_warnings_are_buffered_until_the_directory_exists(tmp_path, capsys):
     log_to_file(tmp_path / "run")
     logging.getLogger("orbax").warning("a step was slow")
     logging.getLogger("orbax").info("not kept")
@@ -33,7 +33,7 @@ def test_warnings_wait_for_the_directory(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_nothing_to_write_to_is_no_error(tmp_path, capsys):
+def test_an_unwritable_log_file_is_no_error(tmp_path, capsys):
     log_to_file(None)
     logging.getLogger("jax").error("gone")
     (tmp_path / FILE_NAME).mkdir()  # no file can be written there

@@ -1,4 +1,4 @@
-"""Memory is kept on hosts that train on their CPU alone."""
+"""Allocator settings are changed only on hosts that train on CPU."""
 
 import ctypes
 
@@ -11,7 +11,7 @@ from audiotag_jax.runtime import memory
     ("platforms", "device", "on_cpu"),
     [("", False, True), ("", True, False), ("cpu", True, True), ("cuda,cpu", False, False), ("tpu", False, False)],
 )
-def test_an_accelerator_leaves_the_allocator_alone(tmp_path, monkeypatch, platforms, device, on_cpu):
+def test_allocator_is_configured_only_without_an_accelerator(tmp_path, monkeypatch, platforms, device, on_cpu):
     calls = []
 
     class Library:

@@ -1,4 +1,4 @@
-"""One device, and two processes of four devices each: the same run."""
+"""Two processes of four devices train the same run as one device; connecting, broadcasting, SIGTERM."""
 
 import json
 import os
@@ -19,7 +19,13 @@ import pytest
 
 from audiotag_jax.runtime import processes
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.processes import all_processes_equal, any_process, broadcast_from_main, check_alike, connect
+from audiotag_jax.runtime.processes import (
+    all_processes_equal,
+    any_process,
+    broadcast_from_main,
+    check_equal_devices,
+    connect,
+)
 
 ROOT = Path(__file__).parents[2]
 BUDGET = {
@@ -40,7 +46,7 @@ BUDGET = {
 
 
 def start(tmp_path: Path, name: str, num_devices: int, *arguments: str) -> subprocess.Popen:
-    """The demo, shrunk, in a process with so many virtual devices."""
+    """Starts a small demo run in a process with `num_devices` virtual devices."""
     command = [sys.executable, "main.py", "--config=configs/log_db.py:demo", f"--workdir={tmp_path / name}"]
     command += [f"--config.dataset.{field}={tmp_path / field}" for field in ("path", "prepared_dir")]
     command += [f"--config.{field}={value}" for field, value in BUDGET.items()]
@@ -66,11 +72,14 @@ def losses(workdir: Path) -> list[float]:
     return [line["loss"] for line in lines if line["split"] == "train"]
 
 
-def test_two_processes_of_four_devices_are_one_device(tmp_path):
-    """Losses of every step to 1e-4; checkpoints, metrics and summary are written once."""
+def test_two_processes_of_four_devices_equal_one_device(tmp_path):
+    """Losses of all steps agree within 1e-4; checkpoints, metrics and summary are written once."""
     end(start(tmp_path, "one", 1))
     flags = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2")
-    flags += ("--config.dataset.input=stream", "--config.dataset.num_workers=1")  # a reader beside each process
+    flags += (
+        "--config.dataset.input=stream",
+        "--config.dataset.num_workers=1",
+    )  # one reader process per training process
     two = [start(tmp_path, "two", 4, *flags, f"--process_id={i}") for i in (0, 1)]
     outputs = end(*two)
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
@@ -82,14 +91,14 @@ def test_two_processes_of_four_devices_are_one_device(tmp_path):
     assert summaries[0]["validation"]["all"]["num_clips"] == summaries[1]["validation"]["all"]["num_clips"]
     assert "written to" in outputs[0] and "fold 0" in outputs[0]
     assert "fold 0" not in outputs[1]
-    # The checkpoint that two processes wrote is whole for one.
+    # One process restores the checkpoint that two have written.
     end(start(tmp_path, "two", 1, "--mode=evaluate"))
     again = np.load(tmp_path / "two/fold_0/predictions.npz")["logits"]
     np.testing.assert_allclose(again, logits[1], atol=1e-4, rtol=1e-4)
 
 
-def test_told_to_end_one_process_saves_for_all(tmp_path):
-    """SIGTERM to the second of two: both end with its status, and one process continues from their checkpoint."""
+def test_sigterm_to_one_process_saves_a_checkpoint_and_stops_all(tmp_path):
+    """SIGTERM to the second of two: both exit with its status, and one process resumes from their checkpoint."""
     flags = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2", "--config.train.num_epochs=400")
     flags += ("--config.dataset.input=device", "--config.train.checkpoint_every_epochs=400")
     two = [start(tmp_path, "two", 2, *flags, f"--process_id={i}") for i in (0, 1)]
@@ -114,70 +123,70 @@ def test_told_to_end_one_process_saves_for_all(tmp_path):
         (("127.0.0.1", 2, 0), "--coordinator=127.0.0.1: give HOST:PORT, or cluster"),
     ],
 )
-def test_incomplete_flags(arguments, message):
+def test_incomplete_flags_raise(arguments, message):
     with pytest.raises(UserError, match=message):
         connect(*arguments)
 
 
-def test_without_a_coordinator_nothing_happens(monkeypatch):
+def test_without_a_coordinator_nothing_is_connected(monkeypatch):
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
     assert connect("") is False
-    assert all_processes_equal("one process agrees with itself")
+    assert all_processes_equal("a single process")
 
 
-class Meeting:
-    """Threads in the place of processes, and of `multihost_utils`, whose every call waits for all."""
+class FakeMultihost:
+    """Threads as processes, with the collectives of `multihost_utils`, each of which waits for all."""
 
     def __init__(self, size: int):
-        self.size, self.here = size, threading.local()
-        self.barrier, self.brought = threading.Barrier(size, timeout=20), [None] * size
+        self.size, self.local = size, threading.local()
+        self.barrier, self.values = threading.Barrier(size, timeout=20), [None] * size
 
     def process_allgather(self, value):
-        self.brought[self.here.index] = value
+        self.values[self.local.index] = value
         self.barrier.wait()
-        gathered = np.stack(self.brought)
+        gathered = np.stack(self.values)
         self.barrier.wait()  # or the next call would overwrite what another has not read yet
         return gathered
 
     def broadcast_one_to_all(self, value):
         return self.process_allgather(value)[0]
 
-    def ask(self, function: Callable, *values) -> list:
-        """What `function` says in each, which comes with a value of its own."""
+    def call(self, function: Callable, *values) -> list:
+        """Returns the results of `function` in each process, called with that process's value."""
 
-        def come(index, value):
-            self.here.index = index
+        def run(index, value):
+            self.local.index = index
             return function(value)
 
         with ThreadPoolExecutor(self.size) as pool:
-            return list(pool.map(come, range(self.size), values))
+            return list(pool.map(run, range(self.size), values))
 
 
 @pytest.fixture
-def meeting(monkeypatch):
-    meeting = Meeting(3)
-    monkeypatch.setattr(processes, "multihost_utils", meeting)
+def multihost(monkeypatch):
+    multihost = FakeMultihost(3)
+    monkeypatch.setattr(processes, "multihost_utils", multihost)
     monkeypatch.setattr(processes.jax, "process_count", lambda: 3)
-    return meeting
+    return multihost
 
 
 @pytest.mark.parametrize(
     ("texts", "same"),
     [("aaa", True), ("baa", False), ("aba", False), ("aab", False), ("abc", False), (("", "", ""), True)],
 )
-def test_one_that_differs_is_known_to_all(meeting, texts, same):
-    """Whichever it is, the first included: those that agree must not go on and wait for it."""
-    assert meeting.ask(all_processes_equal, *texts) == [same] * 3
+def test_all_processes_detect_one_that_differs(multihost, texts, same):
+    """Whichever it is, the first included: equal processes must not continue and wait for it."""
+    assert multihost.call(all_processes_equal, *texts) == [same] * 3
 
 
-def test_one_says_it_for_all(meeting):
+def test_any_process_and_broadcast_agree_in_all_processes(multihost):
     for values in ((False, False, False), (True, False, False), (False, False, True), (True, True, True)):
-        assert meeting.ask(any_process, *values) == [any(values)] * 3
-        assert meeting.ask(broadcast_from_main, *values) == [values[0]] * 3
+        assert multihost.call(any_process, *values) == [any(values)] * 3
+        assert multihost.call(broadcast_from_main, *values) == [values[0]] * 3
 
 
 @pytest.mark.parametrize(
-    ("owners", "alike"),
+    ("owners", "equal"),
     [
         ([0], True),
         ([0, 0, 1, 1], True),
@@ -189,22 +198,22 @@ def test_one_says_it_for_all(meeting):
         ([0, 1, 1, 2, 2, 2], False),
     ],
 )
-def test_devices_must_be_equally_many_and_in_a_row(monkeypatch, owners, alike):
-    """Whose devices they are, as JAX lists them; some process of the run must see what is wrong, and none else does."""
+def test_processes_need_equally_many_consecutive_devices(monkeypatch, owners, equal):
+    """`owners` are the processes of JAX's devices; at least one process must raise if these differ, else none."""
     monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(process_index=owner) for owner in owners])
     monkeypatch.setattr(jax, "process_count", lambda: len(set(owners)))
     raised = []
     for process in sorted(set(owners)):
         monkeypatch.setattr(jax, "local_device_count", lambda process=process: owners.count(process))
         try:
-            check_alike()
+            check_equal_devices()
         except UserError as error:
             assert "equally many devices" in str(error)
             raised.append(process)
-    assert bool(raised) != alike
+    assert bool(raised) != equal
 
 
-def test_processes_of_other_flags_do_not_train_together(tmp_path):
+def test_processes_with_different_flags_do_not_train(tmp_path):
     flags = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2")
     two = [start(tmp_path, "two", 1, *flags, f"--process_id={i}", f"--config.seed={i}") for i in (0, 1)]
     outputs = [process.communicate(timeout=200)[0] for process in two]

@@ -1,9 +1,9 @@
-"""What is said of a long step where there is no terminal."""
+"""Progress lines without a terminal."""
 
 from audiotag_jax.runtime import progress
 
 
-def test_the_pace_leaves_out_the_first_item_which_compiles(monkeypatch, capsys):
+def test_speed_leaves_out_the_first_item_which_compiles(monkeypatch, capsys):
     clock = iter((0, 60, 65, 75))  # the start, and the end of each item
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False)
