@@ -1,1 +1,1 @@
-"""Sound files to waveforms: which files there are, decoding, cropping, and what counts as silence."""
+"""Sound files to waveforms: listing, decoding, cropping, and the definition of silence."""

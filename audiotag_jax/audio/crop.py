@@ -6,9 +6,9 @@ import numpy as np
 def crop_loudest(samples: np.ndarray, length_samples: int, window_samples: int, margin_samples: int = 0) -> np.ndarray:
     """Crops `samples [N]` to float32 `[length_samples]` centred on the loudest window of `window_samples`.
 
-    The crop stays inside the clip; a clip shorter than the crop is centred in zeros. A window longer than the clip is
-    the whole clip; of windows equally loud (to 1e-9) the first counts. One running sum of squares: linear in N.
-    With a margin the crop has so many more samples before and after it, zeros where the clip has none.
+    The crop stays inside the clip; a clip shorter than the crop is centred in zeros. The window is at most the clip;
+    of equally loud windows (within 1e-9) the first is used. Takes linear time in N (a running sum of squares).
+    `margin_samples` more samples are returned on either side, zeros outside the clip. Raises ValueError on bad shapes.
     """
     if samples.ndim != 1 or samples.size == 0:
         raise ValueError(f"expected samples [N] with N >= 1, got shape {samples.shape}")

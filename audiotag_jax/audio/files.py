@@ -1,4 +1,4 @@
-"""Which files of a folder are sound files."""
+"""Lists the sound files of a folder."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".ai
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """All sound files below `folder`, by suffix in any case, hidden files and folders left out, sorted."""
+    """Returns all sound files below `folder`, sorted: those with a known suffix in any case that are not hidden."""
     files = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

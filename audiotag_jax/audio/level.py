@@ -6,5 +6,5 @@ SILENCE_DBFS = -80.0  # 16-bit dither stays below it
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Whether `samples` [n], n >= 1, stay within `SILENCE_DBFS` of full scale around their mean: a constant does."""
+    """Returns whether `samples` [n], n >= 1, stay within `SILENCE_DBFS` of full scale around their mean."""
     return bool(np.abs(samples - samples.mean(dtype=np.float64)).max() <= 10 ** (SILENCE_DBFS / 20))

@@ -30,7 +30,7 @@ def test_crop_agrees_with_brute_force():
         np.testing.assert_array_equal(crop, brute_force_crop(samples, length, window))
 
 
-def test_crop_of_every_short_length():
+def test_crop_of_short_clips_agrees_with_brute_force():
     for num_samples in range(1, 60):
         samples = np.arange(1, num_samples + 1, dtype=np.float32)
         crop = crop_loudest(samples, 30, 5)
@@ -40,7 +40,7 @@ def test_crop_of_every_short_length():
 
 def test_crop_takes_the_first_of_equally_loud_windows():
     ramp = np.where(np.arange(100000) % 2 == 0, 0.1, -0.1).astype(np.float32)
-    ramp[50000:] *= -1  # told apart by sign, equally loud everywhere, whatever the rounding of the running sum
+    ramp[50000:] *= -1  # equal loudness everywhere, up to rounding of the running sum; signs differ
     np.testing.assert_array_equal(crop_loudest(ramp, 60000, 1000), ramp[:60000])
     two = np.zeros(1000, np.float32)
     two[[300, 700]] = 1.0, -1.0
@@ -48,15 +48,15 @@ def test_crop_takes_the_first_of_equally_loud_windows():
     np.testing.assert_array_equal(crop_loudest(np.zeros(50, np.float32), 20, 5), np.zeros(20))
 
 
-def test_crop_is_not_fooled_by_what_came_before():
+def test_crop_is_accurate_after_a_long_loud_part():
     samples = np.zeros(200000, np.float32)
-    samples[:1000] = 3e4  # a long running sum behind the window that counts
+    samples[:1000] = 3e4  # a large running sum before the loudest window
     samples[150000:150010] = 2e6
     crop = crop_loudest(samples, 100, 10)
     np.testing.assert_array_equal(np.nonzero(crop)[0], np.arange(45, 55))
 
 
-def test_crop_refuses_what_it_cannot_crop():
+def test_crop_raises_on_bad_shapes_and_lengths():
     for samples, length, window in (
         (np.zeros(0), 5, 5),
         (np.zeros((5, 2)), 5, 5),

@@ -26,18 +26,18 @@ def write(path, samples, rate_hz, subtype=None):
     return path
 
 
-def test_a_name_need_not_be_utf_8(tmp_path):
+def test_file_names_need_not_be_utf_8(tmp_path):
     plain = write(tmp_path / "a.wav", sine(8000), 8000)
-    odd = tmp_path / os.fsdecode(b"latin\xe9.wav")
-    odd.write_bytes(plain.read_bytes())
-    samples, note = load_audio(odd, 8000)
+    non_utf8 = tmp_path / os.fsdecode(b"latin\xe9.wav")
+    non_utf8.write_bytes(plain.read_bytes())
+    samples, note = load_audio(non_utf8, 8000)
     np.testing.assert_array_equal(samples, load_audio(plain, 8000)[0])
     assert note == ""
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize(("rate_hz", "channels"), [(8000, 1), (16000, 2), (48000, 2)])
-def test_every_format_gives_the_sine_back(tmp_path, suffix, rate_hz, channels):
+def test_every_format_decodes_to_the_sine(tmp_path, suffix, rate_hz, channels):
     path = write(tmp_path / f"a.{suffix}", sine(rate_hz, channels=channels), rate_hz, FORMATS[suffix])
     samples, note = load_audio(path)
     assert samples.dtype == np.float32
@@ -51,8 +51,8 @@ def test_every_format_gives_the_sine_back(tmp_path, suffix, rate_hz, channels):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_blocks_join_without_a_seam(tmp_path, suffix):
-    """The oracle decodes in one piece: decoders that carry state between frames must not lose it between blocks."""
+def test_decoding_in_blocks_equals_decoding_in_one_piece(tmp_path, suffix):
+    """Decoders that keep state between frames must not lose it between blocks."""
     rng = np.random.default_rng(0)
     for rate_hz in (8000, 24000, 48000):
         wave = sine(rate_hz, 3.0) + rng.normal(0, 0.05, rate_hz * 3) * (np.arange(rate_hz * 3) % rate_hz < rate_hz / 4)
@@ -61,7 +61,7 @@ def test_blocks_join_without_a_seam(tmp_path, suffix):
         np.testing.assert_allclose(load_audio(path, sample_rate_hz=rate_hz)[0], whole, atol=1e-6)
 
 
-def test_the_target_rate_is_free_and_equal_rates_change_nothing(tmp_path):
+def test_equal_rates_copy_the_samples_and_other_rates_resample(tmp_path):
     wave = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
     path = write(tmp_path / "a.wav", wave, 22050, "FLOAT")
     np.testing.assert_array_equal(load_audio(path)[0], wave)
@@ -80,7 +80,7 @@ def test_tiny_files_give_at_least_one_sample(tmp_path, rate_hz):
 
 
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "au", "flac", "ogg", "mp3"])
-def test_a_cut_file_keeps_what_can_be_decoded_and_says_so(tmp_path, suffix):
+def test_a_truncated_file_is_decoded_in_part_with_a_note(tmp_path, suffix):
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * 22050)
     path = write(tmp_path / f"a.{suffix}", noise, 22050)
     whole, note = load_audio(path)
@@ -95,7 +95,7 @@ def test_a_cut_file_keeps_what_can_be_decoded_and_says_so(tmp_path, suffix):
     assert note == f"truncated: {expected}"
 
 
-def flac_claiming(path, num_frames):
+def set_flac_length(path, num_frames):
     """Overwrites the 36-bit frame count in a FLAC file's header."""
     data = bytearray(path.read_bytes())
     data[21] = (data[21] & 0xF0) | (num_frames >> 32)
@@ -104,8 +104,8 @@ def flac_claiming(path, num_frames):
     return path
 
 
-def test_a_lying_header_costs_no_memory(tmp_path):
-    flac = flac_claiming(write(tmp_path / "a.flac", sine(22050), 22050), 2**36 - 1)
+def test_a_false_length_in_the_header_allocates_no_memory(tmp_path):
+    flac = set_flac_length(write(tmp_path / "a.flac", sine(22050), 22050), 2**36 - 1)
     wav = write(tmp_path / "a.wav", sine(22050), 22050, "PCM_16")
     wav.write_bytes(wav.read_bytes()[:40] + struct.pack("<I", 2**31 - 2**20) + wav.read_bytes()[44:])
     for path in (flac, wav):
@@ -118,8 +118,8 @@ def test_a_lying_header_costs_no_memory(tmp_path):
         assert note.startswith("truncated: 1.00 s of ")
 
 
-def test_a_header_that_leaves_the_length_open_is_whole(tmp_path):
-    flac = flac_claiming(write(tmp_path / "a.flac", sine(22050), 22050), 0)
+def test_a_header_without_a_length_is_not_reported_as_truncated(tmp_path):
+    flac = set_flac_length(write(tmp_path / "a.flac", sine(22050), 22050), 0)
     wav = write(tmp_path / "a.wav", sine(22050), 22050, "PCM_16")
     wav.write_bytes(wav.read_bytes()[:40] + b"\xff\xff\xff\xff" + wav.read_bytes()[44:])
     for path in (flac, wav):
@@ -128,17 +128,17 @@ def test_a_header_that_leaves_the_length_open_is_whole(tmp_path):
         assert note == ""
 
 
-def test_a_long_recording_is_decoded_in_part(tmp_path, monkeypatch):
+def test_a_long_recording_is_decoded_up_to_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "MAX_DURATION_S", 1)
     path = write(tmp_path / "a.wav", sine(44100, 2.5), 44100)
     samples, note = load_audio(path)
     assert len(samples) == 22050
     assert note == "long: the first 1.00 s of 2.50 s decoded"
-    path = write(tmp_path / "b.wav", np.ones(100), 1)  # one sample a second must not be blown up beyond the limit
+    path = write(tmp_path / "b.wav", np.ones(100), 1)  # the limit also applies after resampling from 1 Hz
     assert len(load_audio(path)[0]) == 22050
 
 
-def test_files_that_give_nothing_raise_one_line(tmp_path):
+def test_files_without_samples_raise_a_one_line_error(tmp_path):
     wav = write(tmp_path / "ok.wav", sine(22050), 22050).read_bytes()
     flac = write(tmp_path / "ok.flac", np.random.default_rng(0).normal(0, 0.1, 22050), 22050).read_bytes()
     bad = {
@@ -164,7 +164,7 @@ def test_files_that_give_nothing_raise_one_line(tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("rate_hz", [8000, 22050, 44100, 96000])
-def test_one_non_finite_sample_anywhere_raises(tmp_path, value, rate_hz):
+def test_one_non_finite_sample_raises(tmp_path, value, rate_hz):
     for position in (0, rate_hz // 2, -1):
         wave = sine(rate_hz).astype(np.float32)
         wave[position] = value
@@ -172,7 +172,7 @@ def test_one_non_finite_sample_anywhere_raises(tmp_path, value, rate_hz):
             load_audio(write(tmp_path / "a.wav", wave, rate_hz, "FLOAT"))
 
 
-def test_many_threads_decode_as_one(tmp_path):
+def test_decoding_in_many_threads_equals_one_thread(tmp_path):
     rng = np.random.default_rng(0)
     paths = [
         write(tmp_path / f"{n}.{suffix}", rng.normal(0, 0.1, (20000 + n, 2)), 44100, subtype)

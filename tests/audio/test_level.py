@@ -1,4 +1,4 @@
-"""What counts as silence."""
+"""The definition of silence."""
 
 import numpy as np
 import pytest
