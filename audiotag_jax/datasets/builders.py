@@ -1,4 +1,4 @@
-"""The two TFDS builders, the only writers of datasets: array_record shards in clip order, in bounded memory."""
+"""The two TFDS builders, which write all prepared datasets: array_record shards in clip order, in bounded memory."""
 
 import dataclasses
 from collections import deque
@@ -20,14 +20,14 @@ from audiotag_jax.runtime.progress import progress
 from audiotag_jax.settings.sections import ClipSettings
 from audiotag_jax.spectral.features import SpectralSettings, spectrograms
 
-SHARD_CLIPS = 2048  # at most, in one file
-SPECTROGRAM_BATCH = 16  # clips in one jitted call
-SPECTROGRAM_THREADS = 2  # calls at once: one's work that cannot be shared out over cores goes beside the other's
+SHARD_CLIPS = 2048  # at most, per shard
+SPECTROGRAM_BATCH = 16  # clips per jitted call
+SPECTROGRAM_THREADS = 2  # concurrent calls: the serial parts of one overlap with the other
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A recording that is not quite what its table promises, and what became of it."""
+    """A defect of a recording, and how the clips dataset treats that recording."""
 
     id: str
     split: str
@@ -39,9 +39,9 @@ LEFT_OUT, SILENCE, KEPT = "left out", "kept as silence", "kept"
 
 
 def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, Problem | None]:
-    """The clip's waveform `[length_samples]` float32, and what is wrong with its recording.
+    """Returns a clip's waveform `[stored_samples]` float32, and the problem of its recording, None if it has none.
 
-    An unreadable training clip gives no waveform; an unreadable test clip gives silence, so that a submission stays
+    An unreadable training clip has no waveform (None); an unreadable test clip is silence, so that a submission stays
     complete.
     """
     try:
@@ -58,7 +58,7 @@ def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, 
 
 
 class _Builder(tfds.core.ShardBasedBuilder):
-    """What both builders share: a fingerprint for a config name, array_record, and no words on standard output."""
+    """Base of both builders: the config name is a fingerprint, the format array_record, and TFDS prints nothing."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -83,7 +83,7 @@ class _Builder(tfds.core.ShardBasedBuilder):
         )
 
     def _shard(self, split: str, items: Sequence) -> Iterator[tuple[str, dict]]:
-        """One shard's examples, each emptied when the next is asked for: TFDS keeps all until it has counted."""
+        """Yields a shard's examples and empties each after use, since TFDS keeps them all until it has counted them."""
         for key, example in self._examples(split, items):
             yield key, example
             example.clear()
@@ -96,7 +96,7 @@ class _Builder(tfds.core.ShardBasedBuilder):
 
 
 class AudiotagClips(_Builder):
-    """Every readable clip once: mono, resampled, cropped on its loudest half second."""
+    """Dataset of all readable clips: mono, resampled, cropped around the loudest half second."""
 
     def __init__(self, *, source: ClipSource, settings: ClipSettings, num_threads: int, **kwargs):
         self._source, self._settings, self._num_threads = source, settings, num_threads
@@ -143,15 +143,15 @@ class AudiotagClips(_Builder):
             total = sum(clip.split == "train" for clip in self._source.clips)
             raise UserError(
                 f"None of the {total} training recordings could be read; the first is {clip.path}: {reason}.\n"
-                "Check that config.dataset.path names the folder that holds the recordings and their tables."
+                "Check that config.dataset.path is the folder of the recordings and their tables."
             )
 
 
 class AudiotagSpectrograms(_Builder):
-    """One spectrogram variant of every clip of a clips dataset, as float16 images `[T, F, C]` in [0, 1].
+    """Dataset of one spectrogram variant of a clips dataset, as float16 images `[T, F, C]` in [0, 1].
 
-    `stored` are datasets of single channels, made of the same clips with the same settings otherwise: what they hold is
-    copied, and the other channels are computed. A channel is the same to the last bit in whatever company.
+    `stored` maps channels to their single-channel datasets of the same clips and otherwise equal settings: these are
+    copied, and the other channels computed. A channel has the same bits in every combination of channels.
     """
 
     def __init__(self, *, clips_dir: Path, settings: SpectralSettings, stored: Mapping[str, Path], **kwargs):
@@ -186,7 +186,9 @@ class AudiotagSpectrograms(_Builder):
         for channel, single in stored.items():
             copies = single.__getitems__(list(indices))
             if [copy["id"] for copy in copies] != [record["id"] for record in records]:
-                raise UserError(f"{self._stored[channel].data_dir} holds other clips than its name says: remove it.")
+                raise UserError(
+                    f"{self._stored[channel].data_dir} contains other clips than expected: delete it and run again."
+                )
             images[..., channels.index(channel)] = [copy["image"][..., 0] for copy in copies]
         if missing := tuple(channel for channel in channels if channel not in stored):
             waveforms = np.zeros((SPECTROGRAM_BATCH, *records[0]["waveform"].shape), np.float32)
@@ -202,7 +204,7 @@ class AudiotagSpectrograms(_Builder):
 
 
 def ordered_map(function: Callable, items: Iterable, num_threads: int) -> Iterator:
-    """`function` of each item, in order, from a pool of threads that runs a bounded number of items ahead."""
+    """Yields `function(item)` in order, computed by a thread pool that runs a bounded number of items ahead."""
     with ThreadPoolExecutor(num_threads) as pool:
         pending: deque = deque()
         try:

@@ -1,4 +1,4 @@
-"""What files hold, wherever they lie and whenever they were copied there."""
+"""Hashes of file contents, cached so that a file is read only once."""
 
 import contextlib
 import hashlib
@@ -12,28 +12,27 @@ from audiotag_jax.runtime.progress import progress
 
 FILE_NAME = "contents.json"  # in the folder of prepared datasets: path to [stamp, hash]
 
-_known: dict[str, tuple[list[int], str]] = {}  # what this process has read: for where nothing can be written
+_process_cache: dict[str, tuple[list[int], str]] = {}  # used where the cache file cannot be written
 
 
-def content_hashes(paths: Iterable[str], memory_dir: Path, num_threads: int = 1) -> dict[str, str]:
-    """By path, a hash of all the file's bytes, empty where the file cannot be read.
+def content_hashes(paths: Iterable[str], cache_dir: Path, num_threads: int = 1) -> dict[str, str]:
+    """Returns by path a hash of the file's bytes, "" if the file cannot be read.
 
-    Files are read once: hashes are remembered in this process and in `memory_dir`, and taken again when a file's size,
-    time of change or place on the disk is another. A memory that is damaged, or lies where nothing can be written, only
-    costs the time to read the files.
+    Hashes are cached in this process and in `cache_dir`, and computed again when a file's size, times or inode have
+    changed. A cache that is damaged or cannot be written is ignored: the files are then read again.
     """
     names = {path: str(Path(path).absolute()) for path in paths}
     stamps = {name: stamp for name in names.values() if (stamp := _stamp(name))}
-    memory = _remembered(memory_dir / FILE_NAME) | _known
-    found = {name: memory[name][1] for name, stamp in stamps.items() if name in memory and memory[name][0] == stamp}
+    cache = _read_cache(cache_dir / FILE_NAME) | _process_cache
+    found = {name: cache[name][1] for name, stamp in stamps.items() if name in cache and cache[name][0] == stamp}
     unread = [name for name in stamps if name not in found]
     if unread:
         with ThreadPoolExecutor(num_threads) as pool:
-            hashes = progress(pool.map(_hash_of, unread), len(unread), "reading", "recordings")
+            hashes = progress(pool.map(_hash_of, unread), len(unread), "hashing", "recordings")
             found |= zip(unread, hashes, strict=True)
         new = {name: (stamps[name], found[name]) for name in unread if found[name]}
-        _known.update(new)
-        _remember(memory_dir, new)
+        _process_cache.update(new)
+        _update_cache(cache_dir, new)
     return {path: found.get(name, "") for path, name in names.items()}
 
 
@@ -42,7 +41,7 @@ def _stamp(path: str) -> list[int] | None:
         stat = Path(path).stat()
     except OSError:
         return None
-    # Two files of one size and date may change places: their numbers, and the time at which they were renamed, tell.
+    # Files of equal size and date that were swapped are detected by inode and by the time of the renaming (ctime).
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
@@ -54,14 +53,14 @@ def _hash_of(path: str) -> str:
         return ""
 
 
-def _remembered(file: Path) -> dict[str, tuple[list[int], str]]:
+def _read_cache(file: Path) -> dict[str, tuple[list[int], str]]:
     try:
-        memory = json.loads(file.read_text())
-        return {path: (stamp, digest) for path, (stamp, digest) in memory.items() if digest and isinstance(digest, str)}
+        cache = json.loads(file.read_text())
+        return {path: (stamp, digest) for path, (stamp, digest) in cache.items() if digest and isinstance(digest, str)}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def _remember(memory_dir: Path, new: dict[str, tuple[list[int], str]]) -> None:
-    with contextlib.suppress(OSError), locked(memory_dir, "remembering files in", wait=True):
-        write_json(memory_dir / FILE_NAME, _remembered(memory_dir / FILE_NAME) | new)
+def _update_cache(cache_dir: Path, new: dict[str, tuple[list[int], str]]) -> None:
+    with contextlib.suppress(OSError), locked(cache_dir, "updating the cache in", wait=True):
+        write_json(cache_dir / FILE_NAME, _read_cache(cache_dir / FILE_NAME) | new)

@@ -1,7 +1,7 @@
-"""Synthetic sounds for trying everything without data: seeded, noisily labelled, and not to be told by spectrum alone.
+"""A synthetic data set for runs without data: seeded, with label noise, not separable by the mean spectrum alone.
 
-Classes come in groups that share their long-time spectra and differ in how the sound moves: chirps up and down, clicks
-regular and irregular, a fast vibrato and a slow siren, a tone steady, trembling or plucked.
+Classes form groups that share the mean spectrum and differ in how it changes over time: chirps up and down, regular
+and irregular clicks, a fast vibrato and a slow siren, a steady, an amplitude-modulated and a plucked tone.
 """
 
 import csv
@@ -18,7 +18,7 @@ from audiotag_jax.datasets.records import ClipSource
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
 
-VERSION = 1  # raise it with any change to the sounds or the table: the set then goes to a new folder
+VERSION = 1  # increment it with any change to the sounds or the table: the set is then written to a new folder
 TRAIN_PER_CLASS, TEST_PER_CLASS = 30, 6
 UNVERIFIED_PER_CLASS = 9  # 30 % of the training clips, of which ...
 WRONG_LABEL_FRACTION = 0.35  # ... about this part is wrong, as in FSDKaggle2018
@@ -30,23 +30,23 @@ _MARKER, _TABLE, _STAGING = "demo.json", "clips.csv", ".demo"
 
 
 def open_demo(path: str | Path, num_folds: int = 3, seed: int = 0) -> ClipSource:
-    """The demo's clip source; writes the sounds under `path` first if they are not there."""
+    """Returns the demo's clip source; writes the sounds under `path` first if they are missing."""
     return open_folder(write_demo(path, seed), _TABLE, num_folds, seed, name="demo")
 
 
 def write_demo(path: str | Path, seed: int = 0) -> Path:
     """Writes the sounds and `clips.csv` to `path/demo_v{VERSION}_seed{seed}`, atomically, and returns that folder.
 
-    A set that is whole is used again. Raises UserError where a folder of that name is not one, or on a disk error.
+    A complete set is reused. Raises UserError if that folder is incomplete or something else, or on a disk error.
     """
     folder = Path(path) / f"demo_v{VERSION}_seed{seed}"
-    if _is_whole(folder, seed):
+    if _is_complete(folder, seed):
         return folder
     if Path(path).is_dir() and any(not entry.name.startswith((".demo", "demo_v")) for entry in Path(path).iterdir()):
-        raise UserError(f"{path} holds other things; the demo's sounds need a folder of their own.")
+        raise UserError(f"{path} contains other files; the demo's sounds need a folder of their own.")
     try:
         with locked(Path(path) / _STAGING, "writing the demo sounds in", wait=True):
-            if _is_whole(folder, seed):  # written while this process came to the lock
+            if _is_complete(folder, seed):  # another process has written it before this one got the lock
                 return folder
             temporary = Path(path) / _STAGING / folder.name
             shutil.rmtree(temporary, ignore_errors=True)
@@ -61,8 +61,8 @@ def _params(seed: int) -> dict[str, int]:
     return {"version": VERSION, "seed": seed, "clips": (TRAIN_PER_CLASS + TEST_PER_CLASS) * len(SYNTHESIZERS)}
 
 
-def _is_whole(folder: Path, seed: int) -> bool:
-    """False where there is no such folder; UserError where there is one that is not this set, or not all of it."""
+def _is_complete(folder: Path, seed: int) -> bool:
+    """Returns whether `folder` exists; raises UserError if it exists but is not the complete set of this seed."""
     if not folder.exists():
         return False
     try:
@@ -72,7 +72,7 @@ def _is_whole(folder: Path, seed: int) -> bool:
             return True
     except (OSError, ValueError):
         pass
-    raise UserError(f"{folder} is in the way: it is not a whole demo set.\nDelete it, or choose another folder.")
+    raise UserError(f"{folder} exists but is not a complete demo set.\nDelete it, or choose another folder.")
 
 
 def _write_set(folder: Path, seed: int) -> None:
@@ -90,7 +90,7 @@ def _write_set(folder: Path, seed: int) -> None:
 
 
 def _table(seed: int) -> list[dict[str, Any]]:
-    """One row a clip, classes shuffled; `true_label` is what sounds, `label` what an unverified row may get wrong."""
+    """Returns one row per clip, shuffled; `true_label` is the synthesized class, `label` may differ if unverified."""
     rng = np.random.default_rng((seed, 0x7AB1E))
     classes = list(SYNTHESIZERS)
     train = [(name, "train", int(n >= UNVERIFIED_PER_CLASS)) for name in classes for n in range(TRAIN_PER_CLASS)]
@@ -107,12 +107,12 @@ def _table(seed: int) -> list[dict[str, Any]]:
 
 
 def _clip(synthesize, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
-    """A sound at a random onset, loudness and signal-to-noise ratio, in noise: float `[N]` or, in stereo, `[N, 2]`."""
+    """Returns a sound in noise with random onset, level and signal-to-noise ratio: float `[N]`, in stereo `[N, 2]`."""
     num_samples = int(rate_hz * np.exp(rng.uniform(*np.log(DURATION_S))))
     onset = int(num_samples * rng.uniform(0.0, 0.25))
     length = int((num_samples - onset) * rng.uniform(0.75, 1.0))
     sound = synthesize(rng, np.arange(length) / rate_hz)
-    edge = min(length // 2, rate_hz // 200)  # 5 ms up and down, so that the sound's ends do not click
+    edge = min(length // 2, rate_hz // 200)  # fades of 5 ms, so that the ends do not click
     sound[:edge] *= np.linspace(0, 1, edge)
     sound[length - edge :] *= np.linspace(1, 0, edge)
     noise_rms = np.sqrt(np.mean(sound**2)) * 10 ** (-rng.uniform(*SNR_DB) / 20)
@@ -127,14 +127,14 @@ def _clip(synthesize, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator, num_samples: int, spectrum, rate_hz: float) -> np.ndarray:
-    """Gaussian noise `[N]` of unit power whose magnitude follows `spectrum(f_hz)`."""
+    """Returns Gaussian noise `[N]` of unit power with magnitude spectrum `spectrum(f_hz)`."""
     shaped = np.fft.rfft(rng.standard_normal(num_samples)) * spectrum(np.fft.rfftfreq(num_samples, 1 / rate_hz))
     noise = np.fft.irfft(shaped, num_samples)
     return noise / np.sqrt(np.mean(noise**2))
 
 
 def _harmonics(rng: np.random.Generator, cycles: np.ndarray, damping: np.ndarray | float = 0.0) -> np.ndarray:
-    """Six harmonics over a fundamental given in cycles `[N]`; `damping [N]` weakens harmonic h by exp(-h damping)."""
+    """Returns six harmonics of the phase `cycles [N]`; `damping [N]` attenuates harmonic h by exp(-h damping)."""
     tilt = rng.uniform(0.5, 1.5)
     return sum(h**-tilt * np.exp(-h * damping) * np.sin(2 * np.pi * (h * cycles + rng.uniform())) for h in range(1, 7))
 
@@ -157,7 +157,7 @@ def _pluck(rng, t_s):
 
 
 def _wobble(rng, t_s, rate_hz):
-    """A tone whose pitch swings by 1 to 4 semitones either way, `rate_hz` times a second."""
+    """Returns a tone whose pitch is modulated by 1 to 4 semitones up and down, `rate_hz` times a second."""
     depth_octaves = rng.uniform(1.0, 4.0) / 12
     octaves = depth_octaves * np.sin(2 * np.pi * (rate_hz * t_s + rng.uniform()))
     return _harmonics(rng, np.cumsum(_fundamental_hz(rng) * 2**octaves) * (t_s[1] - t_s[0]))
@@ -168,7 +168,7 @@ def _vibrato(rng, t_s):
 
 
 def _siren(rng, t_s):
-    return _wobble(rng, t_s, max(rng.uniform(0.7, 1.6), 1 / t_s[-1]))  # one whole swing at least
+    return _wobble(rng, t_s, max(rng.uniform(0.7, 1.6), 1 / t_s[-1]))  # at least one full period
 
 
 def _chirp(rng, t_s, direction):
@@ -187,15 +187,15 @@ def _chirp_down(rng, t_s):
 
 
 def _clicks(rng, t_s, regular):
-    """Damped knocks, 8 to 16 a second; `regular` ones are evenly spaced, the others fall anywhere."""
+    """Returns damped clicks, 8 to 16 a second, evenly spaced if `regular`, else at random times."""
     count = max(4, round(rng.uniform(8.0, 16.0) * t_s[-1]))
     starts_s = (np.arange(count) + 0.5) / count if regular else np.sort(rng.uniform(size=count))
-    knock_s = t_s[t_s < 0.04]
+    click_s = t_s[t_s < 0.04]
     frequency_hz = rng.uniform(800.0, 4000.0)
-    knock = np.exp(-knock_s / rng.uniform(0.002, 0.008)) * np.sin(2 * np.pi * frequency_hz * knock_s)
-    sound = np.zeros(len(t_s) + len(knock))
+    click = np.exp(-click_s / rng.uniform(0.002, 0.008)) * np.sin(2 * np.pi * frequency_hz * click_s)
+    sound = np.zeros(len(t_s) + len(click))
     for start in (starts_s * len(t_s)).astype(int):
-        sound[start : start + len(knock)] += knock
+        sound[start : start + len(click)] += click
     return sound[: len(t_s)]
 
 
@@ -208,7 +208,7 @@ def _crackle(rng, t_s):
 
 
 def _noise_bursts(rng, t_s):
-    """Noise around one frequency, an octave or so wide, switched on and off 3 to 8 times a second."""
+    """Returns noise around one frequency, about an octave wide, switched on and off 3 to 8 times a second."""
     center_hz, width_octaves = np.exp(rng.uniform(np.log(400), np.log(5000))), rng.uniform(0.3, 1.0)
 
     def band(f_hz):

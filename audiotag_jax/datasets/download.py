@@ -1,4 +1,4 @@
-"""Fetching FSDKaggle2018 from Zenodo: checked, resumable by archive, and whole or absent."""
+"""Downloads FSDKaggle2018 from Zenodo: verified by checksum, resumable per archive, each folder written atomically."""
 
 import shutil
 import sys
@@ -20,7 +20,7 @@ STAGING = ".download"
 
 
 def needs_download(path: str | Path) -> bool:
-    """True where `path` is absent or empty, or where a download into it was begun and no hand has finished it."""
+    """Returns whether `path` is absent or empty, or has an interrupted download and is still incomplete."""
     path = Path(path)
     if (path / STAGING).is_dir():
         return not is_complete(path)
@@ -30,11 +30,10 @@ def needs_download(path: str | Path) -> bool:
 def download_fsdkaggle2018(
     path: str | Path, base_url: str = ZENODO_URL, registry: dict[str, str] | None = None
 ) -> None:
-    """Brings the Zenodo release into `path`: folders FSDKaggle2018.audio_train, .audio_test and .meta.
+    """Downloads the Zenodo release to `path`: folders FSDKaggle2018.audio_train, .audio_test and .meta.
 
-    `registry` maps archive names to checksums; where it is None, `base_url` is a DOI and its repository gives them.
-    Folders that are there already are not fetched again. Raises UserError where the network, a checksum, an archive
-    or the disk fails.
+    `registry` maps archive names to checksums; if None, `base_url` is a DOI whose repository provides them. Existing
+    folders are skipped. Raises UserError on an error of the network, a checksum, an archive or the disk.
     """
     path = Path(path)
     try:
@@ -62,33 +61,33 @@ def _download_parts(path: Path, base_url: str, registry: dict[str, str] | None) 
 def _load_checksums(fetcher: pooch.Pooch, path: Path) -> None:
     try:
         fetcher.load_registry_from_doi()
-    except (requests.RequestException, ValueError, KeyError) as error:  # the latter two: an answer that is not Zenodo's
+    except (requests.RequestException, ValueError, KeyError) as error:  # the latter two: an unexpected response
         raise _unreachable(fetcher.base_url, path, error) from error
 
 
 def _fetch(fetcher: pooch.Pooch, name: str, path: Path) -> Path:
     if name not in fetcher.registry:
-        raise UserError(f"{fetcher.base_url} does not list {name}, which belongs to FSDKaggle2018.")
+        raise UserError(f"{fetcher.base_url} does not list {name}, a part of FSDKaggle2018.")
     downloader = pooch.DOIDownloader if fetcher.base_url.startswith("doi:") else pooch.HTTPDownloader
     try:
         return Path(fetcher.fetch(name, downloader=downloader(progressbar=sys.stderr.isatty(), chunk_size=2**20)))
     except requests.RequestException as error:
         raise _unreachable(fetcher.base_url + name, path, error) from error
     except (ValueError, KeyError) as error:
-        if "hash" not in str(error):  # not pooch's complaint of a wrong checksum, but an answer that is not Zenodo's
+        if "hash" not in str(error):  # not pooch's checksum error, but an unexpected response
             raise _unreachable(fetcher.base_url + name, path, error) from error
-        raise UserError(f"{name} did not arrive whole: its checksum is wrong.\nRun the same command again.") from error
+        raise UserError(f"{name} is damaged: its checksum is wrong.\nRun the same command again.") from error
 
 
 def _unreachable(url: str, path: Path, error: Exception) -> UserError:
     return UserError(
         f"FSDKaggle2018 could not be downloaded: {url} could not be reached ({type(error).__name__}).\n"
-        f"Bring the data to {path} by hand, or try the demo: `python main.py --config=configs/log_db.py:demo`"
+        f"Download the data to {path} by hand, or try the demo: `python main.py --config=configs/log_db.py:demo`"
     )
 
 
 def _unzip(archive: Path, temporary: Path, target: Path) -> None:
-    """Unzips into `temporary`, then renames to `target` the folder of its name inside, or all where there is none."""
+    """Unzips to `temporary`, then renames its subfolder `target.name`, or all of it if there is none, to `target`."""
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with zipfile.ZipFile(archive) as content:
@@ -98,14 +97,14 @@ def _unzip(archive: Path, temporary: Path, target: Path) -> None:
             for member in progress(members, len(members), f"unzipping {archive.name}", "files"):
                 content.extract(member, temporary)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{archive} is not a whole zip archive ({error}); delete it and run again.") from error
+        raise UserError(f"{archive} is not a complete zip archive ({error}); delete it and run again.") from error
     inside = temporary / target.name
     (inside if inside.is_dir() else temporary).rename(target)
     shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_member(archive: Path, name: str) -> None:
-    """Raises UserError for a name that would land outside the folder the archive is unzipped into."""
+    """Raises UserError for a member name outside the target folder (path traversal)."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]:
-        raise UserError(f"{archive} holds the unsafe file name '{name}'; delete it and fetch it from another place.")
+        raise UserError(f"{archive} contains the unsafe file name '{name}'; delete it and use another source.")

@@ -12,7 +12,7 @@ ESC_URL = "https://github.com/karolpiczak/ESC-50"
 def open_esc(name: str, path: str | Path) -> ClipSource:
     """Lists `name`, "esc50" or "esc10", from a folder with `meta/*.csv` and `audio/`; folds 1 to 5 become 0 to 4.
 
-    ESC-10 is also found inside a full ESC-50 folder: the rows whose column esc10 is True.
+    ESC-10 is also read from a full ESC-50 folder, as the rows whose column esc10 is True. Raises UserError.
     """
     root = Path(path)
     tables = [root / "meta" / "esc50.csv"]
@@ -23,7 +23,7 @@ def open_esc(name: str, path: str | Path) -> ClipSource:
         missing = " or ".join(str(table) for table in tables)
         raise UserError(
             f"{'ESC-10' if name == 'esc10' else 'ESC-50'} is missing: there is no {missing}.\n"
-            f"Get it with `git clone {ESC_URL}` and point at that folder."
+            f"Get it with `git clone {ESC_URL}` and set config.dataset.path to its folder."
         )
     rows = read_table(table, ("filename", "fold", "category") + (("esc10",) if name == "esc10" else ()))
     if name == "esc10":

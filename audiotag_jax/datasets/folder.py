@@ -18,18 +18,18 @@ COLUMNS = (*PATH_COLUMNS, "label", "fold", "split", "verified", "manually_verifi
 def open_folder(
     path: str | Path, table: str = "", num_folds: int = 5, seed: int = 0, name: str = "folder"
 ) -> ClipSource:
-    """Lists the clips of `path/LABEL/*`, or those of the CSV file `table` where one is named.
+    """Lists the clips of `path/LABEL/*`, or of the CSV file `table` if one is given.
 
-    The table may lie in `path` or elsewhere; columns are one of path, filename, fname or file, then label and,
+    The table may be in `path` or elsewhere. Columns are one of path, filename, fname or file, then label and,
     optionally, fold, split (train or test), verified or manually_verified (0, 1, true, false) and recording (a name
-    that clips cut from the same recording share). Its paths are relative to its own folder or to `path`. Folds that
-    are not given are dealt by `stratified_folds`, a recording's clips together.
+    shared by clips cut from the same recording). Paths are relative to the table's folder or to `path`. Without a
+    column fold, `stratified_folds` assigns the folds. Raises UserError.
     """
     root = Path(path)
     if not root.is_dir():
         raise UserError(
             f"There is no folder {root}.\n"
-            "Point at a folder with one subfolder of recordings per label, or at one with a CSV table and name that."
+            "Set config.dataset.path to a folder with a subfolder per label, or a CSV table (config.dataset.table)."
         )
     clips, folds = _clips_of_table(root, table) if table else (_clips_of_folder(root), {})
     train = [clip for clip in clips if clip.split == "train"]
@@ -50,21 +50,21 @@ def _clips_of_folder(root: Path) -> list[Clip]:
     if not clips:
         raise UserError(
             f"No recordings under {root}: expected {root}/LABEL/*.wav (or {', '.join(AUDIO_SUFFIXES[1:])}).\n"
-            "If a CSV table lists the recordings, name the table."
+            "If a CSV table lists the recordings, set config.dataset.table to it."
         )
     return clips
 
 
 def _clips_of_table(root: Path, table: str) -> tuple[list[Clip], dict[str, int]]:
-    """The table's clips, folds not yet set, and the fold of every training clip, empty where the table gives none."""
+    """Returns the table's clips without folds, and the folds of training clips by id, {} if the table has none."""
     table_path = root / table if (root / table).is_file() else Path(table)
     if not table_path.is_file():
-        raise UserError(f"There is no table {table}, neither in {root} nor here.\nName a CSV file, such as clips.csv.")
+        raise UserError(f"There is no table {table} in {root} or here.\nSet config.dataset.table to a CSV file.")
     rows = read_table(table_path, ("label",))
     path_column = next((column for column in PATH_COLUMNS if column in rows[0]), None)
     if path_column is None:
         raise UserError(
-            f"{table_path} names no files: it lacks a column {', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]} "
+            f"{table_path} lacks a column of file names: {', '.join(PATH_COLUMNS[:-1])} or {PATH_COLUMNS[-1]} "
             f"(found: {', '.join(rows[0])})."
         )
     _check_columns(table_path, rows[0])
@@ -83,19 +83,19 @@ def _clips_of_table(root: Path, table: str) -> tuple[list[Clip], dict[str, int]]
 
 
 def _check_columns(table: Path, columns: Iterable[str]) -> None:
-    """Other columns are the user's own, but one whose name nearly is a known one was meant to be that."""
+    """Raises UserError for an unknown column whose name is close to a known one; other columns are ignored."""
     for column in columns:
         if column not in COLUMNS:
             near = difflib.get_close_matches(column.lower(), COLUMNS, 1, cutoff=0.88)
             if near and near[0] not in columns:
                 raise UserError(
-                    f"{table}: the column '{column}' is not known; call it '{near[0]}', or name it otherwise."
+                    f"{table}: unknown column '{column}'; rename it to '{near[0]}', or to something less similar."
                 )
 
 
 def _clip_of_row(row: dict[str, str], file: str, table: Path, root: Path) -> Clip:
     if not file:
-        raise UserError(f"{table}: a row with label '{row['label']}' names no file.")
+        raise UserError(f"{table}: a row with label '{row['label']}' has no file name.")
     clip_id = PurePosixPath(file.replace("\\", "/")).as_posix()  # Windows tables too; "./a.wav" is "a.wav"
     split = row.get("split", "train").lower()
     if split not in SPLITS:

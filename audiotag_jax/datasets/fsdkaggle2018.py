@@ -16,27 +16,27 @@ SUBMISSION_TABLE = "sample_submission.csv"
 def open_fsdkaggle2018(path: str | Path, num_folds: int = 5, seed: int = 0) -> ClipSource:
     """Lists the training clips with stratified folds and the test clips, by file name.
 
-    Test labels come from a post-competition table and count where its usage is Public or Private; other test clips
-    have no label. Without that table the test clips are those of the sample submission, or of the audio folder.
+    Test labels come from a post-competition table if their usage is Public or Private; other test clips have no
+    label. Without that table the test clips are those of the sample submission, or of the audio folder.
     """
     root = Path(path)
     if not root.is_dir():
         raise UserError(
             f"FSDKaggle2018 is missing: there is no folder {root}.\n"
-            "Name the folder by --config.dataset.path, or fetch it from Zenodo with --config.dataset.download=True."
+            "Set --config.dataset.path to its folder, or download it from Zenodo with --config.dataset.download=True."
         )
     train_table = _find_table(root, TRAIN_TABLES)
     if train_table is None:
         raise UserError(
-            f"{root} holds no training table of FSDKaggle2018: train.csv (Kaggle) or {META_DIR}/{TRAIN_TABLES[0]} "
-            "(Zenodo).\nPoint at the folder that holds the tables and the audio folders."
+            f"{root} has no training table of FSDKaggle2018: train.csv (Kaggle) or {META_DIR}/{TRAIN_TABLES[0]} "
+            "(Zenodo).\nSet config.dataset.path to the folder with the tables and the audio folders."
         )
     clips = _train_clips(train_table, _audio_dir(root, "audio_train"), num_folds, seed) + _test_clips(root)
     return validate(ClipSource("fsdkaggle2018", train_classes(clips), tuple(clips)))
 
 
 def submission_order(path: str | Path) -> tuple[str, ...]:
-    """Test clip ids in the order of the sample submission where there is one, else sorted."""
+    """Returns the test clip ids in the order of the sample submission if there is one, else sorted."""
     table = _find_table(Path(path), (SUBMISSION_TABLE,))
     if table is None:
         return tuple(sorted(_test_labels(Path(path))))
@@ -44,16 +44,16 @@ def submission_order(path: str | Path) -> tuple[str, ...]:
 
 
 def test_usage(path: str | Path) -> dict[str, str]:
-    """Test clip id: "Public" or "Private", for the scored clips of the post-competition table; {} where there is none.
+    """Returns the challenge's leaderboard, "Public" or "Private", by id of the scored test clips; {} without a table.
 
-    The challenge's two leaderboards. Padding clips ("Ignored") are not in it. Raises UserError on a bad table.
+    Padding clips ("Ignored") are left out. Raises UserError on a bad post-competition table.
     """
     table = _find_table(Path(path), TEST_TABLES)
     return {row["fname"]: row["usage"] for row in _test_rows(table) if _scored_label(row)} if table else {}
 
 
 def is_complete(path: str | Path) -> bool:
-    """True where a training table and both audio folders are there, in either layout."""
+    """Returns whether a training table and both audio folders exist, in either layout."""
     root = Path(path)
     has_audio = all(_audio_dir(root, name).is_dir() for name in ("audio_train", "audio_test"))
     return has_audio and _find_table(root, TRAIN_TABLES) is not None
@@ -79,10 +79,10 @@ def _test_clips(root: Path) -> list[Clip]:
 
 
 def _test_labels(root: Path) -> dict[str, str | None]:
-    """Every test clip and its label, None where it is not scored."""
+    """Returns every test clip's label by id, None if it is not scored."""
     scored, submission = _find_table(root, TEST_TABLES), _find_table(root, (SUBMISSION_TABLE,))
     labels = {}
-    if submission is not None:  # Zenodo's table lists only the 1,600 scored clips; a submission needs all of them
+    if submission is not None:  # Zenodo's table lists only the 1,600 scored clips, a submission needs all
         labels.update(dict.fromkeys(_submission_ids(submission)))
     if scored is not None:
         labels.update((row["fname"], _scored_label(row)) for row in _test_rows(scored))
@@ -115,6 +115,6 @@ def _find_table(root: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _audio_dir(root: Path, name: str) -> Path:
-    """Kaggle's or Zenodo's folder; Kaggle's where neither exists, since sources look at no audio."""
+    """Returns Kaggle's or Zenodo's folder; Kaggle's if neither exists, since sources read no audio."""
     zenodo = root / f"FSDKaggle2018.{name}"
     return zenodo if zenodo.is_dir() and not (root / name).is_dir() else root / name

@@ -1,4 +1,4 @@
-"""Mode `prepare`: from settings to prepared datasets. A dataset's folder is named by a hash of all that made it."""
+"""Mode `prepare`: settings to prepared datasets. A dataset's folder is named by a hash of all its inputs."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ from audiotag_jax.spectral.features import CHANNELS, SpectralSettings
 
 
 def run(settings: Settings, workdir: Path) -> None:
-    """Mode `prepare`: makes what is missing and lists the recordings with problems; `workdir` is not used."""
+    """Prepares the missing datasets and logs the recordings with problems; `workdir` is not used."""
     del workdir
     directory = prepare(settings)
     report_problems(read_metadata(directory)["problems"], directory)
@@ -36,9 +36,9 @@ def run(settings: Settings, workdir: Path) -> None:
 
 
 def prepare(settings: Settings) -> Path:
-    """The folder of the dataset that a run trains on, made if it is not there yet.
+    """Returns the folder of the dataset that a run trains on, and prepares it if it is missing.
 
-    It holds spectrograms, or clips where they become spectrograms on the fly, or stay waveforms.
+    It contains spectrograms, or clips if the spectrograms are computed on the fly or the network reads waveforms.
     """
     clips_dir = prepare_run_clips(settings)
     if settings.stored_images is None:
@@ -47,21 +47,21 @@ def prepare(settings: Settings) -> Path:
 
 
 def dataset_name(settings: Settings) -> str:
-    """Of all that makes what the run's network sees; clips are prepared for it, images are not."""
+    """Returns the fingerprint of the network's inputs; prepares the clips for it, but no images."""
     clips_dir = prepare_run_clips(settings)
     return spectrograms_fingerprint(clips_dir, settings.images) if settings.images else clips_dir.parent.name
 
 
 def prepare_run_clips(settings: Settings) -> Path:
-    """The folder of the clips dataset of a run, decoded now if it is not there yet."""
+    """Returns the folder of a run's clips dataset, and prepares it if it is missing."""
     dataset = settings.dataset
     return prepare_clips(clip_source(dataset), settings.clips, Path(dataset.prepared_dir), dataset.num_threads)
 
 
 def clip_digests(dataset: DatasetSettings) -> dict[str, str]:
-    """By clip id, what tells a recording from all others wherever it lies: a hash of its size, beginning and end.
+    """Returns by clip id a hash of the recording's size, beginning and end, which identifies it at any path.
 
-    Where the recording is gone, its id must do.
+    For a missing recording it is the clip id.
     """
     return {clip.id: _digest(Path(clip.path)) or clip.id for clip in clip_source(dataset).clips}
 
@@ -79,19 +79,19 @@ def _digest(path: Path, num_bytes: int = 16384) -> str:
 
 
 def recordings_of_clips(dataset: DatasetSettings) -> dict[str, str]:
-    """By clip id, the name of the recording it was cut from; clips that stand alone are left out."""
+    """Returns by clip id the name of the recording it was cut from, for clips that have one."""
     return {clip.id: clip.recording for clip in clip_source(dataset).clips if clip.recording}
 
 
 def test_order(dataset: DatasetSettings) -> tuple[str, ...]:
-    """Ids of the test clips in the order of the challenge's sample submission where the data has one, else sorted."""
+    """Returns the ids of the test clips in the order of the challenge's sample submission if it exists, else sorted."""
     if dataset.source == "fsdkaggle2018":
         return submission_order(dataset.path)
     return tuple(sorted(clip.id for clip in clip_source(dataset).clips if clip.split == "test"))
 
 
 def clip_source(dataset: DatasetSettings) -> ClipSource:
-    """The clips of a data set, downloaded where they can be; no audio is read."""
+    """Lists the clips of a data set, downloading it if needed and possible; reads no audio."""
     source = open_source(
         dataset.source,
         dataset.path,
@@ -104,7 +104,7 @@ def clip_source(dataset: DatasetSettings) -> ClipSource:
 
 
 def prepare_clips(source: ClipSource, settings: ClipSettings, prepared_dir: Path, num_threads: int = 0) -> Path:
-    """The folder of the clips dataset of `source`, decoded now if it is not there yet."""
+    """Returns the folder of the clips dataset of `source`, and prepares it if it is missing."""
     threads = num_threads or os.cpu_count() or 1
     make = functools.partial(AudiotagClips, source=source, settings=settings, num_threads=threads)
     contents = content_hashes({clip.path for clip in source.clips}, prepared_dir, threads)
@@ -112,7 +112,7 @@ def prepare_clips(source: ClipSource, settings: ClipSettings, prepared_dir: Path
 
 
 def prepare_spectrograms(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> Path:
-    """The folder of the spectrogram dataset of a clips dataset, computed now if it is not there yet."""
+    """Returns the folder of the spectrogram dataset of a clips dataset, and prepares it if it is missing."""
 
     def make(**kwargs) -> AudiotagSpectrograms:
         stored = _single_channels(clips_dir, settings, prepared_dir)
@@ -122,36 +122,36 @@ def prepare_spectrograms(clips_dir: Path, settings: SpectralSettings, prepared_d
 
 
 def _single_channels(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> dict[str, Path]:
-    """Of several channels, the datasets of each alone that are there already."""
+    """Returns the existing single-channel datasets of a variant with several channels, by channel."""
     stored = {}
     for channel in settings.channels if len(settings.channels) > 1 else ():
         fingerprint = spectrograms_fingerprint(clips_dir, dataclasses.replace(settings, channels=(channel,)))
         directory = _version_dir(prepared_dir, AudiotagSpectrograms.name, fingerprint)
-        if _is_whole(directory):
+        if _is_complete(directory):
             stored[channel] = directory
     return stored
 
 
 def clips_fingerprint(source: ClipSource, settings: ClipSettings, contents: dict[str, str]) -> str:
-    """Hash of the clips' records, what their files hold (by path), the settings, and the version of the decoder.
+    """Returns a hash of the clips' records, their files' `contents` (hashes by path), settings and decoder version.
 
-    Not of the code's text or of the libraries' versions: `decode.VERSION` changes when decoded samples do.
+    The code's text and the libraries' versions are left out: `decode.VERSION` changes when decoded samples do.
     """
     files = [[clip.id, clip.label, clip.fold, clip.split, clip.verified, contents[clip.path]] for clip in source.clips]
     return _hash([source.classes, files, dataclasses.asdict(settings), decode.VERSION])
 
 
 def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str:
-    """Hash of the clips dataset's own fingerprint, the settings, and the version of each channel's algorithm.
+    """Returns a hash of the clips dataset's fingerprint, the settings, and the version of each channel's algorithm.
 
-    The device and the versions of JAX that computed the images do not count.
+    The device and the version of JAX that computed the images are left out.
     """
     versions = [CHANNELS[channel].version for channel in settings.channels]
     return _hash([Path(clips_dir).parent.name, dataclasses.asdict(settings), versions])
 
 
 def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int = 20) -> None:
-    """Prints the recordings that were left out, replaced or cut, and a line that counts them."""
+    """Logs up to `most` recordings with problems and their treatment, and the counts of all."""
     for problem in problems[:most]:
         log(f"{problem['split']} clip {problem['id']}: {problem['reason']}; {problem['outcome']}")
     if len(problems) > most:
@@ -162,18 +162,18 @@ def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int
 
 
 def _prepared(make: Callable, name: str, prepared_dir: Path, fingerprint: str) -> Path:
-    """The dataset's folder; written under a lock into a folder of its own, and renamed when whole."""
+    """Returns the dataset's folder; prepares a missing one under a lock, in a temporary folder, and renames that."""
     directory = _version_dir(prepared_dir, name, fingerprint)
     folder = directory.parent
-    if _is_whole(directory):  # no lock: it may lie where nothing can be written
+    if _is_complete(directory):  # no lock: the folder may be read-only
         return directory
     with locked(folder, "preparing", wait=True):
-        for path in folder.iterdir():  # TFDS would take any folder of the right name for a whole dataset
-            if path.name.startswith("incomplete.") or (path.is_dir() and not _is_whole(path)):
+        for path in folder.iterdir():  # TFDS takes any folder of the right name as a complete dataset
+            if path.name.startswith("incomplete.") or (path.is_dir() and not _is_complete(path)):
                 shutil.rmtree(path)
         tfds.disable_progress_bar()
         builder = make(data_dir=prepared_dir, fingerprint=fingerprint)
-        if not _is_whole(directory):  # else another process made it meanwhile
+        if not _is_complete(directory):  # else another process has prepared it meanwhile
             log(f"preparing {directory}")
             builder.download_and_prepare(download_dir=folder / "incomplete.downloads")
             shutil.rmtree(folder / "incomplete.downloads", ignore_errors=True)
@@ -186,7 +186,7 @@ def _version_dir(prepared_dir: Path, name: str, fingerprint: str) -> Path:
     return prepared_dir / name / fingerprint / str(AudiotagClips.VERSION)
 
 
-def _is_whole(directory: Path) -> bool:
+def _is_complete(directory: Path) -> bool:
     return (directory / "dataset_info.json").is_file()
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-_CHUNK = 256  # records read at once
-_ABOUT = ("id", "label", "fold", "verified")  # fields of any clip
+_CHUNK = 256  # records per read
+_COLUMNS = ("id", "label", "fold", "verified")  # fields besides the input
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """The images or waveforms of a split as they lie on disk, read where they are asked for: `stored[indices]`."""
+    """Images or waveforms of a split on disk, read on access: `stored[indices]`."""
 
     directory: Path
     split: str
     name: str  # "image" or "waveform"
-    shape: tuple[int, ...]  # with the number of clips in front, as an array's
+    shape: tuple[int, ...]  # the number of clips first
     dtype: np.dtype
 
     @property
@@ -35,7 +35,7 @@ class Stored:
         )
 
     def load(self) -> np.ndarray:
-        """All of them, in memory."""
+        """Reads all of them into memory."""
         values = np.empty(self.shape, self.dtype)
         for start in range(0, len(values), _CHUNK):
             values[start : start + _CHUNK] = self[np.arange(start, min(start + _CHUNK, len(values)))]
@@ -60,44 +60,44 @@ class Examples:
         return len(self.ids)
 
     def in_memory(self) -> "Examples":
-        """The same, its inputs read."""
+        """Returns the same examples with their inputs in memory."""
         return dataclasses.replace(self, inputs=self.load_inputs()) if isinstance(self.inputs, Stored) else self
 
     def load_inputs(self) -> np.ndarray:
-        """All inputs, in memory."""
+        """Returns all inputs, in memory."""
         return self.inputs.load() if isinstance(self.inputs, Stored) else self.inputs
 
 
 def read_split(directory: Path, split: str) -> Examples | None:
-    """The examples of `split`, their inputs still on disk; None if the dataset has no such split."""
+    """Returns the examples of `split` with their inputs on disk; None if the dataset has no such split."""
     builder = tfds.builder_from_directory(directory)
     if split not in builder.info.splits:
         return None
-    source = _source(directory, split, _ABOUT)
-    about: dict[str, list] = {name: [] for name in _ABOUT}
+    source = _source(directory, split, _COLUMNS)
+    columns: dict[str, list] = {name: [] for name in _COLUMNS}
     for start in range(0, len(source), _CHUNK):
         for record in source.__getitems__(list(range(start, min(start + _CHUNK, len(source))))):
-            for name in _ABOUT:
-                about[name].append(record[name])
+            for name in _COLUMNS:
+                columns[name].append(record[name])
     name = "image" if "image" in builder.info.features else "waveform"
     feature = builder.info.features[name]
     return Examples(
-        ids=np.array([clip_id.decode() for clip_id in about["id"]]),
+        ids=np.array([clip_id.decode() for clip_id in columns["id"]]),
         inputs=Stored(directory, split, name, (len(source), *feature.shape), np.dtype(feature.np_dtype)),
-        labels=np.array(about["label"]),
-        folds=np.array(about["fold"]),
-        verified=np.array(about["verified"], bool),
+        labels=np.array(columns["label"]),
+        folds=np.array(columns["fold"]),
+        verified=np.array(columns["verified"], bool),
     )
 
 
 def read_metadata(directory: Path) -> dict:
-    """The metadata a builder stored beside the examples: classes, number of folds, settings, problems."""
+    """Returns the metadata that a builder stored: classes, settings, problems."""
     return dict(tfds.builder_from_directory(directory).info.metadata)
 
 
 @functools.lru_cache(maxsize=8)
 def _source(directory: Path, split: str, names: tuple[str, ...]):
-    """A data source that decodes the named fields alone."""
+    """Returns a TFDS data source that decodes only the named fields."""
     builder = tfds.builder_from_directory(directory)
     unwanted = {name: tfds.decode.SkipDecoding() for name in builder.info.features if name not in names}
     return builder.as_data_source(split, decoders=unwanted)

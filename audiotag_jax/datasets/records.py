@@ -12,7 +12,7 @@ SPLITS = ("train", "test")
 class Clip:
     """One sound file: `label` is None where the clip is not scored, `fold` is -1 for test clips.
 
-    `recording` names what it was cut from, if others may be cut from the same; empty: it is a recording of its own.
+    `recording` names the recording it was cut from, if several clips may share one; else it is empty.
     """
 
     id: str
@@ -26,7 +26,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipSource:
-    """A vocabulary, in the order of the logits, and clips, kept sorted by split and id."""
+    """The classes, in the order of the logits, and the clips, sorted by split and id."""
 
     name: str
     classes: tuple[str, ...]
@@ -38,12 +38,12 @@ class ClipSource:
 
 
 def train_classes(clips: list[Clip]) -> tuple[str, ...]:
-    """The sorted labels of the training clips: the vocabulary where no table gives one."""
+    """Returns the sorted labels of the training clips, the classes of sources that list none."""
     return tuple(sorted({clip.label for clip in clips if clip.split == "train" and clip.label is not None}))
 
 
 def validate(source: ClipSource) -> ClipSource:
-    """Returns `source` as it is, or raises UserError: no clips, a duplicate id, a bad label, split or fold."""
+    """Returns `source` unchanged, or raises UserError: no clips, a duplicate id, a bad label, split or fold."""
     name = source.name
     train = [clip for clip in source.clips if clip.split == "train"]
     if not source.clips:
@@ -69,17 +69,17 @@ def validate(source: ClipSource) -> ClipSource:
 
 
 def check_recordings(source: ClipSource) -> ClipSource:
-    """Returns `source` as it is, or raises UserError: a recording whose clips are in several folds.
+    """Returns `source` unchanged, or raises UserError if the clips of a recording are in several folds.
 
-    For tables of one's own: official folds are taken as they are (ESC-50's part four recordings of two classes).
+    For users' own tables: official folds are used as published (ESC-50's separate four recordings of two classes).
     """
-    homes: dict[str, int] = {}
+    fold_of: dict[str, int] = {}
     for clip in source.clips:
-        if clip.recording and homes.setdefault(clip.recording, clip.fold) != clip.fold:
-            places = [f"fold {fold}" if fold >= 0 else "the test set" for fold in (homes[clip.recording], clip.fold)]
+        if clip.recording and fold_of.setdefault(clip.recording, clip.fold) != clip.fold:
+            places = [f"fold {fold}" if fold >= 0 else "the test set" for fold in (fold_of[clip.recording], clip.fold)]
             raise UserError(
-                f"{source.name}: recording '{clip.recording}' has clips in {' and '.join(places)}, so one would be "
-                "trained on and the other scored; put them all in one."
+                f"{source.name}: recording '{clip.recording}' has clips in {' and '.join(places)}, so one "
+                "would be trained on and the other scored; put all of them in one fold."
             )
     return source
 
@@ -87,7 +87,7 @@ def check_recordings(source: ClipSource) -> ClipSource:
 def _validate_clip(source: ClipSource, clip: Clip) -> None:
     where = f"{source.name}: clip '{clip.id}'"
     if not clip.id:
-        raise UserError(f"{source.name}: a clip with label '{clip.label}' names no file.")
+        raise UserError(f"{source.name}: a clip with label '{clip.label}' has no file name.")
     if clip.split not in SPLITS:
         raise UserError(f"{where} has split '{clip.split}'; choose from {', '.join(SPLITS)}.")
     if clip.split == "train" and clip.label is None:
@@ -104,6 +104,6 @@ def _validate_clip(source: ClipSource, clip: Clip) -> None:
 
 
 def _some(values, limit: int = 5) -> str:
-    """The first few values, quoted as they are, and how many more there are."""
+    """Returns the first few values as text, and how many more there are."""
     shown = ", ".join(str(value) for value in values[:limit])
     return shown + (f", and {len(values) - limit} more" if len(values) > limit else "")

@@ -1,4 +1,4 @@
-"""One door to every clip source, by name."""
+"""Opens any clip source by name."""
 
 from pathlib import Path
 
@@ -18,15 +18,17 @@ def open_source(
 ) -> ClipSource:
     """Lists the clips of a source without reading any audio.
 
-    `table` is for "folder" alone: the CSV file that lists the clips. `num_folds` and `seed` deal the folds where the
-    data has none of its own; the demo's sounds follow `seed` too, and are written under `path` on demand.
-    A missing FSDKaggle2018 is downloaded into `path` unless `download` is False.
+    `table`, for "folder" alone, is the CSV file that lists the clips. `num_folds` and `seed` determine the folds of
+    data without its own. The demo's sounds depend on `seed` too and are written under `path` if missing; a missing
+    FSDKaggle2018 is downloaded to `path` if `download` is True.
     Raises UserError for an unknown name, missing data or a bad table.
     """
     if name not in SOURCE_NAMES:
         raise UserError(f"Unknown clip source '{name}'; choose from {', '.join(SOURCE_NAMES)}.")
     if table and name != "folder":
-        raise UserError(f"The clip source '{name}' has its own tables; only 'folder' takes one (got '{table}').")
+        raise UserError(
+            f"The clip source '{name}' has its own tables; leave config.dataset.table empty (only 'folder' takes one)."
+        )
     try:
         return _open(name, path, table, num_folds, seed, download)
     except OSError as error:

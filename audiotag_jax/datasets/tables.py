@@ -1,4 +1,4 @@
-"""Reading CSV tables strictly: what is wrong with a table is said, never guessed around."""
+"""Reads CSV tables strictly: any fault raises an error that names it."""
 
 import csv
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a UTF-8 CSV file (with or without a byte-order mark), values stripped of surrounding blanks.
+    """Returns the rows of a UTF-8 CSV file (with or without byte-order mark), values stripped of surrounding blanks.
 
-    Raises UserError where the file is missing, not UTF-8, not CSV, lacks one of `columns`, or has no rows.
+    Raises UserError if the file is missing, not UTF-8, not CSV, lacks one of `columns`, or has no rows.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -33,14 +33,14 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def parse_flag(text: str, path: Path, column: str, clip_id: str) -> bool:
-    """True for 1 or true, False for 0 or false, in any case; anything else raises UserError."""
+    """Returns True for 1 or true, False for 0 or false, in any case; raises UserError for anything else."""
     if text.lower() not in _FLAGS:
         raise UserError(f"{path}: clip '{clip_id}' has {column} '{text}'; choose from {', '.join(_FLAGS)}.")
     return _FLAGS[text.lower()]
 
 
 def parse_int(text: str, path: Path, column: str, clip_id: str) -> int:
-    """A whole number, also as spreadsheets write it (2.0); anything else raises UserError."""
+    """Returns a whole number, also as spreadsheets write it (2.0); raises UserError for anything else."""
     try:
         number = float(text)
         if number == int(number):

@@ -1,4 +1,4 @@
-"""The two datasets: what becomes of bad recordings, whole or absent, never stale, and readable by anyone."""
+"""The two datasets: bad recordings, atomic preparation, fingerprints, and reading with plain TFDS."""
 
 import dataclasses
 import errno
@@ -36,7 +36,7 @@ def write_sound(path: Path, seed: int = 0) -> None:
 
 
 def list_source(folder: Path, num_train: int = 8, num_test: int = 3) -> ClipSource:
-    """`train_00.wav`, … of labels a, b, c in two folds, and `test_00.wav`, …, the first of them unlabelled."""
+    """Lists `train_00.wav`, … of labels a, b, c in two folds, and `test_00.wav`, …, the first of them unlabelled."""
     clips = []
     for n in range(num_train):
         clips.append(Clip(f"train_{n:02d}.wav", "", "abc"[n % 3], n % 2, "train", n % 4 > 0))
@@ -46,7 +46,7 @@ def list_source(folder: Path, num_train: int = 8, num_test: int = 3) -> ClipSour
 
 
 def make_source(folder: Path, num_train: int = 8, num_test: int = 3) -> ClipSource:
-    """The same with its recordings, each another noise."""
+    """Returns the same source with its recordings written, each a different noise."""
     source = list_source(folder, num_train, num_test)
     folder.mkdir()
     for n, clip in enumerate(source.clips):
@@ -75,7 +75,7 @@ def data_source(directory: Path, split: str):
 
 
 def datasets(prepared: Path) -> list[Path]:
-    """Folders of whole datasets."""
+    """Returns the folders of complete datasets."""
     return sorted(path.parent for path in prepared.glob("*/*/*/dataset_info.json"))
 
 
@@ -83,7 +83,7 @@ def contents(directory: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in directory.iterdir()}
 
 
-def test_clips_hold_what_the_table_and_the_recordings_say(source, prepared):
+def test_clips_match_the_table_and_the_recordings(source, prepared):
     directory = prepare_clips(source, CLIPS, prepared, 2)
     for split in ("train", "test"):
         clips = sorted((clip for clip in source.clips if clip.split == split), key=lambda clip: clip.id)
@@ -99,7 +99,7 @@ def test_clips_hold_what_the_table_and_the_recordings_say(source, prepared):
     assert (metadata["classes"], metadata["problems"]) == (["a", "b", "c"], [])
 
 
-def test_spectrograms_hold_every_clip_in_order(source, prepared):
+def test_spectrograms_contain_every_clip_in_order(source, prepared):
     clips_dir = prepare_clips(source, CLIPS, prepared, 2)
     directory = prepare_spectrograms(clips_dir, IMAGES, prepared)
     for split, number in (("train", 8), ("test", 3)):
@@ -118,18 +118,18 @@ MIX = dataclasses.replace(IMAGES, channels=("mel_db", "hires_q1", "log_db"))
 
 
 @pytest.mark.parametrize("stored", [("hires_q1",), ("mel_db", "log_db"), MIX.channels])
-def test_stored_channels_make_the_mix_that_computing_all_makes(source, prepared, tmp_path, stored, monkeypatch):
+def test_a_mix_of_stored_channels_equals_a_computed_mix(source, prepared, tmp_path, stored, monkeypatch):
     clips_dir = prepare_clips(source, CLIPS, prepared, 2)
     alone = prepare_spectrograms(clips_dir, MIX, tmp_path / "alone")
     for channel in stored:
         prepare_spectrograms(clips_dir, dataclasses.replace(MIX, channels=(channel,)), prepared)
     computed = []
 
-    def watched(waveforms, settings):
+    def recorded(waveforms, settings):
         computed.append(settings.channels)
         return spectrograms(waveforms, settings)
 
-    monkeypatch.setattr(builders, "spectrograms", watched)
+    monkeypatch.setattr(builders, "spectrograms", recorded)
     directory = prepare_spectrograms(clips_dir, MIX, prepared)
     rest = tuple(channel for channel in MIX.channels if channel not in stored)
     assert computed == ([rest, rest] if rest else [])  # the two splits
@@ -141,17 +141,17 @@ def test_stored_channels_make_the_mix_that_computing_all_makes(source, prepared,
     assert read_metadata(directory) == read_metadata(alone)
 
 
-def test_stored_channels_of_other_clips_are_refused(source, prepared, tmp_path):
+def test_stored_channels_of_other_clips_raise(source, prepared, tmp_path):
     clips_dir = prepare_clips(source, CLIPS, prepared, 2)
     clips = (dataclasses.replace(source.clips[0], id="other.wav"), *source.clips[1:])
     other = prepare_clips(ClipSource("own", source.classes, clips), CLIPS, prepared, 2)
     stored = {"mel_db": prepare_spectrograms(other, dataclasses.replace(MIX, channels=("mel_db",)), prepared)}
     given = {"data_dir": tmp_path / "mixed", "fingerprint": "mixed", "settings": MIX, "stored": stored}
-    with pytest.raises(UserError, match="holds other clips than its name says"):
+    with pytest.raises(UserError, match="contains other clips than expected"):
         builders.AudiotagSpectrograms(clips_dir=clips_dir, **given).download_and_prepare()
 
 
-def test_no_test_split(tmp_path, prepared):
+def test_a_source_without_test_clips_has_no_test_split(tmp_path, prepared):
     source = make_source(tmp_path / "sounds", num_test=0)
     directory = prepare_spectrograms(prepare_clips(source, CLIPS, prepared, 1), IMAGES, prepared)
     assert read_split(directory, "test") is None
@@ -176,7 +176,7 @@ def break_recording(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["missing", "empty", "garbage", "no frames", "nan"])
-def test_an_unreadable_recording(source, prepared, how):
+def test_an_unreadable_recording_is_left_out_or_silence(source, prepared, how):
     """A training clip is left out, a test clip is kept as silence, and both are listed."""
     for name in ("train_02.wav", "test_01.wav"):
         break_recording(Path(next(clip.path for clip in source.clips if clip.id == name)), how)
@@ -197,7 +197,7 @@ def test_an_unreadable_recording(source, prepared, how):
 
 
 @pytest.mark.parametrize(("how", "reason"), [("silent", "silent"), ("truncated", "truncated")])
-def test_a_doubtful_recording_is_kept_and_listed(source, prepared, how, reason):
+def test_a_silent_or_truncated_recording_is_kept_and_listed(source, prepared, how, reason):
     for name in ("train_02.wav", "test_01.wav"):
         break_recording(Path(next(clip.path for clip in source.clips if clip.id == name)), how)
     directory = prepare_clips(source, CLIPS, prepared, 2)
@@ -209,7 +209,7 @@ def test_a_doubtful_recording_is_kept_and_listed(source, prepared, how, reason):
     assert np.isfinite(examples.inputs).all()
 
 
-def test_no_training_recording_can_be_read(source, prepared):
+def test_no_readable_training_recording_raises(source, prepared):
     for clip in source.clips:
         if clip.split == "train":
             break_recording(Path(clip.path), "garbage")
@@ -218,8 +218,8 @@ def test_no_training_recording_can_be_read(source, prepared):
     assert datasets(prepared) == []
 
 
-def test_an_outsider_reads_both(source, prepared, tmp_path):
-    """Plain TFDS, from elsewhere, without this package, TensorFlow, or torch."""
+def test_plain_tfds_reads_both_datasets(source, prepared, tmp_path):
+    """In another folder, without this package, TensorFlow, or torch."""
     clips_dir = prepare_clips(source, CLIPS, prepared, 2)
     images_dir = prepare_spectrograms(clips_dir, IMAGES, prepared)
     script = tmp_path / "outsider.py"
@@ -245,7 +245,7 @@ def test_an_outsider_reads_both(source, prepared, tmp_path):
     ]
 
 
-def test_an_unchanged_dataset_is_used_again(source, prepared, capsys):
+def test_an_unchanged_dataset_is_reused(source, prepared, capsys):
     clips_dir = prepare_clips(source, CLIPS, prepared, 2)
     images_dir = prepare_spectrograms(clips_dir, IMAGES, prepared)
     before = contents(clips_dir), contents(images_dir)
@@ -288,7 +288,7 @@ def test_a_changed_source_is_another_dataset(source, prepared, what):
         assert records["train_01.wav"]["label"] == 2
 
 
-def test_recordings_copied_elsewhere_at_another_time_are_the_same_dataset(source, prepared, tmp_path):
+def test_copied_recordings_are_the_same_dataset(source, prepared, tmp_path):
     first = prepare_clips(source, CLIPS, prepared, 2)
     moved = []
     for clip in source.clips:
@@ -311,20 +311,20 @@ def test_changed_settings_are_another_dataset(source, prepared):
     assert len(directories) == len(changes)
 
 
-def test_what_a_killed_run_left_is_removed_and_never_read(source, prepared):
+def test_an_incomplete_dataset_of_a_killed_run_is_removed(source, prepared):
     directory = prepare_clips(source, CLIPS, prepared, 2)
     whole = {path.name: path.read_bytes() for path in directory.iterdir()}
     abandoned = directory.parent / "incomplete.ABC123_1.0.0"
     directory.rename(abandoned)
     next(abandoned.glob("*train*")).write_bytes(b"half")
-    directory.mkdir()  # and a folder of the right name that is not whole
+    directory.mkdir()  # and an incomplete folder of the right name
     (directory / "features.json").write_text("{}")
     assert prepare_clips(source, CLIPS, prepared, 2) == directory
     assert not abandoned.exists()
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == whole
 
 
-def test_an_error_half_way_leaves_no_dataset(source, prepared, monkeypatch):
+def test_an_error_during_preparation_leaves_no_dataset(source, prepared, monkeypatch):
     decode = builders.decode_clip
 
     def fail(clip, settings):
@@ -342,8 +342,8 @@ def test_an_error_half_way_leaves_no_dataset(source, prepared, monkeypatch):
 
 
 @pytest.mark.parametrize("unreadable", [(), (3, 4, 5), (0, 1, 2), (6, 7)], ids=["none", "second", "first", "last"])
-def test_shards(source, prepared, monkeypatch, unreadable):
-    """Three clips a file; a file of which no clip could be read is empty, and harmless."""
+def test_shards_keep_the_order_of_clips(source, prepared, monkeypatch, unreadable):
+    """Three clips per shard; a shard without a readable clip is empty and no error."""
     monkeypatch.setattr(builders, "SHARD_CLIPS", 3)
     for n in unreadable:
         break_recording(Path(source.clips[3 + n].path), "empty")
@@ -374,7 +374,7 @@ print("clips:", len(own.ids(own.prepare_clips(source, own.CLIPS, Path(folder) / 
 
 
 def test_two_processes_prepare_once(source, prepared, tmp_path):
-    """Both begin at the same moment: one writes, the other waits and reads."""
+    """Both start at the same moment: one writes, the other waits and reads."""
     script = tmp_path / "preparing.py"
     script.write_text(PREPARING)
     commands = [[sys.executable, script, tmp_path, name, ROOT, ROOT / "tests" / "datasets"] for name in ("one", "two")]
@@ -387,7 +387,7 @@ def test_two_processes_prepare_once(source, prepared, tmp_path):
 
 
 def test_memory_does_not_grow_with_the_clips(tmp_path, prepared, monkeypatch):
-    """However many clips there are, only some of their waveforms are alive at once."""
+    """Only a bounded number of waveforms is in memory at once, whatever the number of clips."""
     source, alive, most = make_source(tmp_path / "sounds", num_train=90), set(), 0
     decode = builders.decode_clip
 
@@ -406,7 +406,7 @@ def test_memory_does_not_grow_with_the_clips(tmp_path, prepared, monkeypatch):
     assert not alive
 
 
-def test_ordered_map_is_in_order_and_not_far_ahead():
+def test_ordered_map_keeps_the_order_and_limits_pending_items():
     started, lock = [], threading.Lock()
 
     def work(item):
@@ -422,7 +422,7 @@ def test_ordered_map_is_in_order_and_not_far_ahead():
         next(results)
 
 
-def test_ordered_map_raises_what_the_function_raises():
+def test_ordered_map_raises_the_error_of_the_function():
     results = ordered_map(lambda item: 1 // item, [2, 1, 0, 1], 2)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ZeroDivisionError):

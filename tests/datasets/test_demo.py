@@ -1,4 +1,4 @@
-"""The synthetic data: reproducible, written whole or not at all, and beyond a linear classifier of mean spectra."""
+"""The synthetic data: reproducible, written atomically, and not separable by a linear model of mean spectra."""
 
 from collections import Counter
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_counts_and_label_noise(source):
     assert set(Counter(truth.values()).values()) == {36}
 
 
-def test_variety(source):
+def test_rates_channels_durations_and_levels_vary(source):
     infos = [soundfile.info(clip.path) for clip in source.clips]
     assert {info.samplerate for info in infos} == {16000, 22050, 44100}
     assert {info.channels for info in infos} == {1, 2}
@@ -60,7 +60,7 @@ def test_variety(source):
     assert max(peaks_db) < 0
 
 
-def test_mean_spectra_do_not_tell_the_classes(source):
+def test_mean_spectra_do_not_separate_the_classes(source):
     clips = [clip for clip in source.clips if clip.split == "train" and clip.verified]
     features = []
     for clip in clips:
@@ -76,8 +76,8 @@ def test_mean_spectra_do_not_tell_the_classes(source):
     assert 0.1 < np.mean(right) < 0.6
 
 
-def test_pitch_tells_chirps_apart(source):
-    """What the mean spectrum hides is there to be heard: the pitch rises in one class and falls in the other."""
+def test_pitch_separates_the_chirps(source):
+    """Their mean spectra are alike, but the pitch rises in one class and falls in the other."""
     right = []
     for clip in source.clips:
         if clip.label not in ("chirp_up", "chirp_down") or not clip.verified:
@@ -91,7 +91,7 @@ def test_pitch_tells_chirps_apart(source):
     assert np.mean(right) > 0.8
 
 
-def test_the_seed_decides_every_byte(tmp_path, small):
+def test_sounds_are_a_function_of_the_seed(tmp_path, small):
     first = demo.write_demo(tmp_path / "a", seed=5)
     assert len(content(first)) == 22
     assert content(first) == content(demo.write_demo(tmp_path / "b", seed=5))
@@ -100,7 +100,7 @@ def test_the_seed_decides_every_byte(tmp_path, small):
     assert all(content(first)[name] != data for name, data in content(other).items())
 
 
-def test_a_whole_set_is_used_again_and_another_version_goes_elsewhere(tmp_path, small, monkeypatch):
+def test_a_complete_set_is_reused_and_another_version_is_written_elsewhere(tmp_path, small, monkeypatch):
     folder = demo.write_demo(tmp_path)
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     assert demo.write_demo(tmp_path) == folder
@@ -109,7 +109,7 @@ def test_a_whole_set_is_used_again_and_another_version_goes_elsewhere(tmp_path, 
     assert demo.write_demo(tmp_path) != folder
 
 
-def test_an_interrupted_set_is_never_taken_as_whole(tmp_path, small, monkeypatch):
+def test_an_interrupted_set_is_written_again(tmp_path, small, monkeypatch):
     written = []
 
     def write(path, *args):
@@ -127,16 +127,16 @@ def test_an_interrupted_set_is_never_taken_as_whole(tmp_path, small, monkeypatch
     assert content(demo.write_demo(tmp_path)) == content(demo.write_demo(tmp_path / "other"))
 
 
-def test_what_is_in_the_way_is_left_alone(tmp_path, small):
+def test_an_existing_folder_raises_and_is_left_unchanged(tmp_path, small):
     own = tmp_path / f"demo_v{demo.VERSION}_seed0" / "mine.txt"
     own.parent.mkdir()
     own.write_text("keep")
-    with pytest.raises(UserError, match="in the way"):
+    with pytest.raises(UserError, match="exists but is not a complete demo set"):
         demo.write_demo(tmp_path)
     assert own.read_text() == "keep"
     folder = demo.write_demo(tmp_path, seed=1)
     next((folder / "audio").iterdir()).unlink()
-    with pytest.raises(UserError, match="not a whole demo set"):
+    with pytest.raises(UserError, match="not a complete demo set"):
         demo.write_demo(tmp_path, seed=1)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write the demo sounds"):

@@ -1,4 +1,4 @@
-"""Downloading, driven against an HTTP server on the loopback; nothing here reaches further."""
+"""Downloading from an HTTP server on the loopback interface; no test uses the network."""
 
 import functools
 import hashlib
@@ -27,27 +27,27 @@ CONTENT = {
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A server of the three archives: `folder` they lie in, `url`, `registry` of checksums, and `requests` so far."""
+    """Serves the three archives: their `folder`, the `url`, the `registry` of checksums, and the `requests` so far."""
     monkeypatch.setenv("NO_PROXY", "*")
-    folder, asked = tmp_path / "served", []
+    folder, requested = tmp_path / "served", []
     folder.mkdir()
     for part in PARTS:
         pack(folder / f"{part}.zip", {name: data for name, data in CONTENT.items() if name.startswith(part)})
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
-            asked.append(self.path)
+            requested.append(self.path)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield Served(folder, f"http://127.0.0.1:{server.server_port}/", asked)
+    yield Served(folder, f"http://127.0.0.1:{server.server_port}/", requested)
     server.shutdown()
     server.server_close()
 
 
 class Served:
-    def __init__(self, folder, url, asked):
-        self.folder, self.url, self.requests = folder, url, asked
+    def __init__(self, folder, url, requested):
+        self.folder, self.url, self.requests = folder, url, requested
 
     @property
     def registry(self):
@@ -64,18 +64,18 @@ def present(path):
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def test_brings_all_parts_and_leaves_nothing_else(tmp_path, served):
+def test_download_writes_all_parts_and_no_other_files(tmp_path, served):
     path = tmp_path / "data"
     assert needs_download(path)
     download_fsdkaggle2018(path, served.url, served.registry)
     assert present(path) == CONTENT
     assert not needs_download(path)
-    asked = len(served.requests)
+    num_requests = len(served.requests)
     download_fsdkaggle2018(path, served.url, served.registry)
-    assert len(served.requests) == asked
+    assert len(served.requests) == num_requests
 
 
-def test_archives_without_a_top_folder(tmp_path, served):
+def test_archives_without_a_top_folder_are_unzipped(tmp_path, served):
     pack(served.folder / f"{PARTS[1]}.zip", {"t.wav": b"t" * 1000})
     download_fsdkaggle2018(tmp_path / "data", served.url, served.registry)
     assert present(tmp_path / "data") == CONTENT
@@ -89,10 +89,10 @@ def test_open_source_downloads_then_opens(tmp_path, served, monkeypatch):
     assert all(Path(clip.path).is_file() for clip in source.clips)
 
 
-def test_a_wrong_checksum_is_refused_and_whole_parts_are_kept(tmp_path, served):
+def test_a_wrong_checksum_raises_and_complete_parts_are_kept(tmp_path, served):
     path, registry = tmp_path / "data", served.registry
     wrong = {**registry, f"{PARTS[-1]}.zip": "md5:" + "0" * 32}
-    with pytest.raises(UserError, match="audio_train.zip did not arrive whole: its checksum is wrong"):
+    with pytest.raises(UserError, match="audio_train.zip is damaged: its checksum is wrong"):
         download_fsdkaggle2018(path, served.url, wrong)
     assert needs_download(path)
     assert sorted(entry.name for entry in path.iterdir()) == [".download", PARTS[1], PARTS[0]]
@@ -102,7 +102,7 @@ def test_a_wrong_checksum_is_refused_and_whole_parts_are_kept(tmp_path, served):
     assert {name.split(" ")[0] for name in served.requests} == {f"/{PARTS[-1]}.zip"}
 
 
-def test_an_interrupted_unzip_is_never_taken_as_whole(tmp_path, served, monkeypatch):
+def test_an_interrupted_unzip_is_repeated(tmp_path, served, monkeypatch):
     path, extract = tmp_path / "data", zipfile.ZipFile.extract
 
     def interrupted(archive, member, target):
@@ -119,11 +119,11 @@ def test_an_interrupted_unzip_is_never_taken_as_whole(tmp_path, served, monkeypa
     served.requests.clear()
     download_fsdkaggle2018(path, served.url, served.registry)
     assert present(path) == CONTENT
-    assert served.requests == []  # the archive had arrived whole
+    assert served.requests == []  # the archive is not downloaded again
 
 
 @pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "FSDKaggle2018.meta/../../evil.txt", "..\\evil.txt"])
-def test_archives_cannot_write_outside(tmp_path, served, name):
+def test_archives_cannot_write_outside_their_folder(tmp_path, served, name):
     pack(served.folder / f"{PARTS[0]}.zip", {name: b"evil"})
     with pytest.raises(UserError, match="unsafe file name"):
         download_fsdkaggle2018(tmp_path / "data", served.url, served.registry)
@@ -131,9 +131,9 @@ def test_archives_cannot_write_outside(tmp_path, served, name):
     assert not (tmp_path / "data" / PARTS[0]).exists()
 
 
-def test_a_file_that_is_no_archive(tmp_path, served):
+def test_a_file_that_is_no_archive_raises(tmp_path, served):
     (served.folder / f"{PARTS[0]}.zip").write_bytes(b"an error page")
-    with pytest.raises(UserError, match="not a whole zip archive"):
+    with pytest.raises(UserError, match="not a complete zip archive"):
         download_fsdkaggle2018(tmp_path / "data", served.url, served.registry)
 
 
@@ -142,11 +142,11 @@ def check_two_lines(caught, url, path):
     assert url in first
     assert "could not be reached" in first
     assert second == (
-        f"Bring the data to {path} by hand, or try the demo: `python main.py --config=configs/log_db.py:demo`"
+        f"Download the data to {path} by hand, or try the demo: `python main.py --config=configs/log_db.py:demo`"
     )
 
 
-def test_refused_connections_and_missing_files(tmp_path, served):
+def test_refused_connections_and_missing_files_raise(tmp_path, served):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{unused.getsockname()[1]}/"
@@ -159,7 +159,7 @@ def test_refused_connections_and_missing_files(tmp_path, served):
 @pytest.mark.parametrize(
     "error", [requests.ConnectionError("no route"), ValueError("not a repository"), KeyError("files")]
 )
-def test_an_unreachable_doi(tmp_path, monkeypatch, error):
+def test_an_unreachable_doi_raises(tmp_path, monkeypatch, error):
     def fail(self):
         raise error
 
@@ -169,7 +169,7 @@ def test_an_unreachable_doi(tmp_path, monkeypatch, error):
     check_two_lines(caught, "doi:10.5281/zenodo.2552860/", tmp_path / "data")
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, served):
+def test_a_folder_that_cannot_be_written_raises(tmp_path, served):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write FSDKaggle2018 into"):
         download_fsdkaggle2018(tmp_path / "file", served.url, served.registry)

@@ -1,4 +1,4 @@
-"""Folds: balanced in every stratum, and a function of ids and seed alone."""
+"""Folds are balanced in every stratum, and a function of ids and seed alone."""
 
 import csv
 import os
@@ -41,7 +41,7 @@ def test_balance_on_random_tables(seed):
     check_balance(*random_clips(seed), num_folds=2 + seed % 5, seed=seed)
 
 
-def test_order_does_not_matter_and_seed_does():
+def test_folds_depend_on_the_seed_but_not_on_the_order():
     ids, labels, verified = random_clips(0)
     folds = stratified_folds(ids, labels, verified, 5, 0)
     order = list(range(len(ids)))
@@ -52,20 +52,20 @@ def test_order_does_not_matter_and_seed_does():
 
 
 def test_folds_do_not_follow_the_ids():
-    """Neighbours in the table (often takes of one recording, or one label) must not be dealt in table order."""
+    """Neighbours in the table (often of one recording, or one label) must not be assigned in table order."""
     ids = [f"{n:04d}.wav" for n in range(1000)]
     folds = stratified_folds(ids, ["a"] * 1000, [True] * 1000, 5, 0)
     steps = Counter((folds[b] - folds[a]) % 5 for a, b in zip(ids, ids[1:], strict=False))
     assert all(140 < steps[step] < 260 for step in range(5))
 
 
-def test_folds_are_pinned():
-    """Published results depend on these: SHA-256 of seed and id orders a stratum, on every machine and version."""
+def test_folds_equal_the_published_ones():
+    """Published results depend on them: SHA-256 of seed and id sorts a stratum, on every machine and version."""
     folds = stratified_folds([f"{n}.wav" for n in range(6)], list("aaabbb"), [True] * 6, 3, 0)
     assert folds == {"2.wav": 0, "0.wav": 1, "1.wav": 2, "4.wav": 0, "5.wav": 1, "3.wav": 2}
 
 
-def test_clips_of_a_recording_are_dealt_together():
+def test_clips_of_a_recording_get_the_same_fold():
     ids = [f"{n:03d}.wav" for n in range(120)]
     recordings = [f"take {n // 3}" if n < 90 else "" for n in range(120)]
     labels = ["ab"[n // 3 % 2] for n in range(120)]
@@ -83,7 +83,7 @@ def test_clips_of_a_recording_are_dealt_together():
         stratified_folds(["a", "b", "c"], ["x"] * 3, [True] * 3, 3, 0, ["r", "r", ""])
 
 
-def test_too_few_folds_or_clips():
+def test_too_few_folds_or_clips_raise():
     with pytest.raises(UserError, match="single fold"):
         stratified_folds(["a", "b"], ["x", "y"], [True, True], 1, 0)
     with pytest.raises(UserError, match="Too few training clips, 2,"):

@@ -1,14 +1,14 @@
-"""Which test clips of FSDKaggle2018 counted for which leaderboard."""
+"""The leaderboard of each test clip of FSDKaggle2018."""
 
 from collections import Counter
 
 import pytest
 
-from audiotag_jax.datasets import fsdkaggle2018  # its `test_usage` is not to be taken for a test
+from audiotag_jax.datasets import fsdkaggle2018  # not its `test_usage`, which pytest would collect
 from audiotag_jax.runtime.errors import UserError
 
 
-def test_the_real_table(shared_data):
+def test_counts_of_the_real_table(shared_data):
     root = shared_data / "fsdkaggle2018"
     usage = fsdkaggle2018.test_usage(root)
     assert Counter(usage.values()) == {"Public": 301, "Private": 1299}
@@ -25,7 +25,7 @@ def test_padding_has_no_usage(tmp_path, folder, table):
     assert fsdkaggle2018.test_usage(tmp_path) == {"a.wav": "Private", "b.wav": "Public"}
 
 
-def test_without_the_table_there_is_none(tmp_path):
+def test_usage_without_a_table_is_empty(tmp_path):
     (tmp_path / "train.csv").write_text("fname,label,manually_verified\na.wav,Bark,1\n")
     (tmp_path / "sample_submission.csv").write_text("fname,label\nb.wav,Bark\n")
     assert fsdkaggle2018.test_usage(tmp_path) == {}

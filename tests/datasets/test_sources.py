@@ -1,4 +1,4 @@
-"""Clip sources: real tables where they are at hand, small written ones for layouts and errors."""
+"""Clip sources: real tables if they are available, small written ones for layouts and errors."""
 
 import csv
 import os
@@ -36,7 +36,7 @@ def by_id(source):
 
 
 def fails(match, name, path, **options):
-    """Opening must raise a UserError of one or two lines that matches."""
+    """Checks that opening raises a UserError of one or two lines that matches."""
     with pytest.raises(UserError, match=match) as caught:
         open_source(name, path, **{"download": False, "num_folds": 2, **options})
     assert 1 <= len(str(caught.value).splitlines()) <= 2
@@ -45,7 +45,7 @@ def fails(match, name, path, **options):
 # --- FSDKaggle2018
 
 
-def test_fsdkaggle2018_real_tables():
+def test_fsdkaggle2018_counts_of_the_real_tables():
     root = shared("fsdkaggle2018")
     source = open_source("fsdkaggle2018", root, download=False)
     counts = Counter((clip.split, clip.verified, clip.label is None) for clip in source.clips)
@@ -111,7 +111,7 @@ def test_fsdkaggle2018_zenodo_layout(tmp_path, table):
     assert submission_order(tmp_path) == ("w.wav", "x.wav", "y.wav", "z.wav")
 
 
-def test_fsdkaggle2018_a_submission_covers_more_than_the_scored_clips(tmp_path):
+def test_fsdkaggle2018_test_clips_include_the_unscored_ones_of_the_submission(tmp_path):
     write(tmp_path / "train.csv", TRAIN)
     write(tmp_path / "test_post_competition_scoring_clips.csv", TEST)
     write(tmp_path / "sample_submission.csv", "fname,label\nz.wav,Bark\nx.wav,Bark\ny.wav,Bark\n")
@@ -145,7 +145,7 @@ def test_fsdkaggle2018_errors(tmp_path):
     fails("lacks the column usage", "fsdkaggle2018", tmp_path)
 
 
-def test_fsdkaggle2018_is_downloaded_only_where_nothing_is(tmp_path, monkeypatch):
+def test_fsdkaggle2018_is_downloaded_only_if_missing(tmp_path, monkeypatch):
     calls = []
 
     def download(path):
@@ -158,10 +158,10 @@ def test_fsdkaggle2018_is_downloaded_only_where_nothing_is(tmp_path, monkeypatch
     assert len(open_source("fsdkaggle2018", path, num_folds=2).clips) == 4
     assert len(open_source("fsdkaggle2018", path, num_folds=2).clips) == 4
     assert calls == [path]
-    (path / ".download").mkdir()  # what an interrupted download leaves
+    (path / ".download").mkdir()  # left by an interrupted download
     open_source("fsdkaggle2018", path, num_folds=2)
     assert calls == [path, path]
-    for name in ("audio_train", "FSDKaggle2018.audio_test"):  # then a person brings the rest
+    for name in ("audio_train", "FSDKaggle2018.audio_test"):  # then the user copies the rest
         (path / name).mkdir()
     open_source("fsdkaggle2018", path, num_folds=2)
     assert calls == [path, path]
@@ -171,14 +171,14 @@ def test_fsdkaggle2018_is_downloaded_only_where_nothing_is(tmp_path, monkeypatch
 
 
 def test_esc_folds_are_taken_as_published(tmp_path):
-    """Also where they part a recording of two classes, as four of ESC-50's are; a study still knows it for one."""
+    """Even if they separate a recording of two classes, as for four of ESC-50's; its name is kept for studies."""
     rows = "2-134049-A-6.wav,2,hen,134049\n3-134049-A-1.wav,3,rooster,134049\n1-7-A-1.wav,1,rooster,7\n"
     write(tmp_path / "meta" / "esc50.csv", "filename,fold,category,src_file\n" + rows)
     clips = open_source("esc50", tmp_path).clips
     assert [(clip.fold, clip.recording) for clip in clips] == [(0, "7"), (1, "134049"), (2, "134049")]
 
 
-def test_esc10_real_table():
+def test_esc10_counts_of_the_real_table():
     root = shared("esc10")
     source = open_source("esc10", root)
     assert Counter(clip.fold for clip in source.clips) == dict.fromkeys(range(5), 80)
@@ -216,7 +216,7 @@ def test_esc_errors(tmp_path):
     fails("empty table", "esc10", tmp_path)
 
 
-# --- one's own data
+# --- users' own data
 
 
 def test_folder_per_label(tmp_path):
@@ -238,7 +238,7 @@ def test_folder_per_label(tmp_path):
     assert {clip.fold for clip in source.clips} == {0, 1}
 
 
-def test_table_with_everything(tmp_path):
+def test_table_with_all_columns(tmp_path):
     text = (
         "\ufefffile, label ,fold,split,manually_verified,comment\r\n"
         'b.wav,"Dog, small",7,train,1,\r\n./a.wav,Cat,2,train,FALSE,x\r\n'
@@ -273,7 +273,7 @@ def test_clips_of_a_recording_share_a_fold(tmp_path):
         ("path,label,recording,split\na.wav,x,r,train\nb.wav,y,r,test\nc.wav,y,,train\n", "the test set and fold [01]"),
     ],
 )
-def test_a_recording_in_several_folds_is_refused_before_anything_is_prepared(tmp_path, text, places):
+def test_a_recording_in_several_folds_raises_before_preparation(tmp_path, text, places):
     write(tmp_path / "clips.csv", text)
     config = log_db.get_config("folder")
     config.dataset.path, config.dataset.table, config.dataset.num_folds = str(tmp_path), "clips.csv", 2
@@ -283,7 +283,7 @@ def test_a_recording_in_several_folds_is_refused_before_anything_is_prepared(tmp
     assert not (tmp_path / "prepared").exists()
 
 
-def test_table_elsewhere_names_files_beside_it_or_in_the_folder(tmp_path):
+def test_paths_are_relative_to_the_table_or_to_the_folder(tmp_path):
     table = write(tmp_path / "tables" / "t.csv", "path,label\na.wav,x\nb.wav,y\nmissing.wav,y\n")
     write(tmp_path / "tables" / "a.wav", "")
     write(tmp_path / "audio" / "b.wav", "")
@@ -315,7 +315,7 @@ def test_tables_and_folders_agree_on_folds(tmp_path):
         ("path,label\na.wav,x,y\n", "line 2"),
         ("path,label\na.wav\n", "line 2"),
         ('path,label\na.wav,"x\nb.wav,y\n', "not a valid CSV"),
-        ("path,label\n,x\n", "names no file"),
+        ("path,label\n,x\n", "has no file name"),
         ("path,label\na.wav,x\na.wav,y\nb.wav,y\n", "duplicate clip id a.wav"),
         ("path,label\na.wav,x\n./a.wav,y\n", "duplicate clip id a.wav"),
         ("path,label\na.wav,x\nb.wav,x\n", "at least 2 distinct classes"),
@@ -328,17 +328,17 @@ def test_tables_and_folders_agree_on_folds(tmp_path):
         ("path,label,fold\na.wav,x,1\nb.wav,y,1.5\n", "'b.wav' has fold '1.5'"),
         ("path,label,fold\na.wav,x,1\nb.wav,y,nan\n", "'b.wav' has fold 'nan'"),
         ("path,label,fold\na.wav,x,1\nb.wav,y,-1\n", "fold -1 in a training row"),
-        ("path,label,recordings\na.wav,x,r\nb.wav,y,r\n", "the column 'recordings' is not known; call it 'recording'"),
-        ("path,label,Fold\na.wav,x,1\nb.wav,y,2\n", "the column 'Fold' is not known; call it 'fold'"),
+        ("path,label,recordings\na.wav,x,r\nb.wav,y,r\n", "unknown column 'recordings'; rename it to 'recording'"),
+        ("path,label,Fold\na.wav,x,1\nb.wav,y,2\n", "unknown column 'Fold'; rename it to 'fold'"),
         ("path,label,verified\na.wav,x,1\nb.wav,y,perhaps\n", "'b.wav' has verified 'perhaps'"),
     ],
 )
-def test_bad_tables(tmp_path, text, match):
+def test_bad_tables_raise(tmp_path, text, match):
     write(tmp_path / "clips.csv", text)
     fails(match, "folder", tmp_path, table="clips.csv")
 
 
-def test_other_errors(tmp_path):
+def test_other_bad_inputs_raise(tmp_path):
     (tmp_path / "latin1.csv").write_bytes("path,label\ncafé.wav,x\n".encode("latin-1"))
     fails("not UTF-8", "folder", tmp_path, table="latin1.csv")
     (tmp_path / "utf16.csv").write_bytes("path,label\na.wav,x\n".encode("utf-16"))
@@ -354,7 +354,7 @@ def test_other_errors(tmp_path):
     fails("only 'folder' takes one", "esc50", tmp_path, table="t.csv")
 
 
-def test_validate_catches_what_readers_could_get_wrong():
+def test_validate_raises_on_invalid_clips():
     def source(**changes):
         first = {"id": "a", "path": "a", "label": "x", "fold": 0, "split": "train", "verified": True, **changes}
         return ClipSource("own", ("x", "y"), (Clip(**first), Clip("b", "b", "y", 1, "train", True)))
