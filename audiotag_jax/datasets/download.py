@@ -56,6 +56,7 @@ def _download_parts(path: Path, base_url: str, registry: dict[str, str] | None) 
         archive = _fetch(fetcher, f"{part}.zip", path)
         _unzip(archive, path / STAGING / f"{part}.unzipping", path / part)
         archive.unlink()
+        (path / STAGING / "incomplete").touch()  # keeps the folder, which `needs_download` looks for, after an error
 
 
 def _load_checksums(fetcher: pooch.Pooch, path: Path) -> None:
