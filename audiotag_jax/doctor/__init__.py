@@ -1,1 +1,1 @@
-"""The audit of a data folder before any training."""
+"""Mode `doctor`: the audit of a data folder before training."""

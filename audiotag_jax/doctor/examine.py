@@ -1,4 +1,4 @@
-"""Mode `doctor`: an audit of a data folder before any work; of the data nothing is changed or downloaded."""
+"""Mode `doctor`: audits a data folder before training; changes and downloads no data."""
 
 import dataclasses
 import os
@@ -16,26 +16,26 @@ from audiotag_jax.datasets.sources import SOURCE_NAMES, open_source
 from audiotag_jax.doctor.audit import (
     KINDS,
     Group,
-    Recording,
+    RecordingAudit,
     findings,
     group_clips,
     measure,
     near_names,
 )
-from audiotag_jax.doctor.report import format_report, printable, verdict
+from audiotag_jax.doctor.report import format_report, printable, summarize_findings
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.runtime.progress import log, progress
 from audiotag_jax.settings.sections import DatasetSettings
 from audiotag_jax.settings.settings import Settings
 
-UNLISTED = ""  # the split of a file that no table could be asked about
+UNLISTED = ""  # the split of files that no table lists
 
 
 def run(settings: Settings, workdir: Path) -> None:
-    """Writes `doctor.md` and `doctor.json` to `workdir` and prints the verdict, whatever it is.
+    """Writes `doctor.md` and `doctor.json` to `workdir` and logs the summary, also if there are problems.
 
-    Raises UserError where there is nothing to look at: no table of clips, and no sound file in the folder either.
+    Raises UserError if there is nothing to audit: neither a table of clips nor a sound file in the folder.
     """
     report = examine(settings.dataset)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -48,48 +48,48 @@ def run(settings: Settings, workdir: Path) -> None:
 
 
 def examine(dataset: DatasetSettings) -> dict:
-    """The whole report as plain data, what `doctor.json` holds. Raises UserError as `run` does."""
+    """Returns the report as plain data, the content of `doctor.json`. Raises UserError as `run` does."""
     rate_hz = dataset.sample_rate_hz
     root, clips, table_error = list_clips(dataset)
     files = audio_files(root)
     threads = dataset.num_threads or os.cpu_count() or 1
     measured = ordered_map(lambda clip: measure(clip.path, rate_hz), clips, threads)
-    shown = progress(zip(clips, measured, strict=True), len(clips), "listening to", "recordings")
-    recordings = {clip.id: recording for clip, recording in shown}
-    found = {clip_id: findings(recording, rate_hz) for clip_id, recording in recordings.items()}
+    shown = progress(zip(clips, measured, strict=True), len(clips), "measuring", "recordings")
+    audits = {clip.id: audit for clip, audit in shown}
+    found = {clip_id: findings(audit, rate_hz) for clip_id, audit in audits.items()}
     named = {os.path.realpath(clip.path) for clip in clips}
     extra = [path for path in files if os.path.realpath(path) not in named]
     missing = {clip.id: Path(clip.path) for clip in clips if "missing" in found[clip.id]}
     for clip_id, path in near_names(missing, extra).items():
-        found[clip_id]["missing"] = f"but there is {_inside(path, root)}"
-    duplicates = group_clips(clips, {clip_id: recording.content for clip_id, recording in recordings.items()})
+        found[clip_id]["missing"] = f"but {_inside(path, root)} exists"
+    duplicates = group_clips(clips, {clip_id: audit.content for clip_id, audit in audits.items()})
     report = {
         "source": dataset.source,
         "path": str(root),
         "table_error": table_error,
         "sample_rate_hz": rate_hz,
         "num_recordings": _by_split(clips),
-        "num_lost": _by_split([clip for clip in clips if recordings[clip.id].loss]),
+        "num_lost": _by_split([clip for clip in clips if audits[clip.id].loss]),
         "problems": _by_kind(found),
         "duplicates": [_group(group) for group in duplicates],
         "takes": _takes(clips),
         "extra_files": [_inside(path, root) for path in extra],
-        **describe_labels(clips, recordings),
-        "formats": describe_formats([recording for recording in recordings.values() if not recording.loss]),
-        "recordings": {clip_id: _measures(recording) for clip_id, recording in recordings.items()},
+        **describe_labels(clips, audits),
+        "formats": describe_formats([audit for audit in audits.values() if not audit.loss]),
+        "recordings": {clip_id: _measures(audit) for clip_id, audit in audits.items()},
     }
-    return {"verdict": verdict(report), **report}
+    return {"verdict": summarize_findings(report), **report}
 
 
 def list_clips(dataset: DatasetSettings) -> tuple[Path, list[Clip], str]:
-    """The data folder, its clips, and what is wrong with its table; if anything is, the clips are all sound files.
+    """Returns the data folder, its clips and the error of its table; with an error, the clips are all sound files.
 
-    Raises UserError for an unknown source, and where neither a table nor a sound file is found.
+    Raises UserError for an unknown source, and if neither a table nor a sound file is found.
     """
     root = Path(dataset.path)
     if dataset.source == "demo":
         root /= f"demo_v{VERSION}_seed{dataset.fold_seed}"
-        if not root.is_dir():  # opening would write them
+        if not root.is_dir():  # opening it would write the sounds
             raise UserError(f"The demo's sounds are not in {dataset.path} yet.\nWrite them first with --mode=prepare.")
     try:
         source = open_source(
@@ -109,17 +109,17 @@ def list_clips(dataset: DatasetSettings) -> tuple[Path, list[Clip], str]:
         return root, clips, str(error)
 
 
-def describe_labels(clips: Sequence[Clip], recordings: Mapping[str, Recording]) -> dict:
-    """Counts of clips by label, and of training clips by label and fold, with how far folds are from an even share.
+def describe_labels(clips: Sequence[Clip], audits: Mapping[str, RecordingAudit]) -> dict:
+    """Counts clips by label, and training clips by label and fold, with the largest deviation from an even share.
 
-    Counts are of what the tables list; `lost` are the training clips among it that leave no samples.
+    Counts are those of the tables; `lost` is the number of training clips without samples.
     """
     train = [clip for clip in clips if clip.split == "train"]
     num_folds = 1 + max((clip.fold for clip in train), default=-1)
     cells = Counter((clip.label, clip.fold) for clip in train)
     verified = Counter((clip.label, clip.verified) for clip in train)
     test = Counter(clip.label for clip in clips if clip.split == "test")
-    lost = Counter(clip.label for clip in train if recordings[clip.id].loss)
+    lost = Counter(clip.label for clip in train if audits[clip.id].loss)
     labels: dict[str, dict[str, Any]] = {}
     for label in sorted({clip.label for clip in train if clip.label is not None}):
         folds = [cells[label, fold] for fold in range(num_folds)]
@@ -139,7 +139,7 @@ def describe_labels(clips: Sequence[Clip], recordings: Mapping[str, Recording]) 
 
 
 def _largest_deviation(labels: Mapping[str, dict]) -> dict | None:
-    """The label and fold whose count is farthest from an even share of the label's clips; None without folds."""
+    """Returns the label and fold with the largest deviation from an even share of the label's clips, if any."""
     cells = [
         {"label": label, "fold": fold, "count": count, "even_share": sum(counts["folds"]) / len(counts["folds"])}
         for label, counts in labels.items()
@@ -148,29 +148,29 @@ def _largest_deviation(labels: Mapping[str, dict]) -> dict | None:
     return max(cells, key=lambda cell: abs(cell["count"] - cell["even_share"]), default=None)
 
 
-def describe_formats(recordings: Sequence[Recording]) -> dict:
-    """Counts of rates, channels and codings, and the spread of durations, of the recordings that could be decoded."""
-    durations_s = [recording.duration_s for recording in recordings]
+def describe_formats(audits: Sequence[RecordingAudit]) -> dict:
+    """Counts rates, channels and sample formats, and summarizes durations, of the decoded recordings."""
+    durations_s = [audit.duration_s for audit in audits]
     spread = {}
     if durations_s:
         spread = {"min": min(durations_s), "median": median(durations_s), "max": max(durations_s)}
     return {
-        "rates_hz": _counts(recording.rate_hz for recording in recordings),
-        "channels": _counts(recording.num_channels for recording in recordings),
-        "subtypes": _counts(recording.subtype for recording in recordings),
+        "rates_hz": _counts(audit.rate_hz for audit in audits),
+        "channels": _counts(audit.num_channels for audit in audits),
+        "subtypes": _counts(audit.subtype for audit in audits),
         "duration_s": spread | {"total": sum(durations_s)},
     }
 
 
 def _takes(clips: Sequence[Clip]) -> list[dict] | None:
-    """Groups of clips cut from one recording; None where no table tells."""
+    """Returns the groups of clips cut from one recording; None if no table names recordings."""
     if not any(clip.recording for clip in clips):
         return None
     return [_group(group) for group in group_clips(clips, {clip.id: clip.recording for clip in clips})]
 
 
 def _by_kind(found: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-    """The clips of each kind of problem that occurs, with the particulars of each."""
+    """Returns, for each kind of problem that occurs, its clips with their details."""
     kinds = {kind: {clip_id: kinds[kind] for clip_id, kinds in found.items() if kind in kinds} for kind in KINDS}
     return {kind: clips for kind, clips in kinds.items() if clips}
 
@@ -188,11 +188,11 @@ def _group(group: Group) -> dict:
     return {**dataclasses.asdict(group), "conflicts": group.conflicts}
 
 
-def _measures(recording: Recording) -> dict:
-    """What there is to say of a recording; of a lost one only the loss."""
-    if recording.loss:
-        return {"loss": recording.loss, "reason": recording.reason}
-    return {name: value for name, value in dataclasses.asdict(recording).items() if name not in ("loss", "reason")}
+def _measures(audit: RecordingAudit) -> dict:
+    """Returns the measurements of a recording, or only the loss if it has no samples."""
+    if audit.loss:
+        return {"loss": audit.loss, "reason": audit.reason}
+    return {name: value for name, value in dataclasses.asdict(audit).items() if name not in ("loss", "reason")}
 
 
 def _inside(path: Path, root: Path) -> str:

@@ -1,46 +1,46 @@
-"""The audit of a data folder in words: from the plain data of `doctor.json` to a verdict and to Markdown."""
+"""Formats the audit of a data folder: the data of `doctor.json` as a summary and as Markdown."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from audiotag_jax.doctor.audit import KINDS, LOST
 
-MOST = 20  # names listed of one kind; doctor.json has them all
-_WORDS = {"non_finite": "non-finite", "dc_offset": "with a DC offset", "low_rate": "at a low rate"}
+MOST = 20  # names listed per section; doctor.json has all
+_TITLES = {"non_finite": "non-finite", "dc_offset": "with a DC offset", "low_rate": "at a low rate"}
 
 
 def printable(text: str) -> str:
-    """`text` in one line, with an escape for each character that cannot be printed: newlines, controls, surrogates."""
+    """Returns `text` in one line, with non-printable characters (newlines, controls, surrogates) escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def escape(text: str) -> str:
-    """Words for a line of Markdown (CommonMark, GitHub's), in which no character of theirs is markup."""
+    """Escapes `text` for a line of Markdown (CommonMark, GitHub's), so that no character is markup."""
     return re.sub(r"([\\`*_\[\]<>~&#$])", r"\\\1", printable(text))
 
 
 def code(text: str) -> str:
-    """A name as a code span of Markdown."""
+    """Formats a name as a code span of Markdown."""
     text = printable(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     pad = " " if "`" in text or text != text.strip() or not text else ""
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
-# The verdict.
+# The summary.
 
 
-def verdict(report: Mapping) -> list[str]:
-    """What a person should know first, a line each: what training leaves out, what leaks, what to do; plain text."""
+def summarize_findings(report: Mapping) -> list[str]:
+    """Returns the main findings, one line each in plain text: unusable recordings, leaks, absent labels, and fixes."""
     lines = [*_table(report), *_losses(report), *_leaks(report), *_folds(report), *_oddities(report)]
-    return lines or ["Nothing stands out."]
+    return lines or ["No problems found."]
 
 
 def _table(report: Mapping) -> Iterator[str]:
     if report["table_error"]:
         reason = " ".join(report["table_error"].split("\n"))
         yield f"NO LIST OF CLIPS; training would stop with: {reason}"
-        yield f"Looked at instead: {_many(_total(report), 'sound file')} of the folder, without labels and folds."
+        yield f"Audited instead: {_many(_total(report), 'sound file')} of the folder, without labels and folds."
 
 
 def _losses(report: Mapping) -> Iterator[str]:
@@ -48,9 +48,9 @@ def _losses(report: Mapping) -> Iterator[str]:
     missing = report["problems"].get("missing", {})
     if len(missing) == _total(report):
         yield f"NO AUDIO: all {_many(len(missing), 'recording')} of the tables are missing from {report['path']}."
-        yield "Training would stop. Bring the recordings there, or name their folder in config.dataset.path."
+        yield "Training would stop. Copy the recordings there, or set config.dataset.path to their folder."
         return
-    kinds = ", ".join(f"{len(report['problems'][kind])} {_words(kind)}" for kind in LOST if kind in report["problems"])
+    kinds = ", ".join(f"{len(report['problems'][kind])} {_title(kind)}" for kind in LOST if kind in report["problems"])
     if not num_lost:
         yield f"All {_many(_total(report), 'recording')} can be read."
     else:
@@ -59,12 +59,12 @@ def _losses(report: Mapping) -> Iterator[str]:
     if lost and lost == train:
         yield f"LEFT OUT: all {_many(train, 'training recording')}; training would stop."
     elif lost:
-        yield f"LEFT OUT of training: {lost} of {_many(train, 'recording')}. Mend the files or drop their rows."
+        yield f"LEFT OUT of training: {lost} of {_many(train, 'recording')}. Fix the files or remove their rows."
     if num_lost.get("test"):
-        yield f"SILENCE in the place of {num_lost['test']} of {_many(total['test'], 'test recording')}."
+        yield f"SILENCE instead of {num_lost['test']} of {_many(total['test'], 'test recording')}."
     similar = sum(bool(hint) for hint in missing.values())
     if similar:
-        yield f"{_many(similar, 'missing file')} may be there under a similar name: correct the table or the name."
+        yield f"{_many(similar, 'missing file')} may exist under a similar name: correct the table or the name."
     for label, counts in report["labels"].items():
         if counts["lost"] == sum(counts["folds"]) and lost < train:
             yield f"NOTHING LEFT of label {label!r}: none of its training recordings can be read."
@@ -72,29 +72,29 @@ def _losses(report: Mapping) -> Iterator[str]:
 
 def _leaks(report: Mapping) -> Iterator[str]:
     groups, takes = report["duplicates"], report["takes"] or []
-    across = [group for group in groups if group["crosses_splits"]]
-    folds = [group for group in groups if group["crosses_folds"]]
+    split_leaks = [group for group in groups if group["crosses_splits"]]
+    fold_leaks = [group for group in groups if group["crosses_folds"]]
     conflicts = [group for group in groups if group["conflicts"]]
-    if across:
+    if split_leaks:
         yield (
-            f"LEAK: identical sounds both in training and in test, {_many(len(across), 'group')}: the test looks "
+            f"LEAK: identical sounds both in training and in test, {_many(len(split_leaks), 'group')}: the test looks "
             "better than it is. Keep each sound in one of the two."
         )
-    if folds:
+    if fold_leaks:
         yield (
-            f"LEAK: identical training sounds in different folds, {_many(len(folds), 'group')}: networks are tested on "
-            "what they were trained on. Keep one of each group, or give the group one fold, or one name in "
-            "the column recording, in the table."
+            f"LEAK: identical training sounds in different folds, {_many(len(fold_leaks), 'group')}: networks are "
+            "tested on what they were trained on. Keep one of each group, or give the group one fold, or one name "
+            "in the column recording, in the table."
         )
     if conflicts:
         yield f"CONTRADICTION: identical sounds with different labels, {_many(len(conflicts), 'group')}."
-    if groups and not across and not folds:
+    if groups and not split_leaks and not fold_leaks:
         yield f"Identical sounds, {_many(len(groups), 'group')}, none of them across folds or training and test."
-    apart = [group for group in takes if group["crosses_folds"]]
-    if apart:
-        yield f"LEAK: takes of one recording in different folds, {_many(len(apart), 'group')}, by the table."
+    across = [group for group in takes if group["crosses_folds"]]
+    if across:
+        yield f"LEAK: clips of one recording in different folds, {_many(len(across), 'group')}, by the table."
     elif takes:
-        yield f"Folds keep takes of one recording together: true of all {len(takes)} groups, by the table."
+        yield f"Clips of one recording share a fold: true of all {len(takes)} groups, by the table."
 
 
 def _folds(report: Mapping) -> Iterator[str]:
@@ -106,16 +106,16 @@ def _folds(report: Mapping) -> Iterator[str]:
 
 def _oddities(report: Mapping) -> Iterator[str]:
     odd = [
-        f"{len(clips)} {_words(kind)}" for kind, clips in report["problems"].items() if kind not in LOST and len(clips)
+        f"{len(clips)} {_title(kind)}" for kind, clips in report["problems"].items() if kind not in LOST and len(clips)
     ]
     if odd:
-        yield f"Worth a look, though they are used: {', '.join(odd)}."
+        yield f"Used, but check them: {', '.join(odd)}."
     if report["extra_files"]:
-        yield f"Not used: {_many(len(report['extra_files']), 'sound file')} of the folder that no clip names."
+        yield f"Not used: {_many(len(report['extra_files']), 'sound file')} of the folder that no clip refers to."
 
 
-def _words(kind: str) -> str:
-    return _WORDS.get(kind, kind.replace("_", " "))
+def _title(kind: str) -> str:
+    return _TITLES.get(kind, kind.replace("_", " "))
 
 
 def _total(report: Mapping) -> int:
@@ -130,9 +130,9 @@ def _many(count: int, noun: str) -> str:
 
 
 def format_report(report: Mapping) -> str:
-    """The whole report as Markdown; names of files and labels are escaped."""
+    """Formats the whole report as Markdown; names of files and labels are escaped."""
     lines = [
-        "# The data, audited",
+        "# Audit of the data",
         f"Source {code(report['source'])}, folder {code(report['path'])}. Nothing in it was changed.",
         "## Verdict",
         _bullets(escape(line) for line in report["verdict"]),
@@ -147,8 +147,8 @@ def format_report(report: Mapping) -> str:
 def _problem_sections(report: Mapping) -> Iterator[str]:
     total = _total(report)
     for kind, clips in report["problems"].items():
-        words = _words(kind)
-        yield f"## {words[0].upper()}{words[1:]}: {len(clips)} of {total}"
+        title = _title(kind)
+        yield f"## {title[0].upper()}{title[1:]}: {len(clips)} of {total}"
         yield escape(KINDS[kind])
         if kind != "missing" or len(clips) < total:
             yield _names(
@@ -156,24 +156,24 @@ def _problem_sections(report: Mapping) -> Iterator[str]:
             )
     if report["extra_files"]:
         yield f"## Not used: {len(report['extra_files'])}"
-        yield "Sound files in the folder that belong to no clip; they were not decoded."
+        yield "Sound files in the folder that no clip refers to; they were not decoded."
         yield _names(map(code, report["extra_files"]), len(report["extra_files"]))
 
 
 def _group_sections(report: Mapping) -> Iterator[str]:
     yield f"## Identical sounds: {_many(len(report['duplicates']), 'group')}"
     yield (
-        "Of one rate and the same samples when mixed to mono, in whatever lossless format; of long recordings the "
-        "first ten minutes count. Copies that were resampled, cut, scaled or encoded with loss are not recognized. "
+        "Equal rate and equal samples when mixed to mono, in any lossless format; only the first ten minutes of long "
+        "recordings are compared. Copies that were resampled, cut, scaled or encoded with loss are not detected. "
         "Digital silence is not compared."
     )
-    loud_first = sorted(report["duplicates"], key=lambda group: not (group["crosses_folds"] or group["crosses_splits"]))
-    if loud_first:
-        yield _names(map(_group_line, loud_first), len(loud_first))
-    apart = [group for group in report["takes"] or [] if group["crosses_folds"]]
-    if apart:
-        yield f"## Takes of one recording in different folds: {_many(len(apart), 'group')}"
-        yield _names(map(_group_line, apart), len(apart))
+    ranked = sorted(report["duplicates"], key=lambda group: not (group["crosses_folds"] or group["crosses_splits"]))
+    if ranked:
+        yield _names(map(_group_line, ranked), len(ranked))
+    across = [group for group in report["takes"] or [] if group["crosses_folds"]]
+    if across:
+        yield f"## Clips of one recording in different folds: {_many(len(across), 'group')}"
+        yield _names(map(_group_line, across), len(across))
 
 
 def _group_line(group: Mapping) -> str:
@@ -182,10 +182,10 @@ def _group_line(group: Mapping) -> str:
         ("crosses_folds", "different folds"),
         ("conflicts", "labels differ"),
     ]
-    said = ", ".join(words for name, words in marks if group[name])
+    marked = ", ".join(text for name, text in marks if group[name])
     ids, labels = group["ids"], ", ".join(map(code, group["labels"])) or "no label"
     shown = ", ".join(map(code, ids[:MOST])) + (f" and {len(ids) - MOST} more" if len(ids) > MOST else "")
-    return f"{f'**{said}**: ' if said else ''}{shown} ({labels})"
+    return f"{f'**{marked}**: ' if marked else ''}{shown} ({labels})"
 
 
 def _label_section(report: Mapping) -> Iterator[str]:
@@ -195,8 +195,8 @@ def _label_section(report: Mapping) -> Iterator[str]:
     yield "## Labels and folds"
     yield (
         f"Training clips a fold: {', '.join(map(str, sizes))}. {_deviation(report['largest_deviation'])} "
-        f"Test clips without a label: {report['num_unlabelled_test']}. Counts are those of the tables; *lost* are "
-        "training clips that leave no samples."
+        f"Test clips without a label: {report['num_unlabelled_test']}. Counts are those of the tables; *lost* "
+        "training clips have no samples."
     )
     rows = [
         [code(label), counts["verified"], counts["unverified"], counts["lost"], counts["test"], *counts["folds"]]
@@ -206,12 +206,12 @@ def _label_section(report: Mapping) -> Iterator[str]:
     yield _grid(["label", "verified", "unverified", "lost", "test", *folds], rows)
 
 
-def _deviation(farthest: Mapping) -> str:
-    if abs(farthest["count"] - farthest["even_share"]) < 1:
-        return "Every label is spread evenly over them."
+def _deviation(largest: Mapping) -> str:
+    if abs(largest["count"] - largest["even_share"]) < 1:
+        return "Every label is spread evenly over the folds."
     return (
-        f"Farthest from an even share is {code(farthest['label'])}: {farthest['count']} clips in fold "
-        f"{farthest['fold']}, where {farthest['even_share']:.1f} would be even."
+        f"Largest deviation from an even share: {code(largest['label'])} has {largest['count']} clips in fold "
+        f"{largest['fold']} instead of {largest['even_share']:.1f}."
     )
 
 
@@ -225,7 +225,7 @@ def _format_section(report: Mapping) -> Iterator[str]:
         f"Duration: shortest {seconds['min']:.2f} s, median {seconds['median']:.2f} s, longest {seconds['max']:.2f} s, "
         f"in all {seconds['total'] / 60:.1f} min."
     )
-    columns = (("rate, Hz", "rates_hz"), ("channels", "channels"), ("coding", "subtypes"))
+    columns = (("rate, Hz", "rates_hz"), ("channels", "channels"), ("sample format", "subtypes"))
     rows = [[title, escape(value), count] for title, name in columns for value, count in formats[name].items()]
     yield _grid(["", "value", "recordings"], rows)
 

@@ -1,4 +1,4 @@
-"""Measures of recordings against signals of known level, offset and clipping; groups and near names by hand."""
+"""Measurements of signals with known level, offset and clipping; groups and similar names by hand."""
 
 import itertools
 import unicodedata
@@ -29,7 +29,7 @@ def kinds(path, rate_hz=RATE_HZ):
     return findings(measure(path, rate_hz), rate_hz)
 
 
-def test_a_plain_recording(tmp_path):
+def test_a_good_recording_has_no_findings(tmp_path):
     path = write(tmp_path / "a.flac", np.stack([sine(0.5), sine(0.25)], axis=1), subtype="PCM_24")
     recording = measure(path, RATE_HZ)
     assert (recording.rate_hz, recording.num_channels, recording.subtype) == (RATE_HZ, 2, "PCM_24")
@@ -41,7 +41,7 @@ def test_a_plain_recording(tmp_path):
     assert findings(recording, 44100) == {"low_rate": "22050 Hz"}
 
 
-def test_recordings_that_leave_nothing(tmp_path):
+def test_recordings_without_samples_are_lost(tmp_path):
     assert kinds(tmp_path / "absent.wav") == {"missing": ""}
     (tmp_path / "folder.wav").mkdir()
     assert kinds(tmp_path / "folder.wav") == {"missing": ""}
@@ -58,7 +58,7 @@ def test_recordings_that_leave_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
-def test_a_cut_file(tmp_path, suffix):
+def test_a_cut_file_is_truncated(tmp_path, suffix):
     path = write(tmp_path / f"a.{suffix}", np.random.default_rng(0).normal(0, 0.1, 3 * RATE_HZ))
     assert kinds(path) == {}
     data = path.read_bytes()
@@ -66,16 +66,16 @@ def test_a_cut_file(tmp_path, suffix):
     assert list(kinds(path)) == ["truncated"]
 
 
-def test_silence(tmp_path):
+def test_silence_is_measured_on_the_mono_mix(tmp_path):
     assert kinds(write(tmp_path / "a.wav", np.zeros(RATE_HZ))) == {"silent": "all zero"}
     assert kinds(write(tmp_path / "a.wav", sine(10 ** (-82 / 20)), subtype="PCM_24")) == {"silent": "peak -82.0 dB"}
     assert kinds(write(tmp_path / "a.wav", sine(10 ** (-78 / 20)), subtype="PCM_24")) == {}
-    opposed = np.stack([sine(), -sine()], axis=1)  # training hears their mean
+    opposed = np.stack([sine(), -sine()], axis=1)  # their mean is zero
     assert kinds(write(tmp_path / "a.wav", opposed, subtype="FLOAT")) == {"silent": "all zero"}
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "PCM_U8", "ULAW", "ALAW"])
-def test_clipping_is_seen_in_every_coding(tmp_path, subtype):
+def test_clipping_is_detected_in_every_sample_format(tmp_path, subtype):
     loud = np.clip(sine(2.0), -1, 1)
     path = write(tmp_path / "a.wav", loud, subtype=subtype)
     share = 1 - 2 * np.arcsin(0.5) / np.pi  # of a sine's time, above half its peak
@@ -84,7 +84,7 @@ def test_clipping_is_seen_in_every_coding(tmp_path, subtype):
     assert kinds(write(tmp_path / "a.wav", 0.97 * loud, subtype="PCM_16")) == {}
 
 
-def test_a_peak_that_touches_the_limit_is_not_clipped(tmp_path):
+def test_single_peaks_at_full_scale_are_not_clipped(tmp_path):
     samples = sine(0.5)
     for offset in (0, 1):  # two in a row
         samples[100 + offset : -100 : 100] = np.where(np.arange(219) % 2, 1, -1)
@@ -98,8 +98,8 @@ def test_a_peak_that_touches_the_limit_is_not_clipped(tmp_path):
     assert list(kinds(write(tmp_path / "a.wav", samples))) == ["clipped"]
 
 
-def test_runs_across_blocks():
-    """Against counting by hand, the flags cut into blocks of any size."""
+def test_runs_across_blocks_are_counted():
+    """Compares with counting whole arrays, the flags cut into blocks of any size."""
     rng = np.random.default_rng(0)
     for _ in range(50):
         flags = rng.random((60, 2)) < 0.7
@@ -122,13 +122,13 @@ def test_clipping_and_content_do_not_depend_on_blocks(tmp_path, monkeypatch, suf
         assert measure(path, RATE_HZ) == whole
 
 
-def test_dc_offset(tmp_path):
+def test_dc_offset_is_that_of_the_worst_channel(tmp_path):
     shifted = np.stack([sine(0.2), sine(0.2) - 0.05], axis=1)
     assert kinds(write(tmp_path / "a.wav", shifted)) == {"dc_offset": "-0.050"}
     assert kinds(write(tmp_path / "a.wav", sine(0.2) + 0.009)) == {}
 
 
-def test_lengths(tmp_path, monkeypatch):
+def test_too_short_and_too_long_recordings(tmp_path, monkeypatch):
     assert kinds(write(tmp_path / "a.wav", sine(duration_s=0.09))) == {"too_short": "0.090 s"}
     assert kinds(write(tmp_path / "a.wav", sine(duration_s=0.11))) == {}
     for module in (decode, audit):
@@ -144,7 +144,7 @@ def content(path):
     return measure(path, RATE_HZ).content
 
 
-def test_the_same_sound_in_other_files(tmp_path):
+def test_content_is_equal_for_the_same_sound_in_other_formats(tmp_path):
     samples = np.round(np.random.default_rng(0).uniform(-1, 1, 10_000) * 32767) / 32768
     path = write(tmp_path / "a.wav", samples)
     for other, options in (
@@ -167,7 +167,7 @@ def clip(clip_id, label="x", fold=0, split="train"):
     return Clip(clip_id, clip_id, label, fold, split, True)
 
 
-def test_groups():
+def test_group_clips_finds_conflicts_and_crossed_folds():
     clips = [
         clip("a"),
         clip("b", fold=1),
@@ -189,7 +189,7 @@ def test_groups():
     assert (group.crosses_folds, group.crosses_splits, group.conflicts) == (False, True, False)
 
 
-def test_near_names():
+def test_near_names_finds_similar_names():
     decomposed = unicodedata.normalize("NFD", "Café")
     files = [Path("d/A.WAV"), Path(f"d/{decomposed}.wav"), Path("d/b.flac"), Path("d/e/c.wav"), Path("d/f.wav")]
     missing = {

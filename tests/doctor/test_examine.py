@@ -1,4 +1,4 @@
-"""The audit of folders whose faults are known, of real ones, and its Markdown as a reader of Markdown sees it."""
+"""The audit of folders with known faults and of real ones, and its Markdown, rendered."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def snapshot(folder):
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
-    """A folder with one of everything, and its audit."""
+    """Returns the audit of a folder with each kind of problem."""
     root = tmp_path_factory.mktemp("faulty") / "sounds"
     rows = [(f"good{n}.wav", "xyz"[n % 3], n % 2, "train", int(n < 4)) for n in range(12)]
     for n, (name, *_) in enumerate(rows):
@@ -82,11 +82,11 @@ def faulty(tmp_path_factory):
     write_table(root / "clips.csv", "path,label,fold,split,verified", rows)
     before = snapshot(root)
     report, text = run(root, root.parent / "work", table="clips.csv")
-    assert snapshot(root) == before  # nothing touched
+    assert snapshot(root) == before  # the folder is unchanged
     return report, text
 
 
-def test_every_problem_is_named(faulty):
+def test_every_problem_is_listed(faulty):
     report, _ = faulty
     problems = report["problems"]
     assert {kind: sorted(clips) for kind, clips in problems.items()} == {
@@ -96,7 +96,7 @@ def test_every_problem_is_named(faulty):
         "silent": ["silent.wav"],
         "clipped": ["clipped.wav"],
     }
-    assert problems["missing"] == {"case.wav": "but there is CASE.WAV", "gone.wav": "", "only.wav": ""}
+    assert problems["missing"] == {"case.wav": "but CASE.WAV exists", "gone.wav": "", "only.wav": ""}
     assert report["num_recordings"] == {"train": 21, "test": 2}
     assert report["num_lost"] == {"train": 4, "test": 1}
     assert report["extra_files"] == ["CASE.WAV", "deep/extra.ogg"]
@@ -117,27 +117,27 @@ def test_labels_and_folds_are_counted(faulty):
     assert report["formats"]["duration_s"] == {"min": 0.5, "median": 0.5, "max": 1.0, "total": 9.5}
 
 
-def test_the_verdict_comes_first(faulty):
+def test_the_summary_comes_first(faulty):
     report, text = faulty
-    verdict = "\n".join(report["verdict"])
+    summary = "\n".join(report["verdict"])
     for line in (
         "5 recordings of 23 cannot be used: 3 missing, 1 empty, 1 unreadable.",
         "LEFT OUT of training: 4 of 21 recordings.",
-        "SILENCE in the place of 1 of 2 test recordings.",
-        "1 missing file may be there under a similar name",
+        "SILENCE instead of 1 of 2 test recordings.",
+        "1 missing file may exist under a similar name",
         "NOTHING LEFT of label 'rare'",
         "LEAK: identical sounds both in training and in test, 1 group",
         "LEAK: identical training sounds in different folds, 1 group",
         "CONTRADICTION: identical sounds with different labels, 1 group.",
         "ABSENT from at least one fold: 'rare'.",
-        "Worth a look, though they are used: 1 silent, 1 clipped.",
-        "Not used: 2 sound files of the folder that no clip names.",
+        "Used, but check them: 1 silent, 1 clipped.",
+        "Not used: 2 sound files of the folder that no clip refers to.",
     ):
-        assert line in verdict
+        assert line in summary
     assert text.index("## Verdict") < text.index("LEAK") < text.index("## Missing")
 
 
-def test_clean_data(tmp_path, capsys):
+def test_clean_data_has_one_line_of_summary(tmp_path, capsys):
     for n in range(8):
         write(tmp_path / "sounds" / "ab"[n % 2] / f"{n}.wav", noise(n))
     report, _ = run(tmp_path / "sounds", tmp_path / "work")
@@ -150,7 +150,7 @@ def test_clean_data(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["doctor.json", "doctor.md"]
 
 
-def test_a_bad_table_does_not_keep_the_files_from_being_looked_at(tmp_path):
+def test_files_are_audited_in_spite_of_a_bad_table(tmp_path):
     root = tmp_path / "sounds"
     write(root / "a.wav", noise(0))
     write(root / "b.wav", noise(0))
@@ -168,7 +168,7 @@ def test_a_bad_table_does_not_keep_the_files_from_being_looked_at(tmp_path):
     assert "## Labels" not in text
 
 
-def test_nothing_to_look_at(tmp_path):
+def test_without_a_table_or_sound_files_an_error_is_raised(tmp_path):
     for path, source, message in (
         (tmp_path / "nowhere", "folder", "no folder"),
         (tmp_path, "folder", "No recordings under"),
@@ -183,7 +183,7 @@ def test_nothing_to_look_at(tmp_path):
     assert list(tmp_path.iterdir()) == []  # neither data nor a report
 
 
-def test_takes_in_different_folds(tmp_path):
+def test_clips_of_one_recording_in_different_folds(tmp_path):
     names = ["1-17-A-0.wav", "2-17-B-0.wav", "1-18-A-1.wav", "1-18-B-1.wav", "2-19-A-1.wav"]
     for n, name in enumerate(names):
         write(tmp_path / "audio" / name, noise(n))
@@ -194,13 +194,13 @@ def test_takes_in_different_folds(tmp_path):
         (["1-17-A-0.wav", "2-17-B-0.wav"], True),
         (["1-18-A-1.wav", "1-18-B-1.wav"], False),
     ]
-    assert any("LEAK: takes of one recording in different folds, 1 group" in line for line in report["verdict"])
+    assert any("LEAK: clips of one recording in different folds, 1 group" in line for line in report["verdict"])
     assert "1-17-A-0.wav" in text
     assert "1-18-A-1.wav" not in text
 
 
-def test_all_missing_is_one_line(tmp_path, shared_data):
-    """The challenge's tables without its 18,873 recordings."""
+def test_a_data_set_without_audio_is_summarized_in_one_line(tmp_path, shared_data):
+    """Audits the challenge's tables without its 18,873 recordings."""
     report, text = run(shared_data / "fsdkaggle2018", tmp_path, "fsdkaggle2018", num_folds=5)
     assert "NO AUDIO: all 18873 recordings of the tables are missing" in report["verdict"][0]
     assert len(report["problems"]["missing"]) == 18873
@@ -213,7 +213,7 @@ def test_all_missing_is_one_line(tmp_path, shared_data):
 
 
 def test_real_recordings(tmp_path, shared_data):
-    """Part of ESC-10, and a copy of one recording as FLAC in another fold."""
+    """Audits part of ESC-10, and a copy of one recording as FLAC in another fold."""
     esc = shared_data / "esc10"
     with (esc / "meta" / "esc10.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[::20]
@@ -234,7 +234,7 @@ def test_real_recordings(tmp_path, shared_data):
     assert report["formats"]["duration_s"]["median"] == pytest.approx(5.0, abs=0.01)
 
 
-NASTY = [
+SPECIAL_NAMES = [
     "a|b.wav",
     "`rm`.wav",
     "``x` .wav",
@@ -247,7 +247,7 @@ NASTY = [
 ]
 
 
-def test_names_cannot_break_the_markdown():
+def test_file_names_are_escaped_in_markdown():
     markdown_it = pytest.importorskip("markdown_it")
     reader = markdown_it.MarkdownIt("gfm-like", {"linkify": False})
 
@@ -255,7 +255,7 @@ def test_names_cannot_break_the_markdown():
         (token,) = [token for token in reader.parse(text) if token.type == "inline"]
         return token.children
 
-    for name in NASTY:
+    for name in SPECIAL_NAMES:
         (token,) = inline(f"- {code(name)}")
         assert (token.type, token.content) == ("code_inline", printable(name))
         token = inline(f"- x {escape(name)}")
@@ -263,10 +263,10 @@ def test_names_cannot_break_the_markdown():
         assert "".join(part.content for part in token) == f"x {printable(name)}"
 
 
-def test_a_report_of_nasty_names_is_still_a_report(tmp_path):
+def test_a_report_with_special_characters_renders_correctly(tmp_path):
     markdown_it = pytest.importorskip("markdown_it")
     root = tmp_path / "sounds"
-    rows = [(name, label, fold) for name in NASTY if "\\" not in name for label, fold in [("a|`b`<i>", 0)]]
+    rows = [(name, label, fold) for name in SPECIAL_NAMES if "\\" not in name for label, fold in [("a|`b`<i>", 0)]]
     rows += [("other.wav", "b*c*", 1)]
     write(root / "there.wav", noise(0))
     shutil.copy(root / "there.wav", root / os.fsdecode(b"latin\xe9.wav"))  # a name that is not UTF-8
@@ -284,7 +284,7 @@ def test_a_report_of_nasty_names_is_still_a_report(tmp_path):
     assert r"<code>latin\udce9.wav</code>" in html
 
 
-def test_long_lists_are_cut_in_the_report_alone(tmp_path):
+def test_long_lists_are_shortened_only_in_the_markdown(tmp_path):
     for n in range(60):
         write(tmp_path / "sounds" / "ab"[n % 2] / f"{n:02}.wav", noise(n, 100))
     report, text = run(tmp_path / "sounds", tmp_path / "work")
