@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-import main
+from audiotag_jax import cli
 from audiotag_jax.runtime import compilation
 from audiotag_jax.runtime.compilation import enable_compilation_cache
 from audiotag_jax.settings.settings import parse_settings
@@ -92,8 +92,8 @@ def test_mode_and_config_decide_on_the_cache(monkeypatch, tmp_path, mode, enable
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
     folders = []
     monkeypatch.setattr(compilation, "enable_compilation_cache", folders.append)
-    main.parse_flags(["main.py", "--config=configs/log_db.py:demo", f"--mode={mode}"])
-    config = main._CONFIG.value
+    cli.parse_flags(["main.py", "--config=configs/log_db.py:demo", f"--mode={mode}"])
+    config = cli._CONFIG.value
     config.dataset.prepared_dir, config.train.compilation_cache = str(tmp_path), enabled
-    main._set_up_jax(parse_settings(config))
+    cli._set_up_jax(parse_settings(config))
     assert folders == [tmp_path / "compiled"] * cached
