@@ -11,13 +11,14 @@ import importlib
 import sys
 from pathlib import Path
 
+import librosa
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from audiotag_jax.audio.decode import AudioError, load_audio  # noqa: E402
-from audiotag_jax.spectral import features, scales, stft  # noqa: E402
+from audiotag_jax.spectral import features, stft  # noqa: E402
 
 try:
     import matplotlib
@@ -30,7 +31,7 @@ FIGURE_INCHES, DOTS_PER_INCH = (16, 12), 150
 SCALES = {
     "linear": (np.asarray, np.asarray, (0, 2000, 4000, 6000, 8000, 10000)),
     "log": (lambda hz: np.log2(np.maximum(hz, 1e-3)), np.exp2, (50, 100, 200, 500, 1000, 2000, 5000, 10000)),
-    "mel": (scales.hz_to_mel, scales.mel_to_hz, (100, 500, 1000, 2000, 3000, 5000, 7000, 10000)),
+    "mel": (librosa.hz_to_mel, librosa.mel_to_hz, (100, 500, 1000, 2000, 3000, 5000, 7000, 10000)),
 }
 
 

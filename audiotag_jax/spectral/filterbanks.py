@@ -12,6 +12,7 @@ between FFT bins, and resolve no more than those do.
 
 import functools
 
+import librosa  # loads its parts when they are first used
 import numpy as np
 
 from audiotag_jax.spectral.scales import EDGES_HZ
@@ -21,7 +22,7 @@ from audiotag_jax.spectral.scales import EDGES_HZ
 def filterbank(axis: str, *, num_bins: int, sample_rate_hz: int, fft_samples: int) -> np.ndarray:
     """Weights [1 + fft_samples // 2, F], float64 and read-only: `power @ filterbank(...)` are the bands, ascending.
 
-    `axis` is "linear", "log" or "mel"; mel equals `librosa.filters.mel(htk=False, norm="slaney")`, transposed.
+    `axis` is "linear", "log" or "mel"; mel is librosa's filterbank, normalized by area as Slaney's.
     Raises ValueError for another axis, and for a mel band that no FFT bin falls in.
     """
     if axis not in EDGES_HZ:
@@ -30,8 +31,10 @@ def filterbank(axis: str, *, num_bins: int, sample_rate_hz: int, fft_samples: in
     spacing_hz = sample_rate_hz / fft_samples
     fft_hz = np.arange(1 + fft_samples // 2) * spacing_hz
     if axis == "mel":
-        weights = triangles(fft_hz, edges_hz) * (2.0 / (edges_hz[2:] - edges_hz[:-2]))
-        _require_filled(weights, edges_hz, sample_rate_hz, fft_samples)
+        _require_filled(fft_hz, edges_hz, sample_rate_hz, fft_samples)
+        weights = librosa.filters.mel(
+            sr=sample_rate_hz, n_fft=fft_samples, n_mels=num_bins, htk=False, norm="slaney", dtype=np.float64
+        ).T
     else:
         # A side of one FFT spacing makes a narrow triangle interpolate between two neighbouring FFT bins.
         weights = triangles(fft_hz, edges_hz, min_side_hz=spacing_hz)
@@ -52,12 +55,14 @@ def triangles(frequencies_hz: np.ndarray, edges_hz: np.ndarray, min_side_hz: flo
     return np.maximum(0.0, 1.0 - np.where(offsets_hz < 0.0, -offsets_hz / rise_hz, offsets_hz / fall_hz))
 
 
-def _require_filled(weights: np.ndarray, edges_hz: np.ndarray, sample_rate_hz: int, fft_samples: int) -> None:
-    num_empty = int(np.sum(~weights.any(axis=0)))
+def _require_filled(fft_hz: np.ndarray, edges_hz: np.ndarray, sample_rate_hz: int, fft_samples: int) -> None:
+    # Of a band from edge i to edge i + 2, both of weight 0: the first FFT bin above it, and the first at or beyond it.
+    first, end = np.searchsorted(fft_hz, edges_hz[:-2], "right"), np.searchsorted(fft_hz, edges_hz[2:], "left")
+    num_empty = int(np.sum(first >= end))
     if num_empty:
         # A triangle wider than the spacing of the FFT's bins cannot miss them all.
         enough = sample_rate_hz / np.min(edges_hz[2:] - edges_hz[:-2])
         raise ValueError(
-            f"{num_empty} of {weights.shape[1]} mel bands are narrower than the bins of a {fft_samples}-sample FFT; "
+            f"{num_empty} of {len(first)} mel bands are narrower than the bins of a {fft_samples}-sample FFT; "
             f"raise fft_samples to {1 << int(np.ceil(np.log2(enough)))} or lower num_bins"
         )

@@ -4,6 +4,7 @@ An axis of F bands is F + 2 ascending edges in Hz: band i peaks at edge i + 1 an
 the centres are `edges[1:-1]`. The outermost edges of the linear and log axes lie outside [0, Nyquist].
 """
 
+import librosa  # loads its parts when they are first used: 0.25 s for this one, in processes that see a mel axis
 import numpy as np
 
 # The grid of the high-resolution spectrograms (Gardner & Magnasco, PNAS 2006), in fractions of the sampling rate.
@@ -13,12 +14,6 @@ MAX_FREQUENCY = 0.5
 BINS_PER_OCTAVE = 26.2
 REFERENCE_BINS = 224
 _REFERENCE_LOWEST = 1.4e-3
-
-# Slaney's mel scale (Auditory Toolbox, 1998): linear up to 1 kHz, then 27 mels for each factor of 6.4.
-_HZ_PER_MEL = 200.0 / 3.0
-_BREAK_HZ = 1000.0
-_BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
-_MELS_PER_NEPER = 27.0 / np.log(6.4)
 
 
 def bins_per_octave(num_bins: int) -> float:
@@ -45,22 +40,8 @@ def log_edges_hz(num_bins: int, sample_rate_hz: int) -> np.ndarray:
 
 
 def mel_edges_hz(num_bins: int, sample_rate_hz: int) -> np.ndarray:
-    """[F + 2] edges evenly spaced on Slaney's mel scale from 0 to Nyquist, both included."""
-    return mel_to_hz(np.linspace(0.0, hz_to_mel(sample_rate_hz / 2), num_bins + 2))
-
-
-def hz_to_mel(frequencies_hz) -> np.ndarray:
-    """Slaney's mel of each frequency, any shape."""
-    hz = np.asarray(frequencies_hz, np.float64)
-    above = _BREAK_MEL + _MELS_PER_NEPER * np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ)
-    return np.where(hz < _BREAK_HZ, hz / _HZ_PER_MEL, above)
-
-
-def mel_to_hz(mels) -> np.ndarray:
-    """The frequency in Hz of each of Slaney's mels, any shape."""
-    mels = np.asarray(mels, np.float64)
-    above = _BREAK_HZ * np.exp((np.maximum(mels, _BREAK_MEL) - _BREAK_MEL) / _MELS_PER_NEPER)
-    return np.where(mels < _BREAK_MEL, mels * _HZ_PER_MEL, above)
+    """[F + 2] edges evenly spaced on Slaney's mel scale (Auditory Toolbox, 1998) from 0 to Nyquist, both included."""
+    return librosa.mel_frequencies(num_bins + 2, fmin=0.0, fmax=sample_rate_hz / 2, htk=False)
 
 
 EDGES_HZ = {"linear": linear_edges_hz, "log": log_edges_hz, "mel": mel_edges_hz}
