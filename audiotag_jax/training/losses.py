@@ -1,21 +1,13 @@
-"""Losses of a batch, one value an example."""
+"""Targets of a batch, and how much each of its examples counts; the loss is `optax.softmax_cross_entropy`."""
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 def soft_targets(labels: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
     """One-hot rows `[B, K]` of labels `[B]`, a share `smoothing` spread over all classes; -1 gives a row near zero."""
-    one_hot = jax.nn.one_hot(labels, num_classes)
-    return one_hot * (1 - smoothing) + smoothing / num_classes
-
-
-def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropy in nats `[B]` of logits `[B, K]` against target distributions `[B, K]`.
-
-    A row of targets that sums to w, as `weighted_targets` makes them, costs w times what its distribution would.
-    """
-    return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
+    return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
 
 
 def example_weights(verified: jax.Array, labels: jax.Array, unverified_weight: float) -> jax.Array:
@@ -30,7 +22,7 @@ def example_weights(verified: jax.Array, labels: jax.Array, unverified_weight: f
 
 
 def weighted_targets(targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """Targets `[B, K]` with each row scaled by its weight `[B]`, so that `cross_entropy` is weighted.
+    """Targets `[B, K]` with each row scaled by its weight `[B]`, so that its cross-entropy is weighted.
 
     Scale before mixup: it mixes rows, and so weights, and cross-entropy is linear in the row. The loss of a share p of
     example i with 1 - p of j is then p w_i CE_i + (1 - p) w_j CE_j, and the row's sum is its weight, p w_i + (1 - p)

@@ -21,7 +21,7 @@ _NORM = "_norm"  # suffix of the label of a body group's batch norms, which lear
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """`num_steps` steps of one cycle; peak learning rates by group, None where the group rests but for its norms."""
+    """`num_steps` steps of one cycle; peak learning rates by group, None where only the group's norms learn."""
 
     num_steps: int
     norm_peaks: dict[str, float]
@@ -79,28 +79,37 @@ def group_norms(name: str, tree: dict) -> dict[str, jax.Array]:
     return {f"{name}_norm": jnp.sqrt(sum(squares.values()))} | groups
 
 
-def one_cycle(num_steps: int, start: float, peak: float, end: float, warmup_fraction: float) -> optax.Schedule:
-    """Half a cosine from start to peak, then half a cosine to end (Smith & Topin, 2019, arXiv:1708.07120)."""
+def one_cycle(
+    num_steps: int, peak: float, *, warmup_fraction: float, start_divisor: float, end_divisor: float
+) -> optax.Schedule:
+    """Half a cosine from peak / start_divisor to peak, and half a one to peak / end_divisor, reached after `num_steps`.
+
+    The peak is at step `warmup_fraction` * `num_steps`, rounded, at least 1 (Smith & Topin, 2019, arXiv:1708.07120).
+    """
     warmup_steps = max(1, round(warmup_fraction * num_steps))
-    fall_steps = max(1, num_steps - warmup_steps)
-
-    def schedule(step):
-        rise = start + (peak - start) * (1 - jnp.cos(jnp.pi * jnp.minimum(step / warmup_steps, 1))) / 2
-        progress = jnp.clip((step - warmup_steps) / fall_steps, 0, 1)
-        fall = end + (peak - end) * (1 + jnp.cos(jnp.pi * progress)) / 2
-        return jnp.where(step < warmup_steps, rise, fall)
-
-    return schedule
+    cycle_steps = max(num_steps, warmup_steps + 1)  # optax needs a step to fall in
+    return optax.cosine_onecycle_schedule(
+        cycle_steps,
+        peak,
+        pct_start=(warmup_steps + 0.5) / cycle_steps,  # optax truncates the product; rounding must not lower it
+        div_factor=start_divisor,
+        final_div_factor=end_divisor / start_divisor,  # optax's is relative to the first value
+    )
 
 
 def learning_rates(settings: OptimizerSettings, phases: Sequence[Phase]) -> dict[str, optax.Schedule]:
-    """Learning rate by label as a function of the step; 0 where a group rests."""
+    """Learning rate by label as a function of the step; 0 where a group does not learn."""
 
     def cycle(phase: Phase, peak: float | None) -> optax.Schedule:
         if peak is None:
             return optax.constant_schedule(0.0)
-        start, end = peak / settings.start_divisor, peak / settings.end_divisor
-        return one_cycle(phase.num_steps, start, peak, end, settings.warmup_fraction)
+        return one_cycle(
+            phase.num_steps,
+            peak,
+            warmup_fraction=settings.warmup_fraction,
+            start_divisor=settings.start_divisor,
+            end_divisor=settings.end_divisor,
+        )
 
     schedules = {group: _in_turn(phases, [cycle(p, p.peaks[group]) for p in phases]) for group in GROUPS}
     for group in GROUPS[:-1]:
@@ -110,8 +119,20 @@ def learning_rates(settings: OptimizerSettings, phases: Sequence[Phase]) -> dict
 
 def momentum_schedule(settings: OptimizerSettings, phases: Sequence[Phase]) -> optax.Schedule:
     """Adam's beta1 as a function of the step: low where the learning rate is high."""
-    high, low = settings.momentum_high, settings.momentum_low
-    return _in_turn(phases, [one_cycle(p.num_steps, high, low, high, settings.warmup_fraction) for p in phases])
+
+    def cycle(phase: Phase) -> optax.Schedule:
+        # Of 1 - beta1, which is highest where the momentum is lowest, and above 0 even where a momentum is 0.
+        peak, start = 1 - settings.momentum_low, 1 - settings.momentum_high
+        complement = one_cycle(
+            phase.num_steps,
+            peak,
+            warmup_fraction=settings.warmup_fraction,
+            start_divisor=peak / start,
+            end_divisor=peak / start,
+        )
+        return lambda step: 1 - complement(step)
+
+    return _in_turn(phases, [cycle(phase) for phase in phases])
 
 
 def make_optimizer(settings: OptimizerSettings, phases: Sequence[Phase]) -> optax.GradientTransformation:
@@ -142,7 +163,7 @@ class RestartState(NamedTuple):
 
 
 def restart_at(inner: optax.GradientTransformation, boundaries: Sequence[int]) -> optax.GradientTransformation:
-    """`inner`, its state made anew before each step in `boundaries`: a group wakes without stale moments."""
+    """`inner`, its state initialized again before each step in `boundaries`: no moments of an earlier phase."""
     if not boundaries:
         return inner
 

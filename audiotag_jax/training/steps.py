@@ -12,6 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -19,7 +20,7 @@ from audiotag_jax.settings.sections import AugmentationSettings
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
 from audiotag_jax.training.augmentation import augment
-from audiotag_jax.training.losses import cross_entropy, example_weights, soft_targets, weighted_targets
+from audiotag_jax.training.losses import example_weights, soft_targets, weighted_targets
 from audiotag_jax.training.optimizer import group_norms
 from audiotag_jax.training.state import TrainState
 
@@ -88,7 +89,7 @@ def train_step(
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        losses = cross_entropy(logits, targets)
+        losses = optax.softmax_cross_entropy(logits, targets)
         return jnp.sum(losses * mask) / total, (logits, updates["batch_stats"])
 
     (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_share, has_aux=True)(state.params)

@@ -10,6 +10,7 @@ import pytest
 from flax import traverse_util
 
 from audiotag_jax.models.build import build_model
+from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.training.optimizer import (
     geometric_spread,
     learning_rates,
@@ -40,11 +41,10 @@ SETTINGS = {
 }
 
 
-def make_config(frozen_epochs=1, num_epochs=2, **optimizer):
+def make_settings(**changes):
     config = default.get_config("demo")
-    config.train.frozen_epochs, config.train.num_epochs = frozen_epochs, num_epochs
-    config.optimizer.update(SETTINGS | optimizer)
-    return config
+    config.optimizer.update(SETTINGS | changes)
+    return parse_settings(config).optimizer
 
 
 def parameter_shapes(name):
@@ -113,8 +113,8 @@ def test_every_parameter_belongs_to_one_group(name):
         assert sum(sizes.values()) - sizes["head"] == BODY_SIZES[name]
     if name == "resnet18":  # layer3 and layer4 of torchvision's
         assert sizes["late"] + sizes["late_norm"] == 2_099_712 + 8_393_728
-    config = make_config()
-    jax.eval_shape(make_optimizer(config, make_phases(config, 2)).init, shapes)
+    settings = make_settings()
+    jax.eval_shape(make_optimizer(settings, make_phases(settings, 1, 2, 2)).init, shapes)
 
 
 def test_unknown_top_name_raises(params):
@@ -127,23 +127,24 @@ def test_unknown_top_name_raises(params):
 
 def test_rates_are_spread_geometrically():
     np.testing.assert_allclose(geometric_spread(1e-4, 1e-2, 3), (1e-4, 1e-3, 1e-2))
-    config = make_config(frozen_epochs=0, learning_rate_low=2e-4, learning_rate_high=2e-2)
-    (phase,) = make_phases(config, 7)
+    settings = make_settings(learning_rate_low=2e-4, learning_rate_high=2e-2)
+    (phase,) = make_phases(settings, 0, 2, 7)
     assert phase.num_steps == 14
     np.testing.assert_allclose([phase.peaks[group] for group in ("early", "late", "head")], (2e-4, 2e-3, 2e-2))
 
 
 def test_frozen_phase_comes_first():
-    frozen, everything = make_phases(make_config(frozen_epochs=3, num_epochs=2, frozen_learning_rate=0.5), 10)
+    settings = make_settings(frozen_learning_rate=0.5)
+    frozen, everything = make_phases(settings, frozen_epochs=3, num_epochs=2, steps_per_epoch=10)
     assert (frozen.num_steps, everything.num_steps) == (30, 20)
     assert frozen.peaks == {"early": None, "late": None, "head": 0.5}
     assert frozen.norm_peaks == {"early": 0.5, "late": 0.5, "head": 0.5}
     assert everything.norm_peaks == everything.peaks
-    assert [phase.num_steps for phase in make_phases(make_config(3, 0), 10)] == [30]
+    assert [phase.num_steps for phase in make_phases(settings, 3, 0, 10)] == [30]
 
 
 def test_one_cycle_at_its_marks():
-    schedule = one_cycle(100, 1.0, 5.0, 0.5, 0.3)
+    schedule = one_cycle(100, 5.0, warmup_fraction=0.3, start_divisor=5.0, end_divisor=10.0)
     marks = {0: 1.0, 15: 3.0, 30: 5.0, 65: 2.75, 100: 0.5, 1000: 0.5}  # quarters of a cosine are the means
     np.testing.assert_allclose([schedule(step) for step in marks], list(marks.values()), rtol=1e-6)
     rates = np.array(jax.vmap(schedule)(jnp.arange(100)))
@@ -154,13 +155,23 @@ def test_one_cycle_at_its_marks():
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
 def test_shortest_cycles_stay_within_their_ends(num_steps, fraction):
-    schedule = one_cycle(num_steps, 1.0, 5.0, 0.5, fraction)
+    schedule = one_cycle(num_steps, 5.0, warmup_fraction=fraction, start_divisor=5.0, end_divisor=10.0)
     rates = np.array([schedule(step) for step in range(num_steps)])
     assert rates[0] == 1
     assert np.all((rates >= 0.5) & (rates <= 5))
 
 
-def torch_cycle(optimizer, config, num_steps):
+def test_the_peak_is_at_the_rounded_fraction_of_the_steps():
+    """Also where the fraction times the steps is a whole number that floats miss from below, such as 0.29 * 100."""
+    for num_steps in (7, 40, 100, 1475):
+        for fraction in (0.0, 0.1, 0.25, 0.29, 0.57, 0.58):
+            schedule = one_cycle(num_steps, 3.0, warmup_fraction=fraction, start_divisor=25.0, end_divisor=1e5)
+            rates = np.array(jax.vmap(schedule)(jnp.arange(num_steps)))
+            assert rates.argmax() == max(1, round(fraction * num_steps))
+            assert rates.max() == pytest.approx(3.0, rel=1e-6)
+
+
+def torch_cycle(optimizer, settings, num_steps):
     """PyTorch's OneCycleLR with our settings, each parameter group's rate being its peak.
 
     PyTorch puts the peak at point `pct_start * total_steps - 1` and the end at point `total_steps - 1`. Ours peaks
@@ -169,7 +180,6 @@ def torch_cycle(optimizer, config, num_steps):
     first rate, our `end_divisor` to the peak.
     """
     torch = pytest.importorskip("torch")
-    settings = config.optimizer
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
@@ -185,11 +195,11 @@ def torch_cycle(optimizer, config, num_steps):
 @pytest.mark.parametrize(("num_steps", "fraction"), [(40, 0.25), (37, 0.3), (300, 0.1)])
 def test_one_cycle_matches_torch(num_steps, fraction):
     torch = pytest.importorskip("torch")
-    config = make_config(0, 1, warmup_fraction=fraction)
-    phases = make_phases(config, num_steps)
-    peak, ours = phases[0].peaks["late"], learning_rates(config, phases)["late"]
+    settings = make_settings(warmup_fraction=fraction)
+    phases = make_phases(settings, 0, 1, num_steps)
+    peak, ours = phases[0].peaks["late"], learning_rates(settings, phases)["late"]
     optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=peak)
-    theirs = torch_cycle(optimizer, config, num_steps)
+    theirs = torch_cycle(optimizer, settings, num_steps)
     rates, momenta = [], []
     for _ in range(num_steps + 1):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -199,24 +209,34 @@ def test_one_cycle_matches_torch(num_steps, fraction):
             theirs.step()
     steps = jnp.arange(num_steps + 1)
     np.testing.assert_allclose(jax.vmap(ours)(steps), rates, rtol=1e-4, atol=1e-7 * peak)
-    np.testing.assert_allclose(jax.vmap(momentum_schedule(config, phases))(steps), momenta, rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(momentum_schedule(settings, phases))(steps), momenta, rtol=1e-6)
 
 
 def test_momentum_mirrors_the_rate():
-    config = make_config(0, 1, end_divisor=25.0)  # start and end alike, as the momentum's
-    phases = make_phases(config, 50)
+    settings = make_settings(end_divisor=25.0)  # start and end alike, as the momentum's
+    phases = make_phases(settings, 0, 1, 50)
     steps = jnp.arange(50)
-    rates = jax.vmap(learning_rates(config, phases)["head"])(steps) / phases[0].peaks["head"]
-    momenta = jax.vmap(momentum_schedule(config, phases))(steps)
+    rates = jax.vmap(learning_rates(settings, phases)["head"])(steps) / phases[0].peaks["head"]
+    momenta = jax.vmap(momentum_schedule(settings, phases))(steps)
     np.testing.assert_allclose((rates - 1 / 25) / (1 - 1 / 25), (0.95 - momenta) / 0.1, atol=1e-5)
 
 
+@pytest.mark.parametrize("momenta", [(0.9, 0.9), (0.9, 0.0), (0.0, 0.0)])
+def test_momenta_may_be_equal_or_0(momenta):
+    high, low = momenta
+    settings = make_settings(momentum_high=high, momentum_low=low)
+    schedule = momentum_schedule(settings, make_phases(settings, 0, 1, 40))
+    np.testing.assert_allclose([schedule(step) for step in (0, 10, 40)], (high, low, high), atol=1e-6)
+
+
 def test_rates_of_two_phases():
-    config = make_config(1, 2, frozen_learning_rate=1e-2)
-    phases = make_phases(config, 20)
-    rates = {label: np.array(jax.vmap(rate)(jnp.arange(60))) for label, rate in learning_rates(config, phases).items()}
+    settings = make_settings(frozen_learning_rate=1e-2)
+    phases = make_phases(settings, 1, 2, 20)
+    schedules = learning_rates(settings, phases)
+    rates = {label: np.array(jax.vmap(schedule)(jnp.arange(60))) for label, schedule in schedules.items()}
     assert set(rates) == set(LABELS)
-    frozen = np.array(jax.vmap(one_cycle(20, 1e-2 / 25, 1e-2, 1e-7, 0.25))(jnp.arange(20)))
+    cycle = one_cycle(20, 1e-2, warmup_fraction=0.25, start_divisor=25.0, end_divisor=1e5)
+    frozen = np.array(jax.vmap(cycle)(jnp.arange(20)))
     for label in LABELS:
         resting = label in ("early", "late")
         np.testing.assert_allclose(rates[label][:20], 0 if resting else frozen, rtol=1e-6)
@@ -227,11 +247,10 @@ def test_rates_of_two_phases():
 # The optimizer.
 
 
-def torch_run(params, config, steps, num_steps=None):
+def torch_run(params, settings, steps, num_steps=None):
     """Parameters, flat, after PyTorch's AdamW, a parameter group for each label; with num_steps, under OneCycleLR."""
     torch = pytest.importorskip("torch")
-    settings = config.optimizer
-    peaks = make_phases(config, 1)[-1].peaks
+    peaks = make_phases(settings, 0, 1, 1)[-1].peaks
     flat = {path: torch.tensor(np.array(leaf)) for path, leaf in traverse_util.flatten_dict(params, sep="/").items()}
     groups = [
         {"params": [flat[path] for path in leaves], "lr": peaks[label.removesuffix("_norm")]}
@@ -239,7 +258,7 @@ def torch_run(params, config, steps, num_steps=None):
     ]
     betas = (settings.momentum_high, settings.beta2)
     optimizer = torch.optim.AdamW(groups, betas=betas, eps=settings.epsilon, weight_decay=settings.weight_decay)
-    cycle = torch_cycle(optimizer, config, num_steps) if num_steps else None
+    cycle = torch_cycle(optimizer, settings, num_steps) if num_steps else None
     for step in steps:
         for path, grad in traverse_util.flatten_dict(gradients(params, step), sep="/").items():
             flat[path].grad = torch.tensor(np.array(grad))
@@ -251,26 +270,26 @@ def torch_run(params, config, steps, num_steps=None):
 
 def test_groups_match_torch_adamw_at_constant_rates(params):
     constant = {"start_divisor": 1.0, "end_divisor": 1.0, "momentum_low": 0.9, "momentum_high": 0.9}
-    config = make_config(0, 1, weight_decay=0.1, **constant)
+    settings = make_settings(weight_decay=0.1, **constant)
     steps = range(10)
-    ours, _ = run(make_optimizer(config, make_phases(config, 10)), params, steps)
-    theirs = torch_run(params, config, steps)
+    ours, _ = run(make_optimizer(settings, make_phases(settings, 0, 1, 10)), params, steps)
+    theirs = torch_run(params, settings, steps)
     for path, value in traverse_util.flatten_dict(ours, sep="/").items():
         np.testing.assert_allclose(value, theirs[path], rtol=1e-6, atol=1e-6, err_msg=path)
 
 
 def test_groups_match_torch_adamw_under_one_cycle(params):
-    config = make_config(0, 1)
+    settings = make_settings()
     steps = range(12)
-    ours, _ = run(make_optimizer(config, make_phases(config, 12)), params, steps)
-    theirs = torch_run(params, config, steps, num_steps=12)
+    ours, _ = run(make_optimizer(settings, make_phases(settings, 0, 1, 12)), params, steps)
+    theirs = torch_run(params, settings, steps, num_steps=12)
     for path, value in traverse_util.flatten_dict(ours, sep="/").items():
         np.testing.assert_allclose(value, theirs[path], rtol=2e-6, atol=2e-6, err_msg=path)
 
 
-def test_convolutions_rest_in_the_frozen_phase(params):
-    config = make_config(frozen_epochs=1, num_epochs=1)
-    tx = make_optimizer(config, make_phases(config, 3))
+def test_convolutions_do_not_learn_in_the_frozen_phase(params):
+    settings = make_settings()
+    tx = make_optimizer(settings, make_phases(settings, 1, 1, 3))
     frozen, state = run(tx, params, range(3))
     before, after = by_label(params, params), by_label(params, frozen)
     for label in ("early", "late"):
@@ -285,12 +304,12 @@ def test_convolutions_rest_in_the_frozen_phase(params):
 
 
 def test_second_phase_starts_as_a_fresh_optimizer(params):
-    config = make_config(frozen_epochs=1, num_epochs=2)
-    phases = make_phases(config, 3)
-    tx = make_optimizer(config, phases)
+    settings = make_settings()
+    phases = make_phases(settings, 1, 2, 3)
+    tx = make_optimizer(settings, phases)
     between, state = run(tx, params, range(3))
     continued, state = run(tx, between, range(3, 6), state)
-    fresh, fresh_state = run(make_optimizer(config, phases[1:]), between, range(3, 6))
+    fresh, fresh_state = run(make_optimizer(settings, phases[1:]), between, range(3, 6))
     assert_equal(continued, fresh)
     adam, fresh_adam = (find_adam_states(each) for each in (state, fresh_state))
     assert len(adam) == len(LABELS)
@@ -304,10 +323,10 @@ def find_adam_states(state):
 
 
 def test_hyperparameters_follow_the_step_alone(params):
-    config = make_config(frozen_epochs=1, num_epochs=1)
-    phases = make_phases(config, 3)
-    tx = make_optimizer(config, phases)
-    rates, momentum = learning_rates(config, phases), momentum_schedule(config, phases)
+    settings = make_settings()
+    phases = make_phases(settings, 1, 1, 3)
+    tx = make_optimizer(settings, phases)
+    rates, momentum = learning_rates(settings, phases), momentum_schedule(settings, phases)
     at = {0: (params, compiled(tx)[0](params))}
     for step in range(6):
         at[step + 1] = run(tx, at[step][0], [step], at[step][1])
