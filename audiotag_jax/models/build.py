@@ -1,4 +1,4 @@
-"""The network of a configuration: a body by name, and the head that all bodies share."""
+"""Builds a network: a body by name, and the head that all bodies share."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class TaggingNetwork(nn.Module):
-    """Body, then head."""
+    """A body followed by the head."""
 
     body: nn.Module
     head: nn.Module
@@ -23,7 +23,7 @@ class TaggingNetwork(nn.Module):
     def __call__(
         self, images: jax.Array, train: bool, mask: jax.Array | None = None, positions: jax.Array | None = None
     ) -> jax.Array:
-        """Logits `[B, K]` of images `[B, T, F, C]`, or of waveforms `[B, N, 1, 1]` where the body takes those.
+        """Returns logits `[B, K]` of images `[B, T, F, C]`, or of waveforms `[B, N, 1, 1]` for a body that takes those.
 
         `mask` and `positions` `[B]` as in `TaggingHead`.
         """
@@ -33,7 +33,7 @@ class TaggingNetwork(nn.Module):
 def build_model(
     name: str, num_classes: int, *, width: int, dropout: float, dtype: str = "float32", axis_name: str | None = None
 ) -> TaggingNetwork:
-    """The network `name`; residual networks do not heed `width`.
+    """Builds the network `name`; the residual networks of `BODIES` ignore `width`.
 
     Raises ValueError, listing the choices, on an unknown name or dtype.
     """

@@ -1,4 +1,4 @@
-"""Convolutions whose kernels' gradients are written out as matrix products, where XLA's own are slow on a CPU."""
+"""Convolutions with kernel gradients as explicit matrix products, since XLA's own are slow on CPU."""
 
 import math
 from functools import partial
@@ -10,9 +10,9 @@ from jax import lax
 
 @jax.custom_vjp
 def conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x `[B, H, W, Cin]` times `[Cin, Cout]`, `[B, H, W, Cout]`.
+    """Multiplies x `[B, H, W, Cin]` by kernel `[Cin, Cout]` to `[B, H, W, Cout]`.
 
-    Left to itself, XLA transposes what enters the kernel's gradient, at as much time as the product takes.
+    Without the custom gradient, XLA transposes the inputs of the kernel's gradient, which takes as long as the product.
     """
     return x @ kernel
 
@@ -31,9 +31,9 @@ conv1x1.defvjp(_forward1x1, _backward1x1)
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3x3(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """x `[B, H, W, Cin]`, padded by 1, convolved with `[3, 3, Cin, Cout]` to `[B, H', W', Cout]`.
+    """Convolves x `[B, H, W, Cin]`, padded by 1, with kernel `[3, 3, Cin, Cout]` to `[B, H', W', Cout]`.
 
-    It is XLA's convolution, but for the kernel's gradient: one matrix product, in some two thirds of the time on a CPU.
+    It is XLA's convolution except for the kernel's gradient, one matrix product, about two thirds of the time on CPU.
     """
     return _native(x, kernel, stride)
 
@@ -58,7 +58,10 @@ conv3x3.defvjp(_forward3x3, _backward3x3)
 
 
 def _shifted_products(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """`[3, 3, Cin, Cout]`: rows of x and columns of the gradient shift; each grows threefold, neither ninefold."""
+    """Returns the kernel gradient `[3, 3, Cin, Cout]` at stride 1: x is shifted by rows and the gradient by columns.
+
+    So each is copied 3 times, instead of one of them 9 times.
+    """
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))
     rows = jnp.stack([x[:, i : i + height] for i in range(3)], axis=-2)
@@ -68,7 +71,7 @@ def _shifted_products(x: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 def _window_products(x: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
-    """`[3, 3, Cin, Cout]` of whole windows of x, of which there are few under a stride."""
+    """Returns the kernel gradient `[3, 3, Cin, Cout]` from the 3 x 3 windows of x, which are few with a stride."""
     height, width = (stride * size for size in gradient.shape[1:3])
     x = jnp.pad(x, ((0, 0), (1, stride), (1, stride), (0, 0)))
     parts = [[x[:, i : i + height : stride, j : j + width : stride] for j in range(3)] for i in range(3)]

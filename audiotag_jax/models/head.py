@@ -8,7 +8,7 @@ from audiotag_jax.models.layers import BatchNorm, Dropout, linear_init
 
 
 class TaggingHead(nn.Module):
-    """Pooling, batch norm, dropout, `hidden`, ReLU, batch norm, dropout, K: the head that fastai v1 puts on a body.
+    """The head of fastai v1: pooling, batch norm, dropout, `hidden` units, ReLU, batch norm, dropout, K logits.
 
     Computes in float32 throughout. The first dropout has half the rate of the second.
     """
@@ -22,7 +22,7 @@ class TaggingHead(nn.Module):
     def __call__(
         self, features: jax.Array, train: bool, mask: jax.Array | None = None, positions: jax.Array | None = None
     ) -> jax.Array:
-        """Logits `[B, K]` float32 of features `[B, ..., C]`.
+        """Returns logits `[B, K]` float32 of features `[B, ..., C]`.
 
         `mask` `[B]` marks real rows (see `BatchNorm`), `positions` `[B]` numbers rows in the global batch (`Dropout`).
         """
@@ -38,9 +38,9 @@ class TaggingHead(nn.Module):
 
 
 def global_max(x: jax.Array) -> jax.Array:
-    """Maximum `[B, C]` of x `[B, ..., C]` over all positions; its gradient goes to the first of equal ones.
+    """Returns the maximum `[B, C]` of x `[B, ..., C]` over all positions; the first of equal ones gets the gradient.
 
-    Not `x.max`: that finds the maximum again by `==` in the gradient, and where the compiler computes x twice, rounded
-    differently, none is equal, and the gradient is silently lost (seen on CPU under jit, after batch norm and ReLU).
+    The gradient of `x.max` searches the maximum by `==`; if the compiler computes x twice with different rounding, no
+    value is equal and the gradient is silently zero (seen on CPU under jit, after batch norm and ReLU).
     """
     return nn.max_pool(x, x.shape[1:-1]).reshape(x.shape[0], x.shape[-1])

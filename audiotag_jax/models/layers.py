@@ -1,4 +1,4 @@
-"""Layers shared by the networks: exact under padded batches and under any number of devices."""
+"""Layers shared by the networks, with equal results for padded batches and any number of devices."""
 
 import flax.linen as nn
 import jax
@@ -24,8 +24,8 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
         """Normalizes x `[B, ..., C]`; `mask` `[B]` is nonzero (or True) in real rows, None if all are real.
 
-        Rows that are not real come back normalized like the others, but touch no statistic and pass on no gradient
-        through one. With fewer than two real values a channel, the running statistics stay as they are.
+        Padding rows are normalized too, but enter no statistic, nor its gradient. With fewer than two real values per
+        channel the running statistics stay unchanged.
         """
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
@@ -49,10 +49,10 @@ class BatchNorm(nn.Module):
 def masked_moments(
     x: jax.Array, mask: jax.Array | None, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean `[C]`, biased variance `[C]` and count `[]` of x `[B, ..., C]` over real rows, positions and devices.
+    """Returns mean `[C]`, biased variance `[C]` and count `[]` of x `[B, ..., C]`, over real rows and all devices.
 
-    Two passes, hence two small collectives: E[x^2] - E[x]^2 loses every digit in float32 once |mean| > 3000 std.
-    Differentiate it once only. Without any real row, mean and variance are 0.
+    Uses two passes, hence two small collectives: E[x^2] - E[x]^2 loses all digits in float32 once |mean| > 3000 std.
+    Supports first derivatives only. Without a real row, mean and variance are 0.
     """
     axes = tuple(range(x.ndim - 1))
     real = jnp.ones(x.shape[0], bool) if mask is None else mask != 0
@@ -65,14 +65,14 @@ def masked_moments(
     count, sums = total((positions * real.sum(dtype=jnp.float32), jnp.sum(x, axes, where=where)))
     divisor = jnp.maximum(count, 1)
     mean = sums / divisor
-    # The deviations add up to 0, so the derivative of the variance by the mean does too: no need to propagate it.
+    # The derivative of the variance by the mean is 0, since the deviations sum to 0: no gradient is needed.
     deviations = x - lax.stop_gradient(mean)
     var = total(jnp.sum(deviations**2, axes, where=where)) / divisor
     return mean, var, count
 
 
 class Dropout(nn.Module):
-    """Dropout whose pattern belongs to the example, not to the device that computes it (Srivastava et al., 2014)."""
+    """Dropout with masks keyed by the row of the global batch, whatever its device (Srivastava et al., 2014)."""
 
     rate: float
 
@@ -80,7 +80,7 @@ class Dropout(nn.Module):
     def __call__(self, x: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
         """Zeroes values of x `[B, ...]` with probability `rate` and divides the others by 1 - rate; identity in eval.
 
-        `positions` `[B]` int is each row's index in the global batch (needed in training only). The rng `dropout` must
+        `positions` `[B]` int is each row's index in the global batch (needed only in training). The rng `dropout` must
         be the same on all devices. Raises ValueError if rate is outside [0, 1), or positions do not match x.
         """
         if not 0 <= self.rate < 1:
@@ -88,20 +88,20 @@ class Dropout(nn.Module):
         if not train or self.rate == 0:
             return x
         if positions is None or jnp.shape(positions) != x.shape[:1]:
-            raise ValueError(f"Dropout needs one position a row in training: {x.shape[0]} of them.")
+            raise ValueError(f"Dropout needs one position per row in training: {x.shape[0]} of them.")
         key = self.make_rng("dropout")
         row_keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(jnp.asarray(positions))
         keep = jax.vmap(lambda row_key: jax.random.bernoulli(row_key, 1 - self.rate, x.shape[1:]))(row_keys)
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
 
 
-# Kaiming normal, as torchvision initializes convolutions and fastai the linear layers of its head (He et al., 2015).
+# Kaiming normal (He et al., 2015): torchvision's initialization of convolutions, fastai's of linear layers.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 linear_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def square_conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str) -> nn.Module:
-    """A convolution `size` x `size` without bias, padded by size // 2 on each side as torchvision's are."""
+    """Returns a `size` x `size` convolution without bias, padded by size // 2 on each side as torchvision's."""
     if size == 1:
         return PointConv(features, stride, dtype, name=name)
     padding = ((size // 2, size // 2),) * 2  # "SAME" would pad even inputs unevenly under stride 2
@@ -120,14 +120,14 @@ def square_conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: s
 
 
 def _conv3x3(x, kernel, strides, *_, **__):
-    """As `flax.linen.Conv` calls `lax.conv_general_dilated`."""
+    """Adapts `conv3x3` to the arguments with which `flax.linen.Conv` calls `lax.conv_general_dilated`."""
     return conv3x3(x, kernel, strides[0])
 
 
 class PointConv(nn.Module):
     """A 1 x 1 convolution without bias as one matrix product: on CPU, XLA's convolutions are several times slower.
 
-    Its `kernel` `[1, 1, Cin, features]` is that of `flax.linen.Conv`.
+    Its parameter `kernel` `[1, 1, Cin, features]` equals that of `flax.linen.Conv`.
     """
 
     features: int
@@ -145,7 +145,7 @@ class PointConv(nn.Module):
 class GroupedConv(nn.Module):
     """Grouped convolution without bias, padded by size // 2 (Xie et al., 2017, arXiv:1611.05431).
 
-    Its `kernel` `[size, size, Cin / groups, features]` is that of `flax.linen.Conv` with `feature_group_count`.
+    Its `kernel` `[size, size, Cin / groups, features]` equals that of `flax.linen.Conv` with `feature_group_count`.
     `method` is "native", "blocks", or None: blocks on CPU, where XLA's native gradient is far slower, else native.
     """
 
@@ -183,7 +183,7 @@ def _grouped_native(x: jax.Array, kernel: jax.Array, groups: int, stride: int) -
 
 
 def _grouped_blocks(x: jax.Array, kernel: jax.Array, groups: int, stride: int) -> jax.Array:
-    """Ordinary convolutions, each of as many groups as make up to 32 channels, with zeros between the groups."""
+    """Convolves blocks of groups, up to 32 channels each, with dense kernels that are zero between the groups."""
     size, _, group_in, features = kernel.shape
     together = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * group_in <= _BLOCK_CHANNELS))
     blocks, padding = groups // together, ((size // 2,) * 2,) * 2

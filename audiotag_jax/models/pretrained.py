@@ -1,7 +1,7 @@
-"""Weights trained elsewhere: torchvision's or timm's state dicts into the body of our networks.
+"""Imports pretrained weights, state dicts of torchvision or timm, into the body of a network.
 
-Both name the layers of ResNet and ResNeXt alike; `resnet.py` says how our trees follow those names. What runs code
-when read, as a pickled model does, is refused.
+Both use the same names for the layers of ResNet and ResNeXt; `resnet.py` documents the mapping to ours. Files that
+could run code when loaded, such as pickled models, are rejected.
 """
 
 import re
@@ -22,44 +22,44 @@ import safetensors
 from audiotag_jax.models.resnet import IMAGENET
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnext50_32x4d-7cdf4587.pth"  # IMAGENET1K_V1 of torchvision
-SAFE_TORCH = (2, 6)  # older ones can be made to run code in spite of weights_only (CVE-2025-32434)
-STEM, RGB = "conv1.weight", 3  # the first kernel and its input channels in weights for RGB images
+SAFE_TORCH = (2, 6)  # older versions can run code in spite of weights_only (CVE-2025-32434)
+STEM, RGB = "conv1.weight", 3  # the first kernel, and its input channels for RGB images
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?", "I8": "i1", "U8": "u1",
     "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8", "U64": "<u8",
 }  # fmt: skip
-_LAST_WORDS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+_LAST_NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be fetched, read, or fitted to the network."""
+    """Weights that cannot be downloaded, read, or fitted to the network."""
 
 
 def load_pretrained(source: str | Path, params: Mapping, batch_stats: Mapping) -> tuple[dict, dict]:
-    """`params` and `batch_stats` with the body's weights from `source`: "imagenet", or a path for `read_state_dict`.
+    """Returns `params` and `batch_stats` with the body's weights from `source`: "imagenet", or a weights file.
 
     Raises WeightsError as `download_imagenet`, `read_state_dict` and `import_weights` do.
     """
     if source == IMAGENET:
-        _import_torch(IMAGENET_URL)  # complains before 100 MB are fetched, not after
+        _import_torch(IMAGENET_URL)  # raises before 100 MB are downloaded, not after
         source = download_imagenet()
     return import_weights(read_state_dict(source), params, batch_stats, name=str(source))
 
 
 def download_imagenet(cache_dir: str | Path | None = None, url: str = IMAGENET_URL) -> Path:
-    """Path of torchvision's ResNeXt-50 32x4d for ImageNet in `cache_dir` (None: the user's); fetched where absent.
+    """Downloads torchvision's ResNeXt-50 32x4d for ImageNet to `cache_dir` (None: the user's), if missing.
 
-    The last word of the file's name in `url` is how its SHA-256 begins; no file that differs takes that name. Raises
+    Returns its path. The file's name in `url` ends in the first digits of its SHA-256, which are verified. Raises
     WeightsError if the server cannot be reached, the hash is wrong, or the folder cannot be written.
     """
     cache_dir = pooch.os_cache("audiotag_jax") if cache_dir is None else Path(cache_dir)
     name = Path(urllib.parse.urlparse(url).path).name
     digits = re.search(r"-([0-9a-f]{8,64})\.", name)
     if digits is None:
-        raise WeightsError(f"{url} cannot be checked: its file name does not end in a hash, as NAME-7cdf4587.pth does.")
+        raise WeightsError(f"{url} cannot be checked: its file name must end in a hash, such as NAME-7cdf4587.pth.")
     target = cache_dir / name
-    by_hand = "Fetch it by hand and set config.model.pretrained to its path."
+    by_hand = "Download it by hand and set config.model.pretrained to its path."
     try:
         if target.is_file():
             if _has_hash(target, digits[1]):
@@ -70,10 +70,10 @@ def download_imagenet(cache_dir: str | Path | None = None, url: str = IMAGENET_U
             part = Path(folder) / name
             pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**20)(url, str(part), None)
             if not _has_hash(part, digits[1]):
-                raise WeightsError(f"{url} did not arrive whole: its SHA-256 does not begin {digits[1]}. {by_hand}")
+                raise WeightsError(f"{url} is damaged: its SHA-256 does not begin with {digits[1]}. {by_hand}")
             part.replace(target)
     except requests.RequestException as error:  # before OSError, whose subclass it is
-        raise WeightsError(f"{url} could not be fetched ({_reason(error)}). {by_hand}") from error
+        raise WeightsError(f"{url} could not be downloaded ({_reason(error)}). {by_hand}") from error
     except OSError as error:
         raise WeightsError(f"Cannot write {target}: {error.strerror or error}.") from error
     return target
@@ -89,16 +89,16 @@ def _reason(error: requests.RequestException) -> str:
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays by name from a `.safetensors` file, or from `.pth` or `.pt`, for which PyTorch must be installed.
+    """Returns arrays by name from a `.safetensors` file, or from `.pth` or `.pt`, which needs PyTorch.
 
-    Floating point comes out as float32, whatever the file has; integers as they are. From a checkpoint that holds
-    more, `state_dict` is taken; a prefix `module.` that all names share is dropped. Nothing but tensors is unpickled.
-    Raises WeightsError on any other ending and on what cannot be read.
+    Floating point of any precision becomes float32; integers stay unchanged. Of a checkpoint, `state_dict` is read; a
+    prefix `module.` of all names is removed. Only tensors are unpickled. Raises WeightsError on any other suffix and
+    on files that cannot be read.
     """
     path = Path(path).expanduser()
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise WeightsError(f"Unknown ending of the weights {path}; choose from {', '.join(_READERS)}.")
+        raise WeightsError(f"Unknown suffix of the weights {path}; choose from {', '.join(_READERS)}.")
     try:
         with path.open("rb"):
             pass
@@ -115,7 +115,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:  # not through safetensors.numpy: NumPy has no bfloat16
         tensors = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
-        raise WeightsError(f"{path} is not a whole safetensors file ({error}).") from error
+        raise WeightsError(f"{path} is not a complete safetensors file ({error}).") from error
     return {name: _from_bytes(path, name, tensor) for name, tensor in tensors}
 
 
@@ -126,7 +126,7 @@ def _from_bytes(path: Path, name: str, tensor: dict[str, Any]) -> np.ndarray:
     elif dtype in _DTYPES:
         array = np.frombuffer(data, _DTYPES[dtype])
     else:
-        raise WeightsError(f"{path} holds {name} as {dtype}; convert it to F32, F16 or BF16.")
+        raise WeightsError(f"{path} contains {name} as {dtype}; convert it to F32, F16 or BF16.")
     array = array.reshape(tensor["shape"])
     return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
@@ -135,18 +135,18 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     torch = _import_torch(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds where the file is damaged
+    except Exception as error:  # damaged files raise many kinds
         raise WeightsError(
-            f"{path} is damaged, or holds more than tensors, which could run code when read and is not. "
-            "Save the model's state_dict() anew, as .pth or .safetensors."
+            f"{path} is damaged, or contains other objects than tensors, which could run code and are not loaded. "
+            "Save the model's state_dict() again, as .pth or .safetensors."
         ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds no state dict but a {type(content).__name__}.")
+        raise WeightsError(f"{path} contains no state dict but a {type(content).__name__}.")
     others = [str(name) for name, value in content.items() if not (isinstance(name, str) and torch.is_tensor(value))]
     if others:
-        raise WeightsError(f"{path} holds no state dict ({_few(others)}: not tensors); save the state_dict() alone.")
+        raise WeightsError(f"{path} contains no state dict ({_few(others)}: not tensors); save the state_dict() alone.")
     return {name: _from_torch(torch, tensor) for name, tensor in content.items()}
 
 
@@ -158,13 +158,13 @@ def _from_torch(torch: ModuleType, tensor: Any) -> np.ndarray:
 def _import_torch(path: str | Path) -> ModuleType:
     try:
         import torch
-    except (ImportError, OSError) as error:  # OSError: a library that it is linked to is missing
+    except (ImportError, OSError) as error:  # OSError: a linked library is missing
         raise WeightsError(
-            f"Reading {path} takes PyTorch: `pip install torch`, or give the weights as .safetensors "
+            f"Reading {path} needs PyTorch: `pip install torch`, or use weights in .safetensors format "
             "(those of ImageNet are timm/resnext50_32x4d.tv_in1k on Hugging Face)."
         ) from error
     if tuple(int(number) for number in torch.__version__.split(".")[:2]) < SAFE_TORCH:
-        raise WeightsError(f"Reading {path} safely takes PyTorch {SAFE_TORCH[0]}.{SAFE_TORCH[1]} or newer.")
+        raise WeightsError(f"Reading {path} safely needs PyTorch {SAFE_TORCH[0]}.{SAFE_TORCH[1]} or newer.")
     return torch
 
 
@@ -174,13 +174,13 @@ _READERS: dict[str, Callable] = {".safetensors": _read_safetensors, ".pth": _rea
 def import_weights(
     state_dict: Mapping[str, np.ndarray], params: Mapping, batch_stats: Mapping, name: str = "The state dict"
 ) -> tuple[dict, dict]:
-    """`params` and `batch_stats` (`body` and `head` each) with every leaf of the body replaced from `state_dict`.
+    """Returns `params` and `batch_stats` (each of `body` and `head`) with the body's leaves from `state_dict`.
 
-    Kernels are turned from OIHW to HWIO; leaves come out as float32 arrays of NumPy. Where the network sees one
-    channel and the weights three, the stem's kernels are summed: it responds to an image as it did to three copies.
-    No other number of channels is made to fit. `fc.*` and `num_batches_tracked` are ignored, the head stays as it is.
-    Raises WeightsError, listing them, if names are missing or too many, shapes differ or values are not finite; `name`
-    is what the message calls the weights.
+    Kernels are transposed from OIHW to HWIO; leaves are float32 NumPy arrays. If the network has one input channel and
+    the weights three, the stem's kernels are summed: its response equals that to three copies of the image. Other
+    numbers of channels are not converted. `fc.*` and `num_batches_tracked` are ignored, the head stays unchanged.
+    Raises WeightsError, listing names that are missing or unexpected and arrays of other shapes or with non-finite
+    values; `name` denotes the weights in the message.
     """
     body = (params["body"], batch_stats["body"])
     leaves, structure = jax.tree_util.tree_flatten_with_path(body)
@@ -194,11 +194,11 @@ def import_weights(
 
 
 def _problems(shapes: dict[str, tuple], found: Mapping[str, np.ndarray], values: dict[str, np.ndarray]) -> str:
-    """What keeps the weights `found`, in our layout `values`, from filling leaves of `shapes`; "" if nothing does."""
+    """Lists the reasons why weights `found`, in our layout `values`, do not fit leaves of `shapes`; "" if they do."""
     others = [key for key, value in values.items() if value.shape != shapes[key]]
     lists = {
         "missing": [key for key in shapes if key not in found],
-        "too many": [key for key in found if key not in shapes],
+        "unexpected": [key for key in found if key not in shapes],
         "of another shape": [f"{key} {np.shape(found[key])} for {_torch_shape(shapes[key])}" for key in others],
         "not finite": [key for key, value in values.items() if not np.isfinite(value).all()],
     }
@@ -209,9 +209,9 @@ def _problems(shapes: dict[str, tuple], found: Mapping[str, np.ndarray], values:
 
 
 def _torch_name(path: tuple) -> str:
-    """The name in torchvision's state dict of a leaf at `path`, whose first entry tells params from batch_stats."""
+    """Returns the name in torchvision's state dict of a leaf at `path`, whose first entry is the collection's index."""
     *names, last = (entry.key for entry in path[1:])
-    return ".".join([*names, _LAST_WORDS.get(last, last)])
+    return ".".join([*names, _LAST_NAMES.get(last, last)])
 
 
 def _is_ignored(key: str) -> bool:

@@ -1,7 +1,7 @@
-"""ResNet and ResNeXt bodies, every layer named, padded and initialized as torchvision does.
+"""ResNet and ResNeXt bodies, with torchvision's layer names, padding and initialization.
 
-He et al., 2015, arXiv:1512.03385; Xie et al., 2017, arXiv:1611.05431. Joined by dots, the path of a parameter inside
-`ResNetBody` is its key in torchvision's state dict, but for the last word: `kernel` (HWIO) and `scale` are `weight`
+He et al., 2015, arXiv:1512.03385; Xie et al., 2017, arXiv:1611.05431. The path of a parameter in `ResNetBody`, joined
+by dots, is its key in torchvision's state dict except for the last name: `kernel` (HWIO) and `scale` are `weight`
 there (OIHW for kernels), `mean` and `var` are `running_mean` and `running_var`.
 """
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from audiotag_jax.models.layers import BatchNorm, GroupedConv, square_conv
 
-IMAGENET, IMAGENET_NETWORK = "imagenet", "resnext50_32x4d"  # weights that are downloaded, and the network they fit
+IMAGENET, IMAGENET_NETWORK = "imagenet", "resnext50_32x4d"  # the weights that can be downloaded, and their network
 # Fields of ResNetBody by architecture.
 BODIES: dict[str, dict[str, Any]] = {
     "resnet18": {"block": "basic", "stage_sizes": (2, 2, 2, 2)},
@@ -26,7 +26,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 class ResNetBody(nn.Module):
-    """A residual network up to its last feature map; `BODIES` holds the fields of the usual ones.
+    """A residual network up to its last feature map; `BODIES` lists the fields of the usual ones.
 
     `width` is the number of channels of the stem and of the first stage's blocks before expansion. In a bottleneck of
     the first stage each of the `groups` has `group_width` channels; None means width / groups. `dtype` is that of the
@@ -59,7 +59,7 @@ class ResNetBody(nn.Module):
         return x
 
     def _block(self, scale: int, conv: Callable, norm: Callable) -> Callable:
-        """The constructor of a stage's blocks, which are `scale` times as wide as those of the first stage."""
+        """Returns the constructor of a stage's blocks, which are `scale` times as wide as those of the first stage."""
         channels = scale * self.width
         if self.block == "basic":
             if self.groups != 1 or self.group_width is not None:
@@ -76,7 +76,7 @@ class ResNetBody(nn.Module):
 
 
 class Stage(nn.Module):
-    """A row of blocks named 0, 1, ...; the first one carries the stride."""
+    """A sequence of blocks named 0, 1, ...; the first one has the stride."""
 
     block: Callable
     blocks: int
@@ -90,7 +90,7 @@ class Stage(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions around which the input is added."""
+    """Two 3 x 3 convolutions with a residual connection."""
 
     channels: int
     stride: int
@@ -109,7 +109,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 (`middle`), 1 x 1; the stride is on the 3 x 3, as in torchvision ("v1.5") and not in the paper."""
+    """1 x 1, 3 x 3 (`middle`), 1 x 1; the 3 x 3 has the stride, as in torchvision ("v1.5"), unlike in the paper."""
 
     channels: int
     stride: int
@@ -131,7 +131,7 @@ class Bottleneck(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Brings a block's input to the shape of its output: 1 x 1 convolution `0`, batch norm `1`."""
+    """Projects a block's input to the shape of its output: 1 x 1 convolution `0`, batch norm `1`."""
 
     channels: int
     stride: int

@@ -1,4 +1,4 @@
-"""A small residual network that trains on two CPU cores: ResNet's stage names, a coarse stem, one block a stage."""
+"""A small residual network for training on CPU: ResNet's stage names, a stem of stride 4, one block per stage."""
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ class SmallBody(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Images `[B, T, F, C]` to features `[B, T/32, F/32, 8 width]`; `mask` `[B]` is nonzero in real rows."""
+        """Maps images `[B, T, F, C]` to features `[B, T/32, F/32, 8 width]`; `mask` `[B]` is nonzero in real rows."""
         x = square_conv(self.width, 7, 4, self.dtype, "conv1")(x.astype(self.dtype))
         x = nn.relu(BatchNorm(axis_name=self.axis_name, name="bn1")(x, train, mask))
         for stage in range(4):
@@ -27,7 +27,7 @@ class SmallBody(nn.Module):
 
 
 class SmallBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut; a strided shortcut averages before it projects (He et al., 2019)."""
+    """Two 3x3 convolutions with a shortcut; a strided shortcut averages before it projects (He et al., 2019)."""
 
     features: int
     stride: int

@@ -1,7 +1,7 @@
-"""A one-dimensional residual network on raw waveforms: the baseline beside the networks on spectrograms.
+"""A one-dimensional residual network on raw waveforms, the baseline for the networks on spectrograms.
 
-After M5 (Dai et al., 2017, arXiv:1610.00087): long strided filters first, then a quarter as many frames at each stage.
-Layers work on `[B, T, C]` and not on `[B, T, 1, C]`, which XLA convolves far more slowly on CPU.
+After M5 (Dai et al., 2017, arXiv:1610.00087): long strided filters, then stages that each divide the frames by 4.
+Layers use `[B, T, C]` instead of `[B, T, 1, C]`, which XLA convolves far more slowly on CPU.
 """
 
 import flax.linen as nn
@@ -27,7 +27,7 @@ class WaveformBody(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Waveforms `[B, N, 1, 1]`, relative to their peaks, to features `[B, ceil(N / 2048), 1, 16 width]`.
+        """Maps waveforms `[B, N, 1, 1]`, divided by their peaks, to features `[B, ceil(N / 2048), 1, 16 width]`.
 
         `mask` `[B]` is nonzero in real rows. Raises ValueError on another shape, or on fewer than 64 samples.
         """
@@ -45,7 +45,7 @@ class WaveformBody(nn.Module):
 
 
 class WaveformBlock(nn.Module):
-    """Convolutions of sizes 8 and 3, the first of stride 4, around a shortcut that averages before it projects."""
+    """Convolutions of sizes 8 and 3, the first of stride 4, with a shortcut that averages before it projects."""
 
     features: int
     axis_name: str | None
@@ -59,7 +59,7 @@ class WaveformBlock(nn.Module):
         y = BatchNorm(axis_name=self.axis_name, name="bn2")(y, train, mask)
         padding = _padding(x.shape[1], STAGE_STRIDE, STAGE_STRIDE)
         x = nn.avg_pool(x, (STAGE_STRIDE,), (STAGE_STRIDE,), [padding], count_include_pad=False)
-        x = x.astype(y.dtype)  # without the padding, it averages to float32 whatever it is given
+        x = x.astype(y.dtype)  # `avg_pool` returns float32 with count_include_pad=False
         x = _conv(x, self.features, 1, 1, "downsample_conv")
         x = BatchNorm(axis_name=self.axis_name, name="downsample_bn")(x, train, mask)
         return nn.relu(x + y)
@@ -75,9 +75,9 @@ def _conv(x: jax.Array, features: int, size: int, stride: int, name: str) -> jax
 
 
 def _padding(length: int, size: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after, for ceil(length / stride) windows, each centred on its `stride` values.
+    """Returns the zeros before and after for ceil(length / stride) windows, each centred on its `stride` values.
 
-    Unlike "SAME", the zeros before do not depend on the length: the windows of a clip stay where they are if it grows.
+    Unlike with "SAME", the zeros before do not depend on the length, so the windows do not shift in a longer clip.
     """
     before = (size - stride) // 2
     last_end = (length - 1) // stride * stride - before + size

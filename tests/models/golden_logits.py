@@ -1,4 +1,4 @@
-"""What torchvision's networks answer under weights drawn by name: `python tests/models/golden_logits.py` remakes it.
+"""Golden logits of torchvision's networks with drawn weights; `python tests/models/golden_logits.py` writes them.
 
 The file beside this one holds, for each network, the names and shapes of torchvision's state dict and the logits;
 the weights themselves are a function of names and shapes and stored nowhere.
@@ -12,11 +12,11 @@ import numpy as np
 FILE = Path(__file__).with_suffix(".npz")
 NETS = ("tiny", "full")  # one bottleneck a stage in 4 groups of 4 channels; ResNeXt-50 32x4d
 IMAGES = (2, 64, 96, 3)
-CLASSES = 100  # as many of the logits are kept at most
+CLASSES = 100  # at most so many logits are stored
 
 
 def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Values that keep activations near 1, from uniform draws alone, whose stream NumPy does not change."""
+    """Draws values that keep activations near 1, from uniform draws alone, whose stream NumPy does not change."""
     if name.endswith("num_batches_tracked"):
         return np.asarray(7)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -31,7 +31,7 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def images() -> np.ndarray:
-    """Images `[B, T, F, 3]` float32: noise, fading to the right in the first and towards the end in the second."""
+    """Returns noise `[B, T, F, 3]` float32 that fades to the right in the first image and to the end in the second."""
     noise = np.random.default_rng(0).random(IMAGES) - 0.5
     _, frames, bins, _ = IMAGES
     noise[0] *= np.linspace(8, 0, bins)[None, :, None]
@@ -40,20 +40,20 @@ def images() -> np.ndarray:
 
 
 def state_dict(net: str) -> dict[str, np.ndarray]:
-    """The drawn weights of `net` under torchvision's names, in torch's layout."""
+    """Returns the drawn weights of `net` under torchvision's names, in torch's layout."""
     with np.load(FILE) as golden:
         entries = [entry.split() for entry in golden[f"{net}_state"]]
     return {name: draw(name, tuple(int(size) for size in shape)) for name, *shape in entries}
 
 
 def logits(net: str) -> np.ndarray:
-    """The golden logits `[B, K]` of `images()`."""
+    """Returns the golden logits `[B, K]` of `images()`."""
     with np.load(FILE) as golden:
         return golden[f"{net}_logits"]
 
 
 def torchvision_net(net: str):
-    """torchvision's own module."""
+    """Builds torchvision's own module."""
     from torchvision.models import resnet
 
     if net == "full":
@@ -62,7 +62,7 @@ def torchvision_net(net: str):
 
 
 def answer(module) -> np.ndarray:
-    """Logits `[B, K]` of a torch module under the drawn weights, computed in float64."""
+    """Returns logits `[B, K]` of a torch module with the drawn weights, computed in float64."""
     import torch
 
     state = {name: torch.tensor(draw(name, tuple(value.shape))) for name, value in module.state_dict().items()}

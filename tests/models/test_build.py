@@ -1,4 +1,4 @@
-"""From a name to a network; names that are none list the choices."""
+"""Building networks by name; unknown names list the choices."""
 
 import re
 
@@ -15,21 +15,21 @@ CLASSES = 5
 
 
 def shapes(model, *input_shape):
-    """Logits and variables."""
+    """Returns the shapes of logits and variables."""
     x = jnp.zeros((2, *input_shape))
     return jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), x, False))
 
 
 def channels(model, *input_shape):
-    """Of the last feature map."""
+    """Returns the number of channels of the last feature map."""
     x = jnp.zeros((2, *input_shape))
     features, _ = jax.eval_shape(lambda: model.body.init_with_output(jax.random.key(0), x, False))
     return features.shape[-1]
 
 
 @pytest.mark.parametrize("name", ["small", "waveform", "resnet18"])
-def test_body_and_head(name):
-    """A name is its body; every body has the one head."""
+def test_names_build_body_and_head(name):
+    """Every name builds its own body with the same head."""
     model = build_model(name, CLASSES, width=4, dropout=0.25)
     input_shape = (4096, 1, 1) if name == "waveform" else (32, 32, 1)
     logits, variables = shapes(model, *input_shape)
@@ -40,13 +40,13 @@ def test_body_and_head(name):
     assert variables["params"]["head"]["linear1"]["kernel"].shape[0] == 2 * channels(model, *input_shape)
 
 
-def test_names_are_there_once():
+def test_names_are_unique():
     assert {"small", "waveform", "resnet18", "resnet34", "resnet50", "resnext50_32x4d"} <= set(MODELS)
     assert len(set(MODELS)) == len(MODELS)
 
 
 @pytest.mark.parametrize("name", sorted(BODIES))
-def test_a_residual_network_is_the_one_of_its_name(name):
+def test_residual_networks_have_the_sizes_of_their_names(name):
     body = build_model(name, CLASSES, width=4, dropout=0.0).body
     assert isinstance(body, ResNetBody)
     assert {field: getattr(body, field) for field in BODIES[name]} == BODIES[name]
@@ -54,12 +54,12 @@ def test_a_residual_network_is_the_one_of_its_name(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "input_shape", "heeds"),
+    ("name", "input_shape", "has_width"),
     [("small", (32, 32, 1), True), ("waveform", (4096, 1, 1), True), ("resnet18", (32, 32, 1), False)],
 )
-def test_width(name, input_shape, heeds):
+def test_width_sets_the_channels_except_in_residual_networks(name, input_shape, has_width):
     narrow, wide = (build_model(name, CLASSES, width=width, dropout=0.0) for width in (4, 8))
-    assert channels(wide, *input_shape) == (2 if heeds else 1) * channels(narrow, *input_shape)
+    assert channels(wide, *input_shape) == (2 if has_width else 1) * channels(narrow, *input_shape)
 
 
 @pytest.mark.parametrize("name", ["small", "waveform", "resnet18"])
@@ -74,13 +74,13 @@ def test_settings_reach_body_and_head(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype", "said"),
+    ("name", "dtype", "message"),
     [
         ("resnet19", "float32", f"Unknown model.name 'resnet19'; choose from {', '.join(MODELS)}."),
         ("", "float32", f"Unknown model.name ''; choose from {', '.join(MODELS)}."),
         ("small", "float16", "Unknown model.dtype 'float16'; choose from float32, bfloat16."),
     ],
 )
-def test_unknown_names_list_the_choices(name, dtype, said):
-    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+def test_unknown_names_list_the_choices(name, dtype, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         build_model(name, CLASSES, width=4, dropout=0.0, dtype=dtype)

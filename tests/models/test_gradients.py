@@ -1,4 +1,4 @@
-"""Gradients that are written out, against SciPy's correlation and XLA's own derivatives."""
+"""Explicit gradients of convolutions, compared with SciPy's correlation and XLA's derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def native(x, kernel, stride):
 
 @pytest.fixture
 def arrays(request):
-    """x, kernel, and a gradient of the output's shape."""
+    """Returns x, kernel, and a gradient of the output's shape."""
     stride, height, width = request.param
     rng = np.random.default_rng(0)
     shapes = (2, height, width, 3), (3, 3, 3, 4), (2, -(-height // stride), -(-width // stride), 4)
@@ -96,8 +96,8 @@ def test_gradients_of_1x1_match_xla(dtype):
 
 
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (7, 2)])
-def test_the_layer_is_that_of_flax_on_any_backend(size, stride, monkeypatch):
-    """Same parameters, same values, same gradients, whichever way the backend takes."""
+def test_the_layer_equals_that_of_flax_on_any_backend(size, stride, monkeypatch):
+    """Parameters, values and gradients are equal for the implementations of both backends."""
     x = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype(np.float32)
     found = []
     for backend in ("cpu", "gpu"):

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.optimized
 
 
 def test_global_max_keeps_its_gradient_when_compiled():
-    """With `x.max` in its place, on CPU the compiled gradient misses some of these maxima."""
+    """With `x.max` instead, the compiled gradient on CPU misses some of these maxima."""
     rng = np.random.default_rng(0)
     rows, channels = 6, 64
     x = rng.normal(size=(rows, 3, 2, channels)).astype(np.float32)
@@ -43,7 +43,7 @@ def test_global_max_of_sequences():
     np.testing.assert_array_equal(global_max(x), x.max(1))
 
 
-def test_head_drops_half_as_much_before_the_hidden_layer():
+def test_dropout_rate_is_halved_before_the_hidden_layer():
     head = TaggingHead(num_classes=3, dropout=0.6, hidden=1000)
     features = jnp.ones((2, 2, 2, 1000), jnp.bfloat16)
     variables = jax.jit(head.init, static_argnums=2)(jax.random.key(0), features, False)

@@ -27,7 +27,7 @@ def random_norm_variables(rng, channels):
 
 
 def norm_step(norm, variables, x, weights, mask=None):
-    """Outputs, new statistics and the gradients of sum(weights * outputs) by params and x."""
+    """Returns outputs, new statistics and the gradients of sum(weights * outputs) by params and x."""
 
     def loss(params, x):
         variables_ = {**variables, "params": params}
@@ -66,7 +66,7 @@ def test_batch_norm_matches_torch(rng, shape):
 
 
 def test_batch_norm_matches_flax(rng):
-    """Same variables, outputs and gradients; flax's running variance is the biased one, ours is not."""
+    """Variables, outputs and gradients are equal; only flax's running variance is the biased one."""
     x, weights = (rng.normal(-1, 2, (5, 4, 6, 3)).astype(np.float32) for _ in range(2))
     theirs = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5)
     variables = random_norm_variables(rng, 3)
@@ -109,7 +109,7 @@ def test_batch_norm_of_fewer_than_two_values_keeps_the_statistics(rng, real_rows
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((y, grads)))
 
 
-def test_moments_survive_a_large_mean(rng):
+def test_moments_are_accurate_at_a_large_mean(rng):
     """At mean 1e4, E[x^2] - E[x]^2 has no digit left in float32."""
     x = (1e4 + rng.normal(size=(64, 16, 3))).astype(np.float32)
     mean, var, count = jax.jit(masked_moments, static_argnums=(1, 2))(x, None, None)
@@ -142,7 +142,7 @@ class Net(nn.Module):
 
 
 def local_grads(params, stats, key, batch, axis_name):
-    """Gradients of this device's share of the mean loss over all real rows, added up over devices."""
+    """Returns gradients of this device's share of the mean loss over all real rows, summed over devices."""
     x, target, mask, positions = batch
 
     def loss(params):
@@ -194,7 +194,7 @@ def test_dropout_rate_and_scale():
     assert np.any(y != dropped(0.25, x, jnp.arange(20), key=1))
 
 
-def test_dropout_belongs_to_the_row_not_to_the_device():
+def test_dropout_depends_on_the_row_not_on_the_device():
     x = jnp.ones((6, 40))
     whole = dropped(0.5, x, jnp.arange(6))
     halves = [dropped(0.5, x[:3], jnp.arange(6)[:3]), dropped(0.5, x[3:], jnp.arange(6)[3:])]
@@ -209,7 +209,7 @@ def test_dropout_is_the_identity_in_eval_or_at_rate_zero():
 
 
 @pytest.mark.parametrize(("rate", "positions"), [(1.0, [0, 1]), (-0.1, [0, 1]), (0.5, [0]), (0.5, None)])
-def test_dropout_refuses(rate, positions):
+def test_dropout_raises_on_bad_rates_and_positions(rate, positions):
     with pytest.raises(ValueError, match="Dropout"):
         dropped(rate, jnp.ones((2, 3)), None if positions is None else jnp.array(positions))
 
@@ -219,7 +219,7 @@ def test_dropout_refuses(rate, positions):
     [(3, 1, 7, 4), (3, 2, 7, 4), (3, 2, 8, 2), (1, 2, 6, 1), (3, 1, 4, 64), (5, 2, 9, 3)],
 )
 def test_grouped_conv_methods_match_flax(rng, size, stride, height, groups):
-    """64 groups of 3 channels are more than one block holds; ten of them would fit, eight divide 64."""
+    """64 groups of 3 channels exceed one block; ten groups would fit, and eight divide 64."""
     channels, features = (192, 128) if groups == 64 else (9, 6) if groups == 3 else (8, 12)
     x = rng.normal(size=(2, height, 5, channels)).astype(np.float32)
     padding = ((size // 2,) * 2,) * 2
@@ -256,7 +256,7 @@ def test_point_conv_matches_flax(rng, stride, height):
     close(value_and_grads(ours), value_and_grads(flax_conv))
 
 
-def test_grouped_conv_refuses():
+def test_grouped_conv_raises_on_bad_groups_and_methods():
     with pytest.raises(ValueError, match="3 groups do not divide 8"):
         GroupedConv(12, 3).init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))
     with pytest.raises(ValueError, match="native, blocks"):

@@ -1,4 +1,4 @@
-"""Importing weights: logits that PyTorch gave, files whole, broken and hostile, and a server on the loopback."""
+"""Importing weights: logits of PyTorch, valid, damaged and malicious files, and a server on the loopback interface."""
 
 import functools
 import hashlib
@@ -40,7 +40,7 @@ TOLERANCE = 1e-4
 
 @functools.cache
 def empty_trees(net, channels=3):
-    """Parameters and statistics that hold shapes in the body and something of its own in the head."""
+    """Returns parameters and statistics with shapes in the body and other values in the head."""
     images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
     shapes = jax.eval_shape(lambda x: ResNetBody(**BODY[net]).init(jax.random.key(0), x, False), images)
     return {"body": shapes["params"], "head": {"w": 1}}, {"body": shapes["batch_stats"], "head": {"m": 2}}
@@ -56,7 +56,7 @@ def features_function(net):
 
 
 def logits_of(net, state, images, channels=3):
-    """What torchvision's head makes of our body's features."""
+    """Applies torchvision's head to our body's features."""
     params, batch_stats = import_weights(state, *empty_trees(net, channels))
     trees = [{"body": tree["body"]} for tree in (params, batch_stats)]
     pooled = np.asarray(features_function(net)(*trees, images)).mean((1, 2))
@@ -64,7 +64,7 @@ def logits_of(net, state, images, channels=3):
 
 
 def deviation(actual, golden):
-    """Largest error of the logits over their spread, and of the two images' difference over its own."""
+    """Returns the largest error of the logits over their spread, and of the two images' difference over its own."""
     difference = np.subtract(*actual) - np.subtract(*golden)
     return max(np.abs(actual - golden).max() / golden.std(), np.abs(difference).max() / np.subtract(*golden).std())
 
@@ -75,13 +75,13 @@ def small_state():
 
 
 @pytest.mark.parametrize("net", golden_logits.NETS)
-def test_logits_are_pytorchs(net):
+def test_logits_equal_those_of_pytorch(net):
     logits = logits_of(net, golden_logits.state_dict(net), golden_logits.images())
     assert deviation(logits, golden_logits.logits(net)) < TOLERANCE
 
 
-def test_every_tensor_matters_to_the_golden_logits(small_state):
-    """Values one place off in any single tensor, or two equal axes of a kernel swapped, would be seen."""
+def test_golden_logits_depend_on_every_tensor(small_state):
+    """Shifting any single tensor by one value, or swapping two equal axes of a kernel, changes them."""
     golden = golden_logits.logits("tiny")
     for name, value in small_state.items():
         if name.endswith("num_batches_tracked"):
@@ -97,12 +97,12 @@ def test_every_tensor_matters_to_the_golden_logits(small_state):
 def import_or_skip(name):
     try:
         return pytest.importorskip(name)
-    except RuntimeError as error:  # torchvision beside a PyTorch it was not built for
+    except RuntimeError as error:  # torchvision built for another PyTorch
         pytest.skip(f"{name} cannot be imported: {error}")
 
 
 @pytest.mark.parametrize("net", golden_logits.NETS)
-def test_the_golden_file_is_torchvisions(net):
+def test_the_golden_file_equals_torchvision(net):
     import_or_skip("torchvision")
     module = golden_logits.torchvision_net(net)
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
@@ -110,13 +110,13 @@ def test_the_golden_file_is_torchvisions(net):
     assert deviation(golden_logits.answer(module)[:, : golden_logits.CLASSES], golden_logits.logits(net)) < 1e-6
 
 
-def test_timm_names_its_weights_alike():
+def test_timm_uses_the_same_names():
     timm = import_or_skip("timm")
     logits = golden_logits.answer(timm.create_model("resnext50_32x4d", pretrained=False))
     assert deviation(logits[:, : golden_logits.CLASSES], golden_logits.logits("full")) < 1e-6
 
 
-def test_one_channel_sees_what_three_copies_of_it_show(small_state):
+def test_one_channel_gives_the_logits_of_three_copies(small_state):
     grey = golden_logits.images()[..., :1]
     one = logits_of("tiny", small_state, grey, channels=1)
     three = logits_of("tiny", small_state, np.repeat(grey, 3, axis=-1))
@@ -133,12 +133,12 @@ def test_weights_of_one_channel_fit_one_channel(small_state):
         import_weights(small_state, *empty_trees("tiny", 3))
 
 
-def test_two_channels_are_refused(small_state):
+def test_two_channels_raise(small_state):
     with pytest.raises(WeightsError, match=r"\(64, 3, 7, 7\) for \(64, 2, 7, 7\); weights for RGB fit one channel or"):
         import_weights(small_state, *empty_trees("tiny", 2))
 
 
-def test_the_head_and_the_given_trees_stay_as_they_are(small_state):
+def test_the_head_and_the_given_trees_stay_unchanged(small_state):
     images = jnp.zeros((1, 32, 32, 1))
     model = build_model("resnet18", 5, width=8, dropout=0.0)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, False))
@@ -155,7 +155,7 @@ def test_the_head_and_the_given_trees_stay_as_they_are(small_state):
 
 
 def resnet18_shapes():
-    """Names and shapes in torch's layout, written down from the paper's table."""
+    """Returns names and shapes in torch's layout, from the paper's table."""
     shapes = {"conv1.weight": (64, 3, 7, 7), "fc.weight": (5, 512), "fc.bias": (5,)}
     norms = {"bn1": 64}
     for stage, channels in enumerate((64, 128, 256, 512), 1):
@@ -172,7 +172,7 @@ def resnet18_shapes():
     return shapes
 
 
-def test_says_what_is_missing_too_many_misshapen_and_not_finite(small_state):
+def test_missing_unexpected_misshapen_and_non_finite_weights_are_listed(small_state):
     for name in ("bn1.bias", "layer1.0.bn1.running_var", "layer2.0.conv1.weight", "layer3.0.bn2.weight"):
         del small_state[name]
     small_state["layer9.0.conv1.weight"] = np.zeros((4, 4, 1, 1))
@@ -187,14 +187,14 @@ def test_says_what_is_missing_too_many_misshapen_and_not_finite(small_state):
     missing, extra, shapes, infinite = message.removesuffix(".").split("; ")
     assert missing.endswith(" and 1 more")
     assert missing.count(",") == 3
-    assert extra == "1 too many: layer9.0.conv1.weight"
+    assert extra == "1 unexpected: layer9.0.conv1.weight"
     assert shapes.startswith("2 of another shape: ")
     assert "layer1.0.conv2.weight (3, 3, 4, 16) for (16, 4, 3, 3)" in shapes
     assert "layer1.0.bn3.weight (1,) for (256,)" in shapes
     assert infinite == "1 not finite: layer4.0.bn3.running_var"
 
 
-def test_safetensors_of_every_precision_come_out_as_float32(tmp_path):
+def test_safetensors_of_every_precision_become_float32(tmp_path):
     values = np.random.default_rng(0).normal(scale=100, size=(40, 5))
     tensors = {name: values.astype(name) for name in ("float64", "float32", "float16", jnp.bfloat16)}
     tensors = {np.dtype(name).name: value for name, value in tensors.items()} | {"count": np.asarray(3)}
@@ -220,16 +220,16 @@ def test_a_safetensors_file_fills_the_network(small_state, tmp_path):
         load_pretrained(str(path), *empty_trees("tiny"))
 
 
-def test_broken_and_foreign_files_are_refused_in_one_line(tmp_path):
+def test_damaged_and_unknown_files_raise_a_one_line_error(tmp_path):
     whole = safetensors.numpy.save({"a": np.zeros(4, np.float32)})
     header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
     cases = {
         "cut.safetensors": (whole[:-1], "not a whole safetensors file"),
         "empty.safetensors": (b"", "not a whole safetensors file"),
         "long.safetensors": (b"\xff" * 64, "not a whole safetensors file"),
-        "f8.safetensors": (len(header).to_bytes(8, "little") + header + bytes(4), "holds a as F8_E4M3; convert it"),
-        "weights.npz": (b"x", "Unknown ending .*choose from .safetensors, .pth, .pt"),
-        "weights": (b"x", "Unknown ending"),
+        "f8.safetensors": (len(header).to_bytes(8, "little") + header + bytes(4), "contains a as F8_E4M3; convert it"),
+        "weights.npz": (b"x", "Unknown suffix .*choose from .safetensors, .pth, .pt"),
+        "weights": (b"x", "Unknown suffix"),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -242,7 +242,7 @@ def test_broken_and_foreign_files_are_refused_in_one_line(tmp_path):
             read_state_dict(tmp_path / name)
 
 
-@pytest.mark.parametrize("zipped", [True, False])  # torchvision's ResNeXt-50 is of the older kind
+@pytest.mark.parametrize("zipped", [True, False])  # torchvision's ResNeXt-50 has the older format
 def test_pth_files_are_read_with_torch(tmp_path, zipped):
     torch = pytest.importorskip("torch")
     values = {"a.weight": torch.arange(6.0).reshape(2, 3).T.requires_grad_(), "b": torch.tensor([1.5]).bfloat16()}
@@ -268,7 +268,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_would_run_code_does_not(tmp_path, monkeypatch, zipped):
+def test_a_pickle_with_code_is_not_run(tmp_path, monkeypatch, zipped):
     torch = pytest.importorskip("torch")
     target = tmp_path / "it-ran"
     monkeypatch.setenv("HOSTILE_TARGET", str(target))
@@ -279,10 +279,10 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path, monkeypatch, zipped):
     assert "\n" not in str(caught.value)
     assert not target.exists()
     torch.load(path, weights_only=False)
-    assert target.exists()  # the bait was real
+    assert target.exists()  # without the protection it would have run
 
 
-def test_pth_files_of_anything_else_are_refused(tmp_path):
+def test_pth_files_without_a_state_dict_raise(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "w.pth"
     torch.save({"a": torch.zeros(2000)}, path)
@@ -292,25 +292,25 @@ def test_pth_files_of_anything_else_are_refused(tmp_path):
         with pytest.raises(WeightsError, match="is damaged"):
             read_state_dict(path)
     for content, message in (
-        (torch.zeros(2), "holds no state dict but a Tensor"),
-        ({"epoch": 3, "model": {"a": torch.zeros(2)}}, r"holds no state dict \(epoch, model: not tensors\)"),
-        ({3: torch.zeros(2)}, r"holds no state dict \(3: not"),
+        (torch.zeros(2), "contains no state dict but a Tensor"),
+        ({"epoch": 3, "model": {"a": torch.zeros(2)}}, r"contains no state dict \(epoch, model: not tensors\)"),
+        ({3: torch.zeros(2)}, r"contains no state dict \(3: not"),
     ):
         torch.save(content, path)
         with pytest.raises(WeightsError, match=message):
             read_state_dict(path)
 
 
-def test_without_torch_the_message_says_what_to_do(tmp_path, monkeypatch):
+def test_without_torch_the_message_suggests_a_fix(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setattr(pretrained, "download_imagenet", lambda: pytest.fail("downloaded what cannot be read"))
     (tmp_path / "w.pth").write_bytes(b"")
     for source in (tmp_path / "w.pth", "imagenet"):
-        with pytest.raises(WeightsError, match=r"takes PyTorch: `pip install torch`, or give .*\.safetensors"):
+        with pytest.raises(WeightsError, match=r"needs PyTorch: `pip install torch`, or use .*\.safetensors"):
             load_pretrained(source, *empty_trees("tiny"))
 
 
-def test_torch_that_can_be_tricked_is_refused(tmp_path, monkeypatch):
+def test_a_vulnerable_version_of_torch_is_rejected(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     (tmp_path / "w.pth").write_bytes(b"")
     monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
@@ -331,7 +331,7 @@ NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """The address of a server on the loopback, the folder it serves, and the requests it saw."""
+    """Serves a folder on the loopback interface; returns the address, the folder, and the requests so far."""
     monkeypatch.setenv("NO_PROXY", "*")
     folder, asked = tmp_path / "served", []
     folder.mkdir()
@@ -347,7 +347,7 @@ def server(tmp_path, monkeypatch):
     httpd.server_close()
 
 
-def test_download_is_checked_and_kept(server, tmp_path):
+def test_download_is_verified_and_cached(server, tmp_path):
     url, folder, asked = server
     (folder / NAME).write_bytes(CONTENT)
     cache = tmp_path / "new" / "cache"
@@ -360,7 +360,7 @@ def test_download_is_checked_and_kept(server, tmp_path):
     assert [file.name for file in cache.iterdir()] == [NAME]
 
 
-def test_what_has_the_wrong_hash_is_not_kept(server, tmp_path):
+def test_a_file_with_a_wrong_hash_is_not_cached(server, tmp_path):
     url, folder, _ = server
     (folder / NAME).write_bytes(CONTENT + b"!")
     cache = tmp_path / "cache"
@@ -368,19 +368,23 @@ def test_what_has_the_wrong_hash_is_not_kept(server, tmp_path):
     for kept in (None, b"half"):
         if kept:
             (cache / NAME).write_bytes(kept)
-        with pytest.raises(WeightsError, match="SHA-256 does not begin .* by hand .*config.model.pretrained") as caught:
+        with pytest.raises(
+            WeightsError, match="SHA-256 does not begin with .* by hand .*config.model.pretrained"
+        ) as caught:
             download_imagenet(cache, url + NAME)
         assert "\n" not in str(caught.value)
         assert not list(cache.iterdir())
 
 
-def test_a_server_out_of_reach_is_one_clear_line(server, tmp_path, monkeypatch):
+def test_an_unreachable_server_raises_a_one_line_error(server, tmp_path, monkeypatch):
     url, _, _ = server
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{unused.getsockname()[1]}/"
         for address, reason in ((closed, "ConnectionError"), (url, "HTTP status 404")):
-            with pytest.raises(WeightsError, match=rf"could not be fetched \({reason}\). Fetch it by hand") as caught:
+            with pytest.raises(
+                WeightsError, match=rf"could not be downloaded \({reason}\). Download it by hand"
+            ) as caught:
                 download_imagenet(tmp_path / "cache", address + NAME)
             assert "\n" not in str(caught.value)
     (tmp_path / "file").touch()

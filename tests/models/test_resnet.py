@@ -18,7 +18,7 @@ CLASSES = 5
 
 
 def torch_resnet(torch, block, stage_sizes, width, groups=1, group_width=None, channels=3):
-    """The papers' networks in torch modules (stride on the 3 x 3), as an oracle of values and of state-dict keys."""
+    """Builds the papers' networks as torch modules (stride on the 3 x 3), an oracle of values and state-dict keys."""
     nn = torch.nn
 
     def conv(inputs, outputs, size, stride, groups=1):
@@ -86,7 +86,7 @@ def torch_head(torch, features, hidden):
 
 
 def by_torch_key(variables):
-    """Flat arrays of our params and statistics, keyed and laid out as torch's state dict."""
+    """Returns our params and statistics with the keys and layouts of torch's state dict."""
     words = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     flat = {}
     for collection in ("params", "batch_stats"):
@@ -98,7 +98,7 @@ def by_torch_key(variables):
 
 
 def copy_to_torch(torch, variables, net):
-    """Loads our weights by name; every key must be there on both sides."""
+    """Copies our weights by name; both sides must have the same keys."""
     state = {key: torch.tensor(value) for key, value in by_torch_key(variables).items()}
     counters = {key: value for key, value in net.state_dict().items() if key.endswith("num_batches_tracked")}
     net.load_state_dict(state | counters, strict=True)
@@ -110,7 +110,7 @@ def statistics_of(net):
 
 
 def drawn(shapes, seed):
-    """Values for every variable, none of them the 0 or 1 of initialization, so that a swap of two shows."""
+    """Draws every variable, without the 0 and 1 of initialization, so that swapped ones are detected."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -123,7 +123,7 @@ def drawn(shapes, seed):
 
 
 def build(kind, x, axis_name=None, dropout=0.0):
-    """Body, head and the drawn variables of each."""
+    """Builds body and head, and draws the variables of each."""
     body = ResNetBody(**TINY[kind], axis_name=axis_name)
     head = TaggingHead(CLASSES, dropout=dropout, hidden=16, axis_name=axis_name)
     features, shapes = jax.eval_shape(lambda: body.init_with_output(jax.random.key(0), x[:1], False))
@@ -132,7 +132,7 @@ def build(kind, x, axis_name=None, dropout=0.0):
 
 
 def train_forward(body, head, params, stats, x, mask=None, positions=None, key=None):
-    """Logits, features and new statistics of body and head."""
+    """Returns logits, features and new statistics of body and head."""
     rngs = {"dropout": key} if key is not None else {}
     (body_params, head_params), (body_stats, head_stats) = params, stats
     variables = {"params": body_params, "batch_stats": body_stats}
@@ -193,7 +193,7 @@ def test_network_matches_torch(kind):
     ("name", "parameters"),
     [("resnet18", 11_176_512), ("resnet34", 21_284_672), ("resnet50", 23_508_032), ("resnext50_32x4d", 22_979_904)],
 )
-def test_parameters_are_torchvisions(name, parameters):
+def test_parameters_match_torchvision(name, parameters):
     """The counts are those of torchvision's models without fc; keys and shapes are those of its state dicts."""
     body = ResNetBody(**BODIES[name])
     variables = jax.eval_shape(lambda: body.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), False))
@@ -233,7 +233,7 @@ def test_bfloat16_computes_near_float32_with_float32_state():
 
 
 def shared_step(body, head, params, stats, key, batch, axis_name):
-    """Loss, gradients and statistics of one step on this device's rows of a padded batch."""
+    """Returns loss, gradients and statistics of one step on this device's rows of a padded batch."""
     x, labels, mask, positions = batch
     total = (lambda v: v) if axis_name is None else (lambda v: jax.lax.psum(v, axis_name))
 
@@ -271,7 +271,7 @@ def test_eight_devices_equal_one():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), other, one)
 
 
-def test_refuses_what_it_does_not_know():
+def test_unknown_blocks_and_grouped_basic_blocks_raise():
     x = jnp.zeros((1, 32, 32, 1))
     with pytest.raises(ValueError, match="choose from basic, bottleneck"):
         ResNetBody("dense", (1,)).init(jax.random.key(0), x, False)

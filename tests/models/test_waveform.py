@@ -21,7 +21,7 @@ def noise(*shape, seed=0):
 
 
 def drawn(network, num_samples):
-    """Variables of `network`, none of them the 0 or 1 of initialization, at a fraction of its compilation time."""
+    """Draws variables of `network`, without the 0 and 1 of initialization, and without compiling it."""
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, num_samples, 1, 1)), False))
     rng = np.random.default_rng(1)
 
@@ -48,13 +48,13 @@ def test_any_length_gives_whole_frames(num_samples):
 
 
 @pytest.mark.parametrize("shape", [(2, 63, 1, 1), (2, 4096), (2, 4096, 1), (2, 224, 224, 1), (2, 4096, 1, 2)])
-def test_what_is_no_waveform_raises(shape):
+def test_inputs_of_another_shape_raise(shape):
     with pytest.raises(ValueError, match=r"waveforms \[clips, samples, 1, 1\] of 64 samples or more, not \[2, "):
         WaveformBody(width=2).init(jax.random.key(0), jnp.zeros(shape), False)
 
 
-def test_size_at_the_default_width():
-    """About as much work as the small network on 224 x 224; every parameter has its group in the optimizer."""
+def test_parameters_and_flops_at_the_default_width():
+    """The cost is about that of the small network on 224 x 224; every parameter has its optimizer group."""
     model = build_model("waveform", 10, width=24, dropout=0.3)
     x = jax.ShapeDtypeStruct((1, 44100, 1, 1), jnp.float32)
     params = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, False), x)["params"]
@@ -76,7 +76,7 @@ def test_size_at_the_default_width():
 
 
 def torch_block(torch, x, params, stats):
-    """A block on x `[B, C, T]` in eval, written with torch's functions."""
+    """Computes a block on x `[B, C, T]` in eval with torch's functions."""
     nn = torch.nn.functional
     length = x.shape[-1]
     missing = -length % BLOCK_STRIDE
@@ -97,7 +97,7 @@ def torch_block(torch, x, params, stats):
 
 @pytest.mark.parametrize("num_samples", [64, 2048, 7919])
 def test_matches_torch(num_samples):
-    """In eval, stem and stages; zeros before a window do not depend on the length, those after fill up the last."""
+    """Compares stem and stages in eval; zeros before a window do not depend on the length, unlike those after."""
     torch = pytest.importorskip("torch")
     body = WaveformBody(width=3)
     variables = drawn(body, num_samples)
@@ -129,7 +129,7 @@ def test_bfloat16_computes_near_float32_with_float32_state():
 
 
 def loss_of(body, variables, x, mask):
-    """A loss of the real rows, its gradients, and what they did to the statistics."""
+    """Returns a loss of the real rows, its gradients, and the new statistics."""
     rows = jnp.ones(len(x)) if mask is None else mask
 
     def loss(params):
@@ -140,8 +140,8 @@ def loss_of(body, variables, x, mask):
     return *aux, grads
 
 
-def test_padded_rows_change_nothing():
-    """Real rows, statistics and gradients are those of the batch without the padding, whatever the padding holds."""
+def test_padded_rows_have_no_effect():
+    """Real rows, statistics and gradients equal those of the batch without padding, for any values of the padding."""
     body = WaveformBody(width=2)
     variables, x = drawn(body, 4099), noise(5, 4099, 1, 1)
     mask = jnp.array([1.0, 1.0, 1.0, 0.0, 0.0])
@@ -157,7 +157,7 @@ def test_padded_rows_change_nothing():
 # Time.
 
 
-def test_features_move_with_the_sound_by_whole_frames():
+def test_features_shift_with_the_sound_by_whole_frames():
     body = WaveformBody(width=4)
     variables = drawn(body, 16 * STRIDE)
 
@@ -167,12 +167,12 @@ def test_features_move_with_the_sound_by_whole_frames():
         return features(body, variables, x)[0, :, 0]
 
     first, moved = at(7 * STRIDE), at(9 * STRIDE)
-    np.testing.assert_allclose(moved[4:-2], first[2:-4], rtol=1e-4, atol=1e-4)  # the edges of the clip stay
+    np.testing.assert_allclose(moved[4:-2], first[2:-4], rtol=1e-4, atol=1e-4)  # without the edges of the clip
     assert np.abs(moved - first).max() > 0.1
 
 
-def test_shift_of_any_size_changes_little_that_the_head_sees():
-    """Pooled over 64 frames, a steady sound shifted is nearer to itself than to one that is duller."""
+def test_pooled_features_change_little_under_shifts():
+    """Pooled over 64 frames, a shifted steady sound is nearer to itself than to a low-passed one."""
     body, num_samples = WaveformBody(width=4), 64 * STRIDE
     bright = noise(num_samples)
     dull = np.real(np.fft.ifft(np.fft.fft(bright) * (np.abs(np.fft.fftfreq(num_samples)) < 0.05)))
@@ -183,7 +183,7 @@ def test_shift_of_any_size_changes_little_that_the_head_sees():
     assert apart[1:].max() < 0.4 * apart[0], apart
 
 
-def test_time_has_a_direction():
+def test_features_depend_on_the_direction_of_time():
     """A chirp and its reversal have one spectrum, but not the same features."""
     body = WaveformBody(width=4)
     variables = drawn(body, 4 * STRIDE)
@@ -193,8 +193,8 @@ def test_time_has_a_direction():
     assert np.linalg.norm(rising - falling) > 0.03 * np.linalg.norm(rising)
 
 
-def test_learns_to_tell_two_tones():
-    """440 Hz from 1,500 Hz in noise, at random levels and phases; tested on tones not seen."""
+def test_training_separates_two_tones():
+    """440 Hz and 1,500 Hz in noise, at random levels and phases; tested on other tones."""
     model = build_model("waveform", 2, width=2, dropout=0.0)
 
     def tones(count, seed):
@@ -231,6 +231,6 @@ def test_learns_to_tell_two_tones():
     assert np.mean(np.argmax(logits, 1) == labels) >= 0.9
 
 
-def test_an_unknown_model_lists_this_one():
+def test_unknown_models_list_the_waveform_network():
     with pytest.raises(ValueError, match="Unknown model.name 'wave'; choose from small, waveform, "):
         build_model("wave", 2, width=4, dropout=0.0)
