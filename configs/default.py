@@ -1,16 +1,16 @@
-"""Every field of a run with its unit. A variant file names the channels; a preset names the data and the budget."""
+"""All fields of a run with their units. A variant file sets the channels, a preset the data set and the budget."""
 
 from ml_collections import ConfigDict
 
 
 def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
-    """The configuration of `preset`. Raises ValueError, listing the presets, on an unknown one."""
+    """Returns the configuration of `preset`. Raises ValueError, listing the presets, on an unknown one."""
     if preset not in PRESETS:
         raise ValueError(f"Unknown preset {preset!r}; choose from {', '.join(PRESETS)}.")
     config = ConfigDict()
-    config.name = "log_db"  # of the variant; names the work directory
+    config.name = "log_db"  # of the variant; part of the default work directory's name
     config.preset = preset
-    config.seed = 0  # of the parameters' start, the order of clips, augmentation and dropout
+    config.seed = 0  # of parameter initialization, clip order, augmentation and dropout
     config.dataset = _dataset_fields()
     config.spectral = _spectral_fields()
     config.model = _model_fields()
@@ -23,77 +23,77 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
 
 
 def _dataset_fields() -> ConfigDict:
-    """The clips, and how they reach the network."""
+    """Returns the fields of the clips and of the input pipeline."""
     dataset = ConfigDict()
     dataset.source = "fsdkaggle2018"  # fsdkaggle2018, esc50, esc10, folder or demo
     dataset.path = "data/fsdkaggle2018"  # folder of the recordings and tables
-    dataset.table = ""  # CSV of one's own clips for source "folder"; empty: the folder's LABEL/* subfolders
-    dataset.download = True  # fetch FSDKaggle2018 from Zenodo if the folder is missing
-    dataset.prepared_dir = "prepared"  # where the TFDS datasets are written
-    dataset.num_threads = 0  # decoding threads; 0: one a core
+    dataset.table = ""  # CSV table of clips for source "folder"; empty: one subfolder per label
+    dataset.download = True  # download FSDKaggle2018 from Zenodo if the folder is missing
+    dataset.prepared_dir = "prepared"  # folder of the TFDS datasets
+    dataset.num_threads = 0  # decoding threads; 0: one per core
     dataset.sample_rate_hz = 22050
     dataset.duration_s = 2.0  # crop of each clip, centred on its loudest half second
-    dataset.num_folds = 5  # where the source has no folds of its own
-    dataset.fold_seed = 0  # of these folds
-    dataset.input = "auto"  # where inputs wait: device (in its memory), stream (on disk), or auto, by their size
-    dataset.num_workers = 0  # processes that read a stream; 0: threads of this one
-    dataset.on_the_fly = False  # spectrograms are computed in each step, from the clips
-    dataset.margin_s = 0.0  # on the fly: by so much clips are longer than the random crops taken of them
+    dataset.num_folds = 5  # for sources without folds of their own
+    dataset.fold_seed = 0  # for assigning these folds
+    dataset.input = "auto"  # inputs are kept in device memory (device), read from disk (stream), or auto: by size
+    dataset.num_workers = 0  # reader processes of input stream; 0: threads of this process
+    dataset.on_the_fly = False  # compute spectrograms from the clips in each training step
+    dataset.margin_s = 0.0  # on the fly: extra length of the clips, for random crops in training
     return dataset
 
 
 def _spectral_fields() -> ConfigDict:
-    """The images."""
+    """Returns the fields of the spectrograms."""
     spectral = ConfigDict()
-    spectral.channels = ("log_db",)  # AXIS_LOUDNESS (linear, log, mel; linear, db), hires_q1, _q2, _q4, _q8
+    spectral.channels = ("log_db",)  # AXIS_SCALE (linear, log, mel; linear, db), hires_q1, _q2, _q4, _q8
     spectral.num_frames = 224
     spectral.num_bins = 224
     spectral.range_db = 80.0  # below the clip's own maximum
     spectral.window_samples = 2048  # Hann window
     spectral.fft_samples = 2048
-    spectral.stride = 8.0  # hires channels look at one point in so many; 1: at every one, as published
+    spectral.stride = 8.0  # hires channels are sampled at one point in so many; 1: exact, as published
     return spectral
 
 
 def _model_fields() -> ConfigDict:
-    """The network."""
+    """Returns the fields of the network."""
     model = ConfigDict()
     model.name = "resnext50_32x4d"  # small, waveform, resnet18, resnet34, resnet50 or resnext50_32x4d
     model.width = 24  # channels of the first stage of "small", half those of "waveform"
-    model.dropout = 0.33  # before the last layer of the head; half of it before the hidden one
+    model.dropout = 0.33  # rate before the head's last layer; half of it before the hidden layer
     model.dtype = "float32"  # of the activations: float32 or bfloat16
-    model.pretrained = ""  # weights of the body: a .safetensors or .pth file, or imagenet, which is downloaded
-    model.init_from = ""  # weights of body and, where it fits, head: a checkpoint of another run; {fold}: its number
-    model.normalization = "none"  # of images in [0, 1]: none, or imagenet, the mean and deviation of its pictures
+    model.pretrained = ""  # weights of the body: a .safetensors or .pth file, or imagenet (downloaded)
+    model.init_from = ""  # checkpoint of another run for body and, if it fits, head; {fold}: the fold's number
+    model.normalization = "none"  # of images in [0, 1]: none, or imagenet (its mean and standard deviation)
     return model
 
 
 def _train_fields() -> ConfigDict:
-    """The budget, and what is kept."""
+    """Returns the fields of training: budget, folds, logging and checkpoints."""
     train = ConfigDict()
     train.batch_size = 64  # clips over all devices
-    train.frozen_epochs = 0  # first phase: the body's convolutions rest, its batch norms and the head learn
-    train.num_epochs = 40  # second phase: everything learns
-    train.folds = ()  # folds to hold out in turn; empty: every one
-    train.inner_split = False  # to choose settings: leave a fold out unseen, train without the next one, score that
-    train.log_every_steps = 10  # lines of metrics.jsonl
+    train.frozen_epochs = 0  # first phase: the body's convolutions are frozen, its batch norms and the head train
+    train.num_epochs = 40  # second phase: all parameters train
+    train.folds = ()  # folds to hold out in turn; empty: all
+    train.inner_split = False  # to choose settings: exclude the held-out fold, validate on the next one
+    train.log_every_steps = 10  # interval of lines in metrics.jsonl
     train.evaluate_every_epochs = 0  # validation loss in metrics.jsonl; 0: only after the last epoch
     train.checkpoint_every_epochs = 1
-    train.unverified_weight = 1.0  # in the loss, of clips whose labels nobody has checked
-    train.compilation_cache = True  # on GPU and TPU compiled steps are kept in dataset.prepared_dir
-    train.profile_steps = 0  # so many steps, after the first ten, are profiled to WORKDIR/profile
+    train.unverified_weight = 1.0  # loss weight of clips with unverified labels
+    train.compilation_cache = True  # on GPU and TPU, cache compiled steps in dataset.prepared_dir
+    train.profile_steps = 0  # number of steps, after the first ten, to profile to WORKDIR/profile
     return train
 
 
 def _optimizer_fields() -> ConfigDict:
-    """AdamW under one-cycle schedules."""
+    """Returns the fields of AdamW and its one-cycle schedules."""
     optimizer = ConfigDict()
     optimizer.frozen_learning_rate = 3e-3  # one-cycle peak of the frozen phase
     optimizer.learning_rate_low = 1e-3  # one-cycle peak of the early body; the late body has the geometric mean
     optimizer.learning_rate_high = 3e-3  # one-cycle peak of the head
     optimizer.warmup_fraction = 0.25  # share of a phase in which the rate rises and the momentum falls
-    optimizer.start_divisor = 25.0  # peak over first rate
-    optimizer.end_divisor = 1e5  # peak over the rate that the schedule falls to
+    optimizer.start_divisor = 25.0  # peak rate / initial rate
+    optimizer.end_divisor = 1e5  # peak rate / final rate
     optimizer.momentum_high = 0.95  # Adam's beta1 at both ends of a phase
     optimizer.momentum_low = 0.85  # Adam's beta1 at the peak rate
     optimizer.beta2 = 0.99
@@ -104,9 +104,9 @@ def _optimizer_fields() -> ConfigDict:
 
 
 def _augment_fields() -> ConfigDict:
-    """Changes drawn anew in every step; all off."""
+    """Returns the fields of the augmentation in training steps; all off by default."""
     augment = ConfigDict()
-    augment.max_time_stretch = 0.0  # largest change of speed, as a share: with 0.25 it is 0.8 to 1.25
+    augment.max_time_stretch = 0.0  # largest change of speed: 0.25 means factors of 0.8 to 1.25
     augment.max_frequency_shift = 0.0  # largest shift along frequency, as a share of the bins
     augment.max_time_shift = 0.0  # largest circular shift, as a share of the frames
     augment.time_masks = 0  # SpecAugment: number of masks along time
@@ -119,19 +119,19 @@ def _augment_fields() -> ConfigDict:
 
 
 def _study_fields() -> ConfigDict:
-    """What mode study compares."""
+    """Returns the fields of mode study: variants, seeds and the search of learning rates."""
     study = ConfigDict()
-    study.variants = ()  # names of files in configs, to which the baseline is added; empty: all of them
-    study.baseline = "log_db"  # the variant that others are compared with
-    study.seeds = (0,)  # config.seed of the runs of each variant
-    study.rate_factors = (0.5, 1.0, 2.0)  # of the learning rates, tried for each variant and fold on inner splits
-    study.search_epochs = 10  # of such a trial, instead of config.train.num_epochs
-    study.train = True  # False: a report on what is finished, whatever is not
+    study.variants = ()  # names of files in configs, plus the baseline; empty: all
+    study.baseline = "log_db"  # the variant that the others are compared with
+    study.seeds = (0,)  # config.seed of each variant's runs
+    study.rate_factors = (0.5, 1.0, 2.0)  # multiples of the learning rates, tried per variant and fold on inner splits
+    study.search_epochs = 10  # config.train.num_epochs of such a trial
+    study.train = True  # False: only report on the finished runs
     return study
 
 
 def _imagenet(config: ConfigDict) -> None:
-    """The recipe of the earlier study: FSDKaggle2018, from ImageNet's weights; the other fields are as above."""
+    """Sets the recipe of the earlier study: FSDKaggle2018 with ImageNet weights."""
     config.model.pretrained = "imagenet"
     config.model.normalization = "imagenet"
     config.train.frozen_epochs = 5
@@ -142,7 +142,7 @@ def _imagenet(config: ConfigDict) -> None:
 
 
 def _augment(config: ConfigDict) -> None:
-    """Augmentation for networks that start from random weights."""
+    """Sets the augmentation of networks with random initial weights."""
     config.augment.max_time_stretch = 0.25
     config.augment.max_frequency_shift = 0.05
     config.augment.max_time_shift = 0.5
@@ -152,7 +152,7 @@ def _augment(config: ConfigDict) -> None:
 
 
 def _small(config: ConfigDict) -> None:
-    """The small network; its rates were chosen on synthetic sounds alone."""
+    """Sets the small network; its learning rates were chosen on synthetic sounds."""
     config.model.name = "small"
     config.optimizer.learning_rate_low = 3e-3
     config.optimizer.learning_rate_high = 1e-2

@@ -1,4 +1,4 @@
-"""No spectrogram: a one-dimensional network on the clips themselves."""
+"""No spectrogram: a one-dimensional network on the waveforms."""
 
 from configs import default
 
@@ -8,7 +8,7 @@ def get_config(preset: str = "fsdkaggle2018"):
     config.name = "waveform"
     config.spectral.channels = ("waveform",)
     config.model.name = "waveform"
-    if preset == "imagenet":  # of which no weights are for sounds: from random ones, in as many epochs
+    if preset == "imagenet":  # there are no such weights for waveforms: random ones, as many epochs
         config.model.pretrained, config.model.normalization = "", "none"
         config.train.frozen_epochs, config.train.num_epochs = 0, 15
         config.optimizer.learning_rate_low, config.optimizer.learning_rate_high = 1e-3, 3e-3
