@@ -1,10 +1,10 @@
-"""Prepares and enters FSDKaggle2018 at its real size: real tables, synthesized audio standing in for the recordings.
+"""Prepares, trains and evaluates FSDKaggle2018 at its real size: real tables, synthesized audio.
 
     python benchmarks/fsdkaggle2018_standin.py --tables=data/fsdkaggle2018 --out=/tmp/standin
 
 Writes a WAV file of a simple sound for each of the 9,473 + 9,400 names, three of them corrupt as in the Kaggle release,
-then runs main.py and prints clips a second, peak memory and the checks. The scores it ends with say nothing about real
-recordings. About 5 GB of disk.
+then runs main.py and prints clips a second, peak memory and the checks. The scores have no meaning for real recordings.
+Needs about 5 GB of disk.
 """
 
 import argparse
@@ -31,15 +31,15 @@ TABLES = ("train.csv", "train_post_competition.csv", "test_post_competition.csv"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=Path, required=True, help="folder of the real tables")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the audio and all that is made of it")
-    parser.add_argument("--limit", type=int, help="only so many clips of each table, for a quick try")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the audio, datasets and run")
+    parser.add_argument("--limit", type=int, help="number of clips of each table, for a quick run")
     options = parser.parse_args()
     options.out = options.out.resolve()  # main.py runs in another folder
     start = time.monotonic()
     data = synthesize(options.tables, options.out / f"data_{options.limit or 'all'}", options.limit)
     print(f"synthesized audio in {time.monotonic() - start:.0f} s", flush=True)
     prepared = options.out / f"prepared_{options.limit or 'all'}"
-    for step in ("clips and spectrograms", "nothing, all being there"):
+    for step in ("clips and spectrograms", "nothing (all exists)"):
         seconds, peak_gib, output = run_main(data, prepared, options.out, "--mode=prepare")
         total = sum(map(int, re.findall(r"(\d+) (?:train|test) clips", output))) // 2
         speed = f", {total / seconds:.0f} clips a second" if total else ""
@@ -49,11 +49,11 @@ def main() -> None:
     print(output[output.index("train clip") if "train clip" in output else output.index("test clip") :])
     print(f"one epoch of one fold, evaluation and submission: {seconds:.0f} s, peak {peak_gib:.2f} GiB")
     check(data, options.out / "run")
-    print("counts, classes, corrupt clips and submission: all as they should be")
+    print("counts, classes, corrupt clips and submission: all correct")
 
 
 def synthesize(tables: Path, data: Path, limit: int | None) -> Path:
-    """Copies the tables and writes the sounds; what was written before is kept."""
+    """Copies the tables and writes the missing sounds; returns the folder."""
     data.mkdir(parents=True, exist_ok=True)
     for name in TABLES:
         header, *rows = (tables / name).read_text().splitlines(keepends=True)
@@ -75,18 +75,18 @@ def synthesize(tables: Path, data: Path, limit: int | None) -> Path:
 
 
 def sound(name: str, kind: int, noise: np.ndarray) -> np.ndarray:
-    """A tone of the class's pitch and tremolo in noise, its length, level and noise drawn from the file's name."""
+    """Returns a tone in noise: pitch and tremolo depend on the class; length, level and noise on the file's name."""
     rng = np.random.default_rng(int(name[:8], 16))
     num_samples = int(RATE_HZ * np.exp(rng.uniform(*np.log(DURATION_S))))
     cycles = np.arange(num_samples) * (150 * 2 ** (kind / 8) * rng.uniform(0.98, 1.02) / RATE_HZ)
-    swing = 1 + 0.8 * np.sin(np.arange(num_samples) * (2 * np.pi * (1 + kind % 7) / RATE_HZ))
+    tremolo = 1 + 0.8 * np.sin(np.arange(num_samples) * (2 * np.pi * (1 + kind % 7) / RATE_HZ))
     offset = rng.integers(RATE_HZ)
-    mixed = swing * np.sin(2 * np.pi * cycles) + rng.uniform(0.05, 0.5) * noise[offset : offset + num_samples]
+    mixed = tremolo * np.sin(2 * np.pi * cycles) + rng.uniform(0.05, 0.5) * noise[offset : offset + num_samples]
     return mixed / np.abs(mixed).max() * 10 ** rng.uniform(-2, 0)
 
 
 def run_main(data: Path, prepared: Path, out: Path, *flags: str) -> tuple[float, float, str]:
-    """Wall seconds, peak resident GiB of the largest child so far, and what main.py printed."""
+    """Runs main.py; returns wall seconds, peak resident GiB of the largest child so far, and the output."""
     shutil.rmtree(out / "run", ignore_errors=True)
     command = [sys.executable, "main.py", "--config=configs/log_db.py:fsdkaggle2018", f"--workdir={out / 'run'}"]
     command += [f"--config.dataset.path={data}", f"--config.dataset.prepared_dir={prepared}", *flags]
@@ -97,7 +97,7 @@ def run_main(data: Path, prepared: Path, out: Path, *flags: str) -> tuple[float,
 
 
 def check(data: Path, run: Path) -> None:
-    """Raises AssertionError where the run's counts, classes or submission are not those of the tables."""
+    """Raises AssertionError if the run's counts, classes or submission differ from the tables."""
     classes = json.loads((run / "config.json").read_text())["classes"]
     train, order = read(data / "train.csv"), test_names(data)
     assert classes == sorted({row["label"] for row in train})
@@ -112,12 +112,12 @@ def check(data: Path, run: Path) -> None:
 
 
 def test_names(data: Path) -> list[str]:
-    """The test clips in the order of the sample submission."""
+    """Returns the test clips in the order of the sample submission."""
     return [row["fname"] for row in read(data / "sample_submission.csv")]
 
 
 def read(table: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
+    """Reads the rows of a CSV file."""
     with table.open(newline="") as file:
         return list(csv.DictReader(file))
 

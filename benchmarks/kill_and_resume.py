@@ -1,13 +1,12 @@
-"""Kills runs of the demo at random moments and shows that the same command, given again, ends as if nothing had been.
+"""Kills runs of the demo at random times and checks that the same command resumes them with identical results.
 
     python benchmarks/kill_and_resume.py --trials=20
     python benchmarks/kill_and_resume.py --trials=10 --mode=study
 
-One run is left alone; its length sets the moments of the kills, so that they fall where it writes sounds, prepares,
-trains and evaluates. Every other run gets SIGKILL, with all its children, once or twice, and is then started again. Its
-summary must be the same text and its last parameters the same bits; a study (two variants, two seeds, a search of
-two learning rates) must have the same scores and the same reports, byte for byte. Every third run writes the demo's
-sounds afresh.
+One run is not interrupted; the kills are spread over its duration, so over writing sounds, preparing, training and
+evaluating. Every other run gets SIGKILL, with all its children, once or twice, and is then restarted. Its summary must
+have the same text and its last parameters the same bits; a study (two variants, two seeds, a search of two learning
+rates) must have the same scores and reports, byte for byte. Every third run writes the demo's sounds again.
 """
 
 import argparse
@@ -56,7 +55,7 @@ REPORTS = ("choices.json", "scores.json", "report*")  # of a study
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--seed", type=int, default=0, help="of the times of the kills")
     parser.add_argument("--mode", choices=("train", "study"), default="train")
     options = parser.parse_args()
     settings = (*SETTINGS, *STUDY) if options.mode == "study" else SETTINGS
@@ -66,44 +65,44 @@ def main() -> None:
         start = time.monotonic()
         run(settings, folder / "whole", folder / "sounds")
         length_s = time.monotonic() - start
-        print(f"undisturbed: {length_s:.1f} s", flush=True)
+        print(f"uninterrupted: {length_s:.1f} s", flush=True)
         same = 0
         for trial in range(options.trials):
             kills_s = [rng.uniform(0.0, length_s) for _ in range(rng.choice((1, 1, 2)))]
             same += attempt(settings, folder, trial, kills_s)
-    what = "reports" if options.mode == "study" else "summary and parameters"
-    print(f"{same} of {options.trials} killed runs ended with the undisturbed run's {what}")
+    compared = "reports" if options.mode == "study" else "summary and parameters"
+    print(f"{same} of {options.trials} killed runs ended with the uninterrupted run's {compared}")
     sys.exit(same < options.trials)
 
 
 def attempt(settings: Sequence[str], folder: Path, trial: int, kills_s: list[float]) -> bool:
-    """Kills a fresh run at these moments after its starts, lets it end, and compares; prints one line."""
+    """Kills a new run at these times after its starts, resumes it to the end, and compares; prints one line."""
     own = folder / "killed"
     sounds = own / "sounds" if trial % 3 == 0 else folder / "sounds"
-    found = [kill(settings, own, sounds, after_s) for after_s in kills_s]
+    states = [kill(settings, own, sounds, after_s) for after_s in kills_s]
     run(settings, own, sounds)
     differences = compare(folder / "whole", own)
-    moments = ", ".join(f"{after_s:.1f} s ({state})" for after_s, state in zip(kills_s, found, strict=True))
-    print(f"trial {trial}: killed after {moments}: {'; '.join(differences) or 'same'}", flush=True)
+    times = ", ".join(f"{after_s:.1f} s ({state})" for after_s, state in zip(kills_s, states, strict=True))
+    print(f"trial {trial}: killed after {times}: {'; '.join(differences) or 'same'}", flush=True)
     shutil.rmtree(own)
     return not differences
 
 
 def command(settings: Sequence[str], folder: Path, sounds: Path) -> list[str]:
-    """The run, on one device, with its work directory and datasets below `folder`."""
-    places = (f"--workdir={folder}/run", f"--config.dataset.prepared_dir={folder}/prepared")
-    return [sys.executable, "main.py", *settings, *places, f"--config.dataset.path={sounds}"]
+    """Returns the command of a run with its work directory and datasets below `folder`."""
+    paths = (f"--workdir={folder}/run", f"--config.dataset.prepared_dir={folder}/prepared")
+    return [sys.executable, "main.py", *settings, *paths, f"--config.dataset.path={sounds}"]
 
 
 def run(settings: Sequence[str], folder: Path, sounds: Path) -> None:
-    """Runs to the end; an error of the run ends this program with its words."""
+    """Runs to the end; exits with the output of a run that fails."""
     done = subprocess.run(command(settings, folder, sounds), cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"the run failed with status {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
 def kill(settings: Sequence[str], folder: Path, sounds: Path, after_s: float) -> str:
-    """Starts the run, kills it and its children after a while, and says how far it had come."""
+    """Starts the run, kills it and its children after `after_s` seconds, and returns its progress."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command(settings, folder, sounds), cwd=ROOT, start_new_session=True, **quiet)
     try:
@@ -115,7 +114,7 @@ def kill(settings: Sequence[str], folder: Path, sounds: Path, after_s: float) ->
 
 
 def progress(folder: Path, sounds: Path) -> str:
-    """What lies there after a kill, in a word or two."""
+    """Describes the progress of a killed run from its files."""
     if any((folder / "run" / name).exists() for name in ("summary.json", "report.html")):
         return "finished"
     cells = sorted(folder.glob("run/*/*/fold_*/predictions.npz"))
@@ -133,7 +132,7 @@ def progress(folder: Path, sounds: Path) -> str:
 
 
 def compare(whole: Path, killed: Path) -> list[str]:
-    """What differs between two finished runs."""
+    """Lists the differences between two finished runs."""
     if (whole / "run" / "report.html").exists():
         found = [
             {path.name: path.read_bytes() for pattern in REPORTS for path in sorted((folder / "run").glob(pattern))}
@@ -156,13 +155,13 @@ def compare(whole: Path, killed: Path) -> list[str]:
 
 
 def metrics(workdir: Path) -> list[dict]:
-    """The lines of the metrics, without the speed."""
+    """Reads the lines of the metrics, without the speed."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != "clips_per_second"} for line in lines]
 
 
 def last_checkpoint(workdir: Path, fold: int) -> tuple[int, dict]:
-    """Step and state of a fold's latest checkpoint: parameters, batch statistics and the optimizer's moments."""
+    """Reads step and state of a fold's latest checkpoint: parameters, batch statistics and the optimizer's moments."""
     folder = workdir.absolute() / f"fold_{fold}" / "checkpoints"
     step = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
     with ocp.StandardCheckpointer() as checkpointer:

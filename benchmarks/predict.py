@@ -1,9 +1,9 @@
-"""How much faster than real time a trained run tags a long recording, and in how much memory.
+"""Measures how much faster than real time a trained run tags a long recording, and its peak memory.
 
     python benchmarks/predict.py --workdir=runs/log_db-demo [--minutes=10] [--repeats=3] [--audio=RECORDING]
 
-The recording is noise and tones, or RECORDING over and over. A recording of one second is tagged before it, in the same
-process, so that start-up and compilation are timed apart.
+The recording is noise and tones, or RECORDING repeated. A recording of one second is tagged first, in the same process,
+so that start-up and compilation are timed separately.
 """
 
 import argparse
@@ -45,13 +45,13 @@ def main() -> None:
         print(f"first recording, loading and compiling: {start_up_s:.1f} s, peak memory {peak_gib():.2f} GiB")
         times_s = [seconds(options.workdir, long, folder) for _ in range(options.repeats)]
         (recording,) = json.loads((folder / "out" / "predictions.json").read_text())["recordings"]
-        heard_s, best_s = recording["duration_s"], min(times_s)
-        print(f"{heard_s:.0f} s in {len(recording['windows'])} windows: {', '.join(f'{t:.1f}' for t in times_s)} s")
-        print(f"{heard_s / best_s:.0f} times faster than real time at best; peak memory {peak_gib():.2f} GiB")
+        duration_s, best_s = recording["duration_s"], min(times_s)
+        print(f"{duration_s:.0f} s in {len(recording['windows'])} windows: {', '.join(f'{t:.1f}' for t in times_s)} s")
+        print(f"{duration_s / best_s:.0f} times faster than real time at best; peak memory {peak_gib():.2f} GiB")
 
 
 def seconds(workdir: Path, audio: Path, folder: Path) -> float:
-    """How long it takes to tag one file, its reading, the networks' loading and all writing included."""
+    """Returns the seconds to tag one file, including loading the networks, reading and writing."""
     start = time.monotonic()
     with contextlib.redirect_stdout(io.StringIO()):
         predict.run(workdir, [str(audio)], out=folder / "out")
@@ -59,7 +59,7 @@ def seconds(workdir: Path, audio: Path, folder: Path) -> float:
 
 
 def probe_waveforms(num_samples: int, seed: int = 0) -> np.ndarray:
-    """Noise whose level swells, and a tone that wanders."""
+    """Returns amplitude-modulated noise plus a frequency-modulated tone."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(num_samples) / RATE_HZ
     tone = np.sin(2 * np.pi * (500 * time_s + 200 * np.sin(time_s)))
@@ -67,7 +67,7 @@ def probe_waveforms(num_samples: int, seed: int = 0) -> np.ndarray:
 
 
 def write_long(path: Path, num_samples: int, audio: str) -> None:
-    """Second by second, so that the peak memory is not that of the writing."""
+    """Writes the recording second by second, so that writing does not set the peak memory."""
     repeated = load_audio(audio, RATE_HZ)[0] if audio else None
     with soundfile.SoundFile(path, "w", RATE_HZ, 1) as file:
         for second in range(-(-num_samples // RATE_HZ)):

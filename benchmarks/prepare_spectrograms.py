@@ -1,9 +1,9 @@
-"""Clips a second of preparing spectrogram datasets from a prepared clips dataset, start-up and writing included.
+"""Measures clips a second of preparing spectrogram datasets from a clips dataset, including start-up and writing.
 
     python benchmarks/prepare_spectrograms.py --path=data/ESC-50 --variants hires_q1 hires_q8 log_db
 
-Every variant is prepared by `main.py --mode=prepare` in a process of its own, into a temporary folder, from clips of
-2 s that have been prepared there before. Run it on an idle machine.
+Each variant is prepared by `main.py --mode=prepare` in its own process, in a temporary folder, from clips of 2 s that
+were prepared before. Run it on an idle machine.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Linear reassignment and the other spectrograms: speed against plain NumPy, PyTorch and librosa, and fidelity.
+"""Measures linear reassignment and the other spectrograms: speed against NumPy, PyTorch and librosa, and accuracy.
 
     python benchmarks/reassignment.py --path=data/ESC-50 --clips=10
 
@@ -31,7 +31,7 @@ from audiotag_jax.runtime.errors import UserError  # noqa: E402
 from audiotag_jax.spectral import features, stft  # noqa: E402
 from audiotag_jax.spectral.reassignment import high_resolution_spectrogram, high_resolution_spectrograms  # noqa: E402
 
-# PyTorch's threads otherwise spin while they wait, and take 30 times as long as soon as another process needs a core.
+# PyTorch's threads otherwise busy-wait, which takes 30 times as long if another process needs a core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from benchmarks.reference_spectrograms import (  # noqa: E402
     HOP_SAMPLES,
@@ -52,9 +52,9 @@ SETTINGS = features.SpectralSettings(channels=("hires_q2",), sample_rate_hz=RATE
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", required=True, help="folder of ESC-10 or ESC-50")
-    parser.add_argument("--clips", type=int, default=10, help="for the errors of the sampled form")
+    parser.add_argument("--clips", type=int, default=10, help="number of clips for the errors of the sampled form")
     parser.add_argument("--stride", type=float, default=SETTINGS.stride, help="of the sampled form")
-    parser.add_argument("--repeats", type=int, default=3, help="timings, of which the median counts")
+    parser.add_argument("--repeats", type=int, default=3, help="number of timings, whose median is reported")
     parser.add_argument("--skip-slow", action="store_true", help="leave out the NumPy loop and PyTorch")
     options = parser.parse_args()
     if options.clips < 1 or options.repeats < 1 or options.stride <= 1.0:
@@ -81,7 +81,7 @@ def machine() -> str:
 
 
 def load_spread(path: str, count: int) -> list[np.ndarray]:
-    """Samples [N] of `count` recordings, or of all if fewer: categories in turn, each at other places of its list."""
+    """Loads samples [N] of up to `count` recordings: categories in turn, from different positions of their lists."""
     left = {}
     for clip in open_esc("esc10", path).clips:
         left.setdefault(clip.label, []).append(clip)
@@ -94,12 +94,12 @@ def load_spread(path: str, count: int) -> list[np.ndarray]:
 
 
 def cut(samples: np.ndarray, length: int) -> np.ndarray:
-    """The first `length` samples, zeros after the last."""
+    """Returns the first `length` samples, padded with zeros."""
     return np.pad(samples[:length], (0, max(0, length - len(samples))))
 
 
 def median_seconds(function, repeats: int) -> float:
-    """Of several calls; one more, not timed, comes before."""
+    """Returns the median seconds of `repeats` calls after one warm-up call."""
     _wait(function())
     times = []
     for _ in range(repeats):
@@ -110,7 +110,7 @@ def median_seconds(function, repeats: int) -> float:
 
 
 def best_seconds(function, repeats: int) -> float:
-    """Of calls that multiply with NumPy: with all threads or with one, which wins by far where cores are shared."""
+    """Returns the smaller median with all BLAS threads or with one, which is much faster on shared cores."""
     with_all = median_seconds(function, repeats)
     with threadpool_limits(1):
         return min(with_all, median_seconds(function, repeats))
@@ -123,7 +123,7 @@ def _wait(result):
 
 
 def print_speed(clips: np.ndarray, options) -> None:
-    """Times of clips [B, N]: the first one alone, and all in a batch."""
+    """Prints times of clips [B, N]: the first one alone, and all in a batch."""
     references = {} if options.skip_slow else time_references(clips[0], options.repeats)
     print(f"\nHigh resolution, milliseconds a clip of 2 s at {RATE_HZ} Hz, 224 x 224 cells.")
     print(f"The NumPy loop and PyTorch were timed for q = {TIMED_Q} only: their work is the same for every q.\n")
@@ -148,13 +148,13 @@ def print_speed(clips: np.ndarray, options) -> None:
 
 
 def in_two_threads(clips, form):
-    """Half of the clips each, as the preparation of a dataset computes them."""
+    """Computes half of the clips per thread, as the preparation of a dataset does."""
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda half: jax.block_until_ready(form(half)), np.array_split(clips, 2)))
 
 
 def time_references(x: np.ndarray, repeats: int) -> dict[str, float]:
-    """Seconds by name; also prints how far the exact form is from the loop, and why a reference is missing."""
+    """Returns seconds by name; prints errors of the exact form against the loop, and why a reference is missing."""
     start = time.perf_counter()
     published = numpy_loop(x, TIMED_Q, **GRID)
     references = {"NumPy loop": time.perf_counter() - start}
@@ -190,14 +190,14 @@ def differences(energies, reference) -> str:
 
 
 def compare(energies, reference) -> tuple[float, float]:
-    """Error of `energies` [T, F] over the norm of the `reference`, and the correlation of their dB images."""
+    """Returns the error of `energies` [T, F] over the norm of `reference`, and the correlation of their dB images."""
     error = np.linalg.norm(energies - reference) / np.linalg.norm(reference)
     images = [np.ravel(features.decibels(np.asarray(each, np.float32), SETTINGS)) for each in (energies, reference)]
     return float(error), float(np.corrcoef(images)[0, 1])
 
 
 def print_fidelity(recordings: list[np.ndarray], stride: float) -> None:
-    """Of the sampled form against the exact one, both in single precision."""
+    """Prints errors of the sampled form against the exact one, both in single precision."""
     print(f"\nSampled form, stride {stride:g}, against the exact one, {len(recordings)} recordings.")
     print("Errors are norms of the difference of the energies over the norm of the exact ones; the correlations are")
     print("those of the dB images, each reaching 80 dB below its own maximum. Clips of zeros alone are left out.\n")
@@ -220,7 +220,7 @@ def print_fidelity(recordings: list[np.ndarray], stride: float) -> None:
 
 
 def print_standard(clips: np.ndarray, repeats: int) -> None:
-    """The other spectrograms of clips [B, N] against loops over librosa's functions, on the CPU."""
+    """Prints times of the other spectrograms of clips [B, N] against loops over librosa's functions, on CPU."""
     print(f"\nOther spectrograms, milliseconds a clip of 2 s in a batch of {len(clips)}, 224 x 224 cells.\n")
     heads = ["channel", "ours", "librosa.stft and our filterbank", "ratio", "librosa melspectrogram", "ratio"]
     print(row(heads), row(["---"] * len(heads)), sep="\n")

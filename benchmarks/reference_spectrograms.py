@@ -1,4 +1,4 @@
-"""The same spectrograms by others' means: what `reassignment.py` measures itself against."""
+"""Reference spectrograms in NumPy, PyTorch and librosa, for `reassignment.py`."""
 
 import math
 
@@ -17,7 +17,7 @@ RATE_HZ, HOP_SAMPLES = 22050, 197  # of a clip of 2 s in 224 frames
 
 
 def numpy_loop(x, q, tdeci, over, noct, minf, maxf):
-    """[T, F], F descending, of `x` [N], in double precision: the published algorithm, a centre frequency at a time."""
+    """Returns energies [T, F], F descending, of `x` [N] in double precision by the published loop over frequencies."""
     num_samples = len(x)
     num_frames = math.ceil(num_samples / tdeci)
     num_bins = math.ceil(-noct * math.log2(minf / maxf) + 1)
@@ -30,7 +30,7 @@ def numpy_loop(x, q, tdeci, over, noct, minf, maxf):
         offsets = (frequencies - f0) / sigma
         windowed = np.exp(-0.5 * offsets**2) * spectrum
         xi, eta = np.fft.ifft(windowed), np.fft.ifft(-offsets * windowed)
-        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN, which is not kept
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN, which `kept` excludes
             m = eta / xi
         t = samples + m.imag / (2.0 * np.pi * sigma)
         f = f0 - m.real * sigma
@@ -46,7 +46,7 @@ def numpy_loop(x, q, tdeci, over, noct, minf, maxf):
 
 
 def torch_rows(x, q, tdeci, over, noct, minf, maxf, *, device, rows_at_once):
-    """The same by PyTorch, in single precision, many centre frequencies at a time."""
+    """Computes the same with PyTorch in single precision, for `rows_at_once` centre frequencies at a time."""
     torch.set_flush_denormal(True)  # the windows' tails are denormal numbers, which are slow
     num_samples = len(x)
     num_frames = math.ceil(num_samples / tdeci)

@@ -1,8 +1,8 @@
-"""Draws one recording as every spectrogram variant in configs/ sees it, and its waveform.
+"""Draws one recording in all spectrogram variants of configs/, and its waveform.
 
     python benchmarks/show_variants.py RECORDING --out=variants.png
 
-Needs matplotlib, which nothing else here does. Takes about a minute, mostly of compiling.
+Needs matplotlib. Takes about a minute, mostly for compilation.
 """
 
 import argparse
@@ -27,7 +27,7 @@ except ImportError:
     matplotlib = None
 
 FIGURE_INCHES, DOTS_PER_INCH = (16, 12), 150
-# Of each axis: a function of Hz that is even over the bins, its inverse, and the ticks.
+# By axis: the function of Hz in which bins are evenly spaced, its inverse, and the ticks in Hz.
 SCALES = {
     "linear": (np.asarray, np.asarray, (0, 2000, 4000, 6000, 8000, 10000)),
     "log": (lambda hz: np.log2(np.maximum(hz, 1e-3)), np.exp2, (50, 100, 200, 500, 1000, 2000, 5000, 10000)),
@@ -38,7 +38,7 @@ SCALES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recording", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="the picture, such as variants.png")
+    parser.add_argument("--out", type=Path, required=True, help="image file, such as variants.png")
     parser.add_argument("--duration", type=float, default=5.0, help="seconds from the start of the recording")
     options = parser.parse_args()
     if matplotlib is None:
@@ -61,7 +61,7 @@ def main() -> None:
     heading = f"{options.recording.name}, {len(samples) / rate_hz:g} s, {rate_hz} Hz"
     heading += f" ({note})" if note else ""
     range_db = f"{configs[0].spectral.range_db:g} dB below its maximum"
-    legend = f"Every image from 0, black, to its own maximum; db and hires from {range_db}"
+    legend = f"Each image from 0 (black) to its maximum; db and hires from {range_db}"
     figure.suptitle(f"{heading}\n{legend}", fontsize=13)
     print("Drawing …", flush=True)
     figure.savefig(options.out, dpi=DOTS_PER_INCH)
@@ -78,7 +78,7 @@ def load_variants() -> list:
 
 
 def draw(samples: np.ndarray, rate_hz: int, configs: list) -> "Figure":
-    """Panels in rows of a kind; the first row with room to spare also has the waveform of `samples` [N]."""
+    """Draws one row of panels per kind of variant; the first free panel shows the waveform of `samples` [N]."""
     rows = {}
     for config in configs:
         rows.setdefault(kind(config.spectral.channels), []).append(config)
@@ -108,7 +108,7 @@ def kind(channels: tuple[str, ...]) -> str:
 
 
 def draw_variant(panel, samples: np.ndarray, rate_hz: int, config, images: dict) -> None:
-    """One channel in colours of its own, or three as red, green and blue; `images` keeps each for other variants."""
+    """Draws one channel with a colormap, or three as red, green and blue; `images` caches channels."""
     settings = features.SpectralSettings(**config.spectral.to_dict(), sample_rate_hz=rate_hz)
     alone = [dataclasses.replace(settings, channels=(channel,)) for channel in settings.channels]
     for channel in alone:
@@ -142,7 +142,7 @@ def title(name: str, channels: tuple[str, ...]) -> str:
 
 
 def bin_edges_hz(centres_hz: np.ndarray, scale, inverse) -> np.ndarray:
-    """[F + 1] halfway between the centres [F] on the scale, and as far beyond the outermost."""
+    """Returns edges [F + 1] halfway between the centres [F] on the scale, and as far beyond the outermost."""
     centres = scale(centres_hz)
     inner = (centres[1:] + centres[:-1]) / 2
     return inverse(np.concatenate([[2 * centres[0] - inner[0]], inner, [2 * centres[-1] - inner[-1]]]))

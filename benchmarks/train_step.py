@@ -1,13 +1,13 @@
-"""Clips a second of the training step: ours, bare and fed by the whole pipeline, against PyTorch with timm.
+"""Measures clips a second of the training step, alone and with the input pipeline, against PyTorch with timm.
 
     python benchmarks/train_step.py --model=small --batch_size=32
     python benchmarks/train_step.py --model=resnext50_32x4d --batch_size=8 --cpu_devices=2
 
 Every step is forward, backward and AdamW on images of noise, 224 x 224, float32 on a CPU, bfloat16 on a GPU. PyTorch
 (channels last; on a GPU autocast and torch.compile) runs timm's network of the same name, or for `small` one of the
-same layers; without PyTorch ours alone is timed. "Fed" is the training loop's own path, with augmentation: batches
-gathered on the devices by index, or stacked by grain's threads; it is compared with the bare step of one batch that
-lies ready, augmented alike. `--profile` adds where the time of our bare step goes. Run it on an idle machine.
+same layers; without PyTorch only ours is timed. "Fed" steps use the training loop's input pipeline, with augmentation:
+batches gathered on the devices by index, or stacked by grain's threads; they are compared with the bare step on one
+batch in memory with the same augmentation. `--profile` adds the time by operation. Run it on an idle machine.
 """
 
 import argparse
@@ -45,9 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnext50_32x4d")
     parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=10, help="timed, of which the median counts")
-    parser.add_argument("--profile", action="store_true", help="by kind of operation, from jax.profiler")
-    parser.add_argument("--cpu_devices", type=int, default=1, help="into which JAX splits a CPU")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps, whose median is reported")
+    parser.add_argument("--profile", action="store_true", help="print times by kind of operation, from jax.profiler")
+    parser.add_argument("--cpu_devices", type=int, default=1, help="number of devices into which JAX splits a CPU")
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", options.cpu_devices)
     keep_freed_memory()
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def make_step(options, *, augmented: bool):
-    """Our training step and its first state."""
+    """Returns our training step and its initial state."""
     config = log_db.get_config()
     config.model.name, config.train.batch_size = options.model, options.batch_size
     config.model.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -87,7 +87,7 @@ def make_step(options, *, augmented: bool):
 
 
 def time_ours(options, *, augmented: bool, feed: str | None) -> float:
-    """Clips a second of our step, on one batch that lies ready or fed from `device` or `stream`."""
+    """Returns clips a second of our step, on one batch in memory or fed from `device` or `stream`."""
     train_step, state = make_step(options, augmented=augmented)
     examples, num_steps = noise(8 * options.batch_size), options.steps + 3
     resident = feed == "device"
@@ -106,7 +106,7 @@ def time_ours(options, *, augmented: bool, feed: str | None) -> float:
 
 
 def print_profile(options) -> None:
-    """Prints the share of each kind of operation in our bare step, as jax.profiler sees it."""
+    """Prints the share of each kind of operation in our bare step, from jax.profiler."""
     train_step, state = make_step(options, augmented=False)
     order = TrainingOrder(np.arange(options.batch_size), 1, 3, seed=0, fold=0)
     batch = replicate_batch(Batches(noise(options.batch_size), order, options.batch_size, resident=False)[0])
@@ -123,7 +123,7 @@ def print_profile(options) -> None:
             events = json.load(file)["traceEvents"]
     kinds = collections.Counter()
     for event in events:
-        if "hlo_op" in event.get("args", {}):  # not the host's own spans
+        if "hlo_op" in event.get("args", {}):  # not the host's events
             kinds[re.sub(r"[._]?(\d+|clone|remat\d*)$", "", event["name"].split(".")[0])] += event["dur"]
     total = sum(kinds.values())
     print("", "| operation | share of the bare step |", "| --- | --- |", sep="\n")
@@ -143,7 +143,7 @@ def noise(count: int) -> Examples:
 
 
 def time_pytorch(options) -> float | None:
-    """Clips a second of PyTorch's step; None, with a word why, where it is not to be had."""
+    """Returns clips a second of PyTorch's step; None, printing why, if it is not installed."""
     try:
         import torch
 
@@ -179,7 +179,7 @@ def pytorch_timm(name: str):
 
 
 def pytorch_small(torch):
-    """Our small network with its head, width 24."""
+    """Builds our small network with its head, width 24."""
     nn = torch.nn
 
     def conv(inputs, outputs, size, stride):
