@@ -1,4 +1,4 @@
-"""A new field needs its line in default.py and one in its dataclass: with these it trains, and old runs go on."""
+"""A new field needs one line in default.py and one in its dataclass; old runs are resumed without it."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def insert_before(path: Path, line: str, added: str) -> None:
     path.write_text(text.replace(line, added + line))
 
 
-def test_two_lines_make_a_field(folder, tmp_path):
+def test_two_lines_add_a_field(folder, tmp_path):
     old = random_runs.make_run(random_runs.tiny_config(folder), tmp_path / "old")
     (old / "fold_1/predictions.npz").unlink()
     clone = tmp_path / "clone"

@@ -1,4 +1,4 @@
-"""Runs recorded by the first release are continued, evaluated, inspected, tagged with and exported."""
+"""Runs of the first release can be resumed, evaluated, inspected, used for tagging and exported."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def old(finished, tmp_path) -> Path:
     return workdir
 
 
-def test_its_record_says_what_today_s_does(finished, old):
+def test_the_old_record_equals_the_current_one(finished, old):
     first, now = read_record(old), read_record(finished)
     assert first.dataset is None and "format" not in json.loads(FIRST_FORMAT.read_text())
     assert first.classes == now.classes
@@ -45,7 +45,7 @@ def test_its_record_says_what_today_s_does(finished, old):
         assert getattr(first.settings, part) == getattr(now.settings, part)
 
 
-def test_it_is_continued_and_evaluated(settings, old, capsys):
+def test_an_old_run_is_resumed_and_evaluated(settings, old, capsys):
     with np.load(old / "fold_1/predictions.npz") as saved:
         logits = saved["logits"]
     (old / "fold_1/predictions.npz").unlink()
@@ -58,7 +58,7 @@ def test_it_is_continued_and_evaluated(settings, old, capsys):
     assert read_record(old).dataset == read_record(old).dataset is not None
 
 
-def test_it_is_inspected_tagged_with_and_exported(settings, finished, old, capsys):
+def test_an_old_run_is_inspected_used_for_tagging_and_exported(settings, finished, old, capsys):
     text = "\n".join(line for lines in inspect_checkpoint.report(settings, old) for line in lines)
     assert "log_db:folder, 4 classes, dataset 0123456789abcdef" in text
     waveforms = np.random.default_rng(0).standard_normal((2, random_runs.LENGTH)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Each value that could not work is refused in one line that names its field; what is at the edge of it is not."""
+"""Invalid values raise a one-line error that names the field; values at the limits are accepted."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from configs import default, log_db, waveform
 
 NAN, INF = math.nan, math.inf
 
-# Field: refused values, accepted ones at the edge, what a person is told.
+# Field: rejected values, accepted values at the limits, the error message.
 TABLE = {
     "dataset.sample_rate_hz": ((0, -22050, 999), (1000,), "at least 1000"),
     "dataset.duration_s": ((0.0, -1.0, NAN, INF), (0.1, 600.0), "above 0 and at most 600"),
@@ -60,7 +60,7 @@ TABLE = {
     "optimizer.beta2": ((-0.1, 1.0, NAN), (0.0,), "at least 0 and below 1"),
     "optimizer.label_smoothing": ((-0.1, 1.0, NAN), (0.0,), "at least 0 and below 1"),
 }
-# Fields with their own message: refused values, the message.
+# Fields with other messages: rejected values, the message.
 OTHERS = {
     "dataset.input": (("", "host"), "choose from auto, device, stream"),
     "model.name": (("", "resnet19"), f"choose from {', '.join(MODELS)}"),
@@ -80,9 +80,9 @@ def changed(fields: dict, variant=log_db) -> ConfigDict:
     return config
 
 
-def refused(config: ConfigDict, said: str) -> str:
-    """What a person is told, which matches `said` and is one line."""
-    with pytest.raises(UserError, match=said) as raised:
+def error_message(config: ConfigDict, pattern: str) -> str:
+    """Returns the message of the UserError, which must match `pattern` and be one line."""
+    with pytest.raises(UserError, match=pattern) as raised:
         parse_settings(config)
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -99,26 +99,26 @@ def test_the_tables_have_every_field_with_a_condition():
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_a_field_by_itself(name):
-    values, edges, wanted = TABLE[name]
+def test_a_field_rejects_values_outside_its_limits(name):
+    values, limits, pattern = TABLE[name]
     for value in values:
-        said = refused(changed({name: value}), rf"{wanted}\.$")
-        assert said.startswith(f"config.{name} is {value}; it must be ")
-    for value in edges:
+        message = error_message(changed({name: value}), rf"{pattern}\.$")
+        assert message.startswith(f"config.{name} is {value}; it must be ")
+    for value in limits:
         parse_settings(changed({name: value}))
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_field_that_its_user_checks(name):
-    values, wanted = OTHERS[name]
+def test_a_field_checked_where_it_is_used_rejects_bad_values(name):
+    values, pattern = OTHERS[name]
     for value in values:
-        said = refused(changed({name: value}), wanted)
-        assert name.rpartition(".")[2] in said
-        assert str(value) in said
+        message = error_message(changed({name: value}), pattern)
+        assert name.rpartition(".")[2] in message
+        assert str(value) in message
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "pattern"),
     [
         ({"train.num_epochs": 0}, r"train\.frozen_epochs and config\.train\.num_epochs are both 0"),
         ({"train.folds": ("0",)}, r"train\.folds is \('0',\); give numbers"),
@@ -137,8 +137,8 @@ def test_a_field_that_its_user_checks(name):
         ({"spectral.channels": ("log_db", "bark_db")}, r"'bark_db'; choose from .*log_db"),
     ],
 )
-def test_fields_together(fields, said):
-    refused(changed(fields), said)
+def test_inconsistent_fields_raise(fields, pattern):
+    error_message(changed(fields), pattern)
 
 
 @pytest.mark.parametrize(
@@ -151,16 +151,16 @@ def test_fields_together(fields, said):
         {"dataset.margin_s": 0.5, "dataset.on_the_fly": True},
     ],
 )
-def test_fields_that_go_together(fields):
+def test_consistent_fields_are_accepted(fields):
     parse_settings(changed(fields))
 
 
-def test_a_clip_too_short_for_the_waveform_network():
-    refused(changed({"dataset.duration_s": 0.002}, waveform), r"^config\.dataset\.duration_s is too short: ")
+def test_a_clip_too_short_for_the_waveform_network_raises():
+    error_message(changed({"dataset.duration_s": 0.002}, waveform), r"^config\.dataset\.duration_s is too short: ")
     parse_settings(changed({"dataset.duration_s": 0.1}, waveform))
 
 
-def test_on_the_fly_the_steps_make_the_images():
+def test_on_the_fly_the_front_end_computes_the_images():
     stored, waves = (parse_settings(changed({}, variant)).front_end for variant in (log_db, waveform))
     assert (stored.length_samples, stored.spectral) == (None, None)
     assert (waves.length_samples, waves.spectral) == (44100, None)
@@ -169,7 +169,7 @@ def test_on_the_fly_the_steps_make_the_images():
     assert (fly.length_samples, fly.spectral.channels, fly.normalization) == (44100, ("log_db",), "imagenet")
 
 
-def test_fields_reach_steps_and_network():
+def test_fields_are_passed_to_steps_and_network():
     fields = {"optimizer.label_smoothing": 0.1, "train.unverified_weight": 0.5, "augment.time_masks": 3}
     settings = step_settings(parse_settings(changed(fields)), num_classes=7)
     assert (settings.num_classes, settings.label_smoothing, settings.unverified_weight) == (7, 0.1, 0.5)
@@ -181,11 +181,11 @@ def test_fields_reach_steps_and_network():
     assert network.body.axis_name == network.head.axis_name == "batch"
 
 
-# The tree and its record.
+# Settings and their record.
 
 
 @pytest.mark.parametrize("preset", default.PRESETS)
-def test_every_field_of_the_configuration_is_a_field_of_the_tree_and_none_else(preset):
+def test_config_and_settings_have_the_same_fields(preset):
     config = default.get_config(preset).to_dict()
     for name, (_, kind) in SECTIONS.items():
         assert set(config.pop(name)) == {field.name for field in recorded(kind)}, name
@@ -202,7 +202,7 @@ def test_a_record_is_read_back_as_the_same_settings():
     )
 
 
-def test_a_field_newer_than_a_record_has_the_value_that_runs_had_without_it():
+def test_a_field_missing_in_an_old_record_gets_its_legacy_value():
     record = recorded_fields(parse_settings(changed({})))
     for section, fields in {
         "dataset": {"on_the_fly": False, "margin_s": 0.0},
@@ -223,7 +223,7 @@ def test_a_field_newer_than_a_record_has_the_value_that_runs_had_without_it():
         (lambda record: record["spectral"].update(num_bins="many"), r"config\.spectral: num_bins must be .*'many'"),
     ],
 )
-def test_a_record_of_another_version_is_refused(change, message):
+def test_a_record_of_another_version_raises(change, message):
     record = recorded_fields(parse_settings(changed({})))
     change(record)
     with pytest.raises(UserError, match=message):
