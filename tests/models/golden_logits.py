@@ -1,7 +1,7 @@
 """Golden logits of torchvision's networks with drawn weights; `python tests/models/golden_logits.py` writes them.
 
-The file beside this one holds, for each network, the names and shapes of torchvision's state dict and the logits;
-the weights themselves are a function of names and shapes and stored nowhere.
+The .npz file beside this one contains, by network, the names and shapes of torchvision's state dict and the logits;
+the weights themselves are a function of names and shapes and are not stored.
 """
 
 import zlib

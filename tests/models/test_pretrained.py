@@ -224,9 +224,9 @@ def test_damaged_and_unknown_files_raise_a_one_line_error(tmp_path):
     whole = safetensors.numpy.save({"a": np.zeros(4, np.float32)})
     header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
     cases = {
-        "cut.safetensors": (whole[:-1], "not a whole safetensors file"),
-        "empty.safetensors": (b"", "not a whole safetensors file"),
-        "long.safetensors": (b"\xff" * 64, "not a whole safetensors file"),
+        "cut.safetensors": (whole[:-1], "not a complete safetensors file"),
+        "empty.safetensors": (b"", "not a complete safetensors file"),
+        "long.safetensors": (b"\xff" * 64, "not a complete safetensors file"),
         "f8.safetensors": (len(header).to_bytes(8, "little") + header + bytes(4), "contains a as F8_E4M3; convert it"),
         "weights.npz": (b"x", "Unknown suffix .*choose from .safetensors, .pth, .pt"),
         "weights": (b"x", "Unknown suffix"),
@@ -333,30 +333,30 @@ NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 def server(tmp_path, monkeypatch):
     """Serves a folder on the loopback interface; returns the address, the folder, and the requests so far."""
     monkeypatch.setenv("NO_PROXY", "*")
-    folder, asked = tmp_path / "served", []
+    folder, requests_seen = tmp_path / "served", []
     folder.mkdir()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
-            asked.append(self.path)
+            requests_seen.append(self.path)
 
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
     threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}/", folder, asked
+    yield f"http://127.0.0.1:{httpd.server_port}/", folder, requests_seen
     httpd.shutdown()
     httpd.server_close()
 
 
 def test_download_is_verified_and_cached(server, tmp_path):
-    url, folder, asked = server
+    url, folder, requests_seen = server
     (folder / NAME).write_bytes(CONTENT)
     cache = tmp_path / "new" / "cache"
     for _ in range(2):
         assert download_imagenet(cache, url + NAME) == cache / NAME
-    assert len(asked) == 1
+    assert len(requests_seen) == 1
     (cache / NAME).write_bytes(b"half")
     assert download_imagenet(str(cache), url + NAME).read_bytes() == CONTENT
-    assert len(asked) == 2
+    assert len(requests_seen) == 2
     assert [file.name for file in cache.iterdir()] == [NAME]
 
 

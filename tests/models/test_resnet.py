@@ -87,13 +87,13 @@ def torch_head(torch, features, hidden):
 
 def by_torch_key(variables):
     """Returns our params and statistics with the keys and layouts of torch's state dict."""
-    words = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    torch_names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     flat = {}
     for collection in ("params", "batch_stats"):
         for path, leaf in jax.tree_util.tree_flatten_with_path(variables.get(collection, {}))[0]:
             *names, last = (key.key for key in path)
             axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(leaf.ndim, (0,))
-            flat[".".join([*names, words.get(last, last)])] = np.transpose(leaf, axes)
+            flat[".".join([*names, torch_names.get(last, last)])] = np.transpose(leaf, axes)
     return flat
 
 
