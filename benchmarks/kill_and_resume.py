@@ -4,8 +4,8 @@
     python benchmarks/kill_and_resume.py --trials=10 --mode=study
 
 One run is not interrupted; the kills are spread over its duration, so over writing sounds, preparing, training and
-evaluating. Every other run gets SIGKILL, with all its children, once or twice, and is then restarted. Its summary must
-have the same text and its last parameters the same bits; a study (two variants, two seeds, a search of two learning
+evaluating. All other runs get SIGKILL, with all children, once or twice, and are then restarted. Their summaries must
+have the same text and their parameters the same bits; a study (two variants, two seeds, a search of two learning
 rates) must have the same scores and reports, byte for byte. Every third run writes the demo's sounds again.
 """
 
@@ -63,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kill_and_resume.") as folder:
         folder = Path(folder)
         start = time.monotonic()
-        run(settings, folder / "whole", folder / "sounds")
+        run(settings, folder / "reference", folder / "sounds")
         length_s = time.monotonic() - start
         print(f"uninterrupted: {length_s:.1f} s", flush=True)
         same = 0
@@ -81,7 +81,7 @@ def attempt(settings: Sequence[str], folder: Path, trial: int, kills_s: list[flo
     sounds = own / "sounds" if trial % 3 == 0 else folder / "sounds"
     states = [kill(settings, own, sounds, after_s) for after_s in kills_s]
     run(settings, own, sounds)
-    differences = compare(folder / "whole", own)
+    differences = compare(folder / "reference", own)
     times = ", ".join(f"{after_s:.1f} s ({state})" for after_s, state in zip(kills_s, states, strict=True))
     print(f"trial {trial}: killed after {times}: {'; '.join(differences) or 'same'}", flush=True)
     shutil.rmtree(own)
@@ -131,23 +131,23 @@ def progress(folder: Path, sounds: Path) -> str:
     return "sounds" if list(sounds.glob("demo_*")) else "nothing"
 
 
-def compare(whole: Path, killed: Path) -> list[str]:
+def compare(reference: Path, killed: Path) -> list[str]:
     """Lists the differences between two finished runs."""
-    if (whole / "run" / "report.html").exists():
+    if (reference / "run" / "report.html").exists():
         found = [
             {path.name: path.read_bytes() for pattern in REPORTS for path in sorted((folder / "run").glob(pattern))}
-            for folder in (whole, killed)
+            for folder in (reference, killed)
         ]
         names = sorted(found[0].keys() | found[1].keys())
         return [f"{name} differs" for name in names if found[0].get(name) != found[1].get(name)]
     differences = []
     for name in ("summary.json", "submission.csv"):
-        if (whole / "run" / name).read_bytes() != (killed / "run" / name).read_bytes():
+        if (reference / "run" / name).read_bytes() != (killed / "run" / name).read_bytes():
             differences.append(f"{name} differs")
-    if metrics(whole / "run") != metrics(killed / "run"):
+    if metrics(reference / "run") != metrics(killed / "run"):
         differences.append("metrics.jsonl differs")
     for fold in (0, 1):
-        (step, state), (other_step, other_state) = (last_checkpoint(each / "run", fold) for each in (whole, killed))
+        (step, state), (other_step, other_state) = (last_checkpoint(each / "run", fold) for each in (reference, killed))
         leaves = jax.tree.map(np.array_equal, state, other_state)
         if step != other_step or not all(jax.tree.leaves(leaves)):
             differences.append(f"fold {fold} differs, step {step} and {other_step}")

@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def load_variants() -> list:
-    """The configs with images: single channels in the order of `features.CHANNELS`, then mixes by name."""
+    """Returns the configs with images: single channels in the order of `features.CHANNELS`, then mixes by name."""
     names = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("default", "__init__"))
     configs = [importlib.import_module(f"configs.{name}").get_config() for name in names]
     order = list(features.CHANNELS)
