@@ -11,16 +11,29 @@ from audiotag_jax.runtime.errors import UserError
 
 VALIDATION, TEST = "predictions.npz", "test_predictions.npz"  # in the folder of a fold
 
-Predictions = dict[str, np.ndarray]  # `ids`, `labels` (-1: none), `verified` [n], `logits` [n, K]
+# By name: `ids`, `labels` (-1: none), `verified`, `recordings` ("": the clip stands alone) [n], `logits` [n, K].
+Predictions = dict[str, np.ndarray]
 
 
 def load_predictions(path: Path) -> Predictions:
-    """`ids`, `labels`, `verified` `[n]`, `logits` `[n, K]` of a prediction file; raises UserError on a damaged one."""
+    """The arrays of a prediction file; raises UserError on a damaged one. Older files name no recordings."""
     try:
         with np.load(path) as saved:
-            return {name: saved[name] for name in ("ids", "labels", "verified", "logits")}
+            found = {name: saved[name] for name in ("ids", "labels", "verified", "logits")}
+            recordings = saved["recordings"] if "recordings" in saved else np.full(len(found["ids"]), "")
+            return found | {"recordings": recordings}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}).\nRemove it and run the same command again.") from error
+
+
+def select(predictions: Predictions, chosen: np.ndarray) -> Predictions:
+    """The clips at indices, or under a mask, `chosen`."""
+    return {name: values[chosen] for name, values in predictions.items()}
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """The clips of all parts, in their order."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def average_predictions(files: Sequence[Path]) -> Predictions:

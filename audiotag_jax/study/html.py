@@ -8,12 +8,13 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from audiotag_jax.evaluation import metrics
 from audiotag_jax.runtime.files import write_atomic
 from audiotag_jax.study import mistakes, plots, svg
 from audiotag_jax.study.media import Media, sound_uri
 from audiotag_jax.study.pictures import clip_picture
 from audiotag_jax.study.results import Results
-from audiotag_jax.study.verdict import SCORE_NAMES, is_real, resampled
+from audiotag_jax.study.verdict import is_real, resampled
 
 NUM_MISTAKES = 20  # a variant
 NUM_COMPARED = 4  # clips, in every variant
@@ -71,7 +72,7 @@ def page(results, scores, about, words, curves, media) -> str:
         num_resamples=scores["num_resamples"],
         resampled=resampled(scores),
         tables=_tables(scores),
-        score_names=SCORE_NAMES,
+        score_names={each.name: each.label for each in metrics.METRICS},
         kinds=_KINDS,
         forests=_forests(scores),
         curves=plots.learning_curves(curves, baseline=baseline) if curves else None,

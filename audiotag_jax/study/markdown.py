@@ -4,9 +4,8 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 
+from audiotag_jax.evaluation import metrics
 from audiotag_jax.study.verdict import (
-    LOWER_IS_BETTER,
-    SCORE_NAMES,
     block_name,
     blocks,
     is_real,
@@ -75,16 +74,16 @@ def _scores(scores: dict, part: str, clips: str) -> list[str]:
     rows = [row for row in scores["rows"] if (row["part"], row["clips"]) == (part, clips)]
     spread = any(row["spread_over_seeds"]["accuracy"] is not None for row in rows)
     by_fold = part == "held out"
-    header = ["variant", *map(_lower, SCORE_NAMES.values())]
-    header += ["accuracy by fold"] * by_fold + ["seeds"] + ["standard deviation over seeds of the three"] * spread
+    header = ["variant", *(each.label_in_text for each in metrics.METRICS)]
+    header += ["accuracy by fold"] * by_fold + ["seeds"] + ["standard deviation over seeds of these scores"] * spread
     lines = []
     for row in rows:
-        cells = [_escape(row["name"]), *(_interval(row["scores"][score]) for score in SCORE_NAMES)]
+        cells = [_escape(row["name"]), *(_interval(row["scores"][each.name]) for each in metrics.METRICS)]
         if by_fold:
             cells.append(" ".join("–" if value is None else f"{value:.2f}" for value in row["by_fold"]["accuracy"]))
         cells.append(", ".join(map(str, row["seeds"])))
         if spread:
-            cells.append(" ".join(_maybe(row["spread_over_seeds"][score]) for score in SCORE_NAMES))
+            cells.append(" ".join(_maybe(row["spread_over_seeds"][each.name]) for each in metrics.METRICS))
         lines.append(cells)
     return [f"### {block_name(part, clips, rows[0]['num_clips'])}", "", *_table(header, lines)]
 
@@ -94,11 +93,11 @@ def _differences(scores: dict, part: str, clips: str) -> list[str]:
     size = next(row["num_clips"] for row in scores["rows"] if (row["part"], row["clips"]) == (part, clips))
     header = ("variant", "difference", "bootstrap p", "after Holm", "McNemar's p", "after Holm", "right alone")
     text = [f"### {block_name(part, clips, size)}: differences", ""]
-    for score, name in SCORE_NAMES.items():
+    for metric in metrics.METRICS:
         family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
-        lines = [_difference(each) for each in family if each["score"] == score]
-        better = "below" if score in LOWER_IS_BETTER else "above"
-        text += [f"{name}, better {better} 0:", "", *_table((*header, "told apart"), lines)]
+        lines = [_difference(each) for each in family if each["score"] == metric.name]
+        better = "below" if metric.lower_is_better else "above"
+        text += [f"{metric.label}, better {better} 0:", "", *_table((*header, "told apart"), lines)]
     return text
 
 
@@ -123,10 +122,6 @@ def _interval(each: Mapping[str, float], sign: str = "") -> str:
 
 def _maybe(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _lower(name: str) -> str:
-    return name if name.isupper() or "@" in name else name.lower()
 
 
 def _escape(text: str) -> str:

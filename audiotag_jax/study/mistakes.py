@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.special
 
-from audiotag_jax.evaluation.metrics import SCORES, label_ranks
+from audiotag_jax.evaluation.metrics import hits, label_ranks, top3_errors
 from audiotag_jax.study.results import Clips, Results
 
 
@@ -74,7 +74,7 @@ def errors_by_class(given: ScoredPredictions, variant: str) -> dict[str, np.ndar
     """Share [K] of each class's clips missed by the `first` tag and by the `top3`; NaN for a class without clips."""
     labels = given.clips.labels
     ranks = np.stack([label_ranks(probabilities, labels) for probabilities in given.networks[variant]])
-    missed = {"first": 1.0 - SCORES["accuracy"](ranks), "top3": SCORES["top3_error"](ranks)}
+    missed = {"first": 1.0 - hits(ranks), "top3": top3_errors(ranks)}
     classes = range(len(given.classes))
     return {
         name: np.array([values[:, labels == k].mean() if np.any(labels == k) else np.nan for k in classes])

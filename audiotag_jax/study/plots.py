@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
+from audiotag_jax.evaluation import metrics
 from audiotag_jax.study.svg import chart, element, level, number, path, round_ticks, shortened
-from audiotag_jax.study.verdict import LOWER_IS_BETTER, SCORE_NAMES, is_real
+from audiotag_jax.study.verdict import is_real
 
 _WIDTH = 760
 _CURVE_POINTS = 120
@@ -15,11 +16,11 @@ _CURVE_POINTS = 120
 def forest_plots(differences: Sequence[Mapping], *, baseline: str) -> dict[str, Markup]:
     """By score, a forest plot of the differences in it, as `study_scores` gives them; none where none has a value."""
     plots = {}
-    for score in SCORE_NAMES:
-        chosen = [each for each in differences if each["score"] == score and each["value"] is not None]
+    for metric in metrics.METRICS:
+        chosen = [each for each in differences if each["score"] == metric.name and each["value"] is not None]
         if chosen:
-            better = {"baseline": baseline, "lower_is_better": score in LOWER_IS_BETTER}
-            plots[score] = forest_plot(chosen, score=SCORE_NAMES[score], **better)
+            better = {"baseline": baseline, "lower_is_better": metric.lower_is_better}
+            plots[metric.name] = forest_plot(chosen, score=metric.label, **better)
     return plots
 
 

@@ -26,14 +26,16 @@ from audiotag_jax.study.plots import forest_plots
 from audiotag_jax.study.results import Results, Run, read_results
 from audiotag_jax.study.statistics import study_scores
 from audiotag_jax.study.svg import standalone
-from audiotag_jax.study.verdict import SCORE_NAMES, blocks, verdict
+from audiotag_jax.study.verdict import blocks, metric_named, verdict
 
 
 def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Sequence[str], budget) -> None:
     """Writes the scores and the report of the runs; `budget` is pairs of a name and what every variant was given."""
     results = read_results(runs, classes)
     usage = fsdkaggle2018.test_usage(settings.dataset.path) if settings.dataset.source == "fsdkaggle2018" else {}
-    scores = study_scores(results, settings.comparison.baseline, usage, recordings_of_clips(settings.dataset))
+    scores = study_scores(
+        results, settings.comparison.baseline, usage, results.recordings or recordings_of_clips(settings.dataset)
+    )
     write_json(workdir / "scores.json", scores)
     about = [*describe_data(settings, results), *budget, *describe_machine()]
     text = report(scores, about, write_plots(workdir, scores))
@@ -64,7 +66,7 @@ def write_plots(workdir: Path, scores: dict) -> dict[str, str]:
         for score, drawing in forest_plots(family, baseline=scores["baseline"]).items():
             name = f"report_{part.replace(' ', '_')}_{score}.svg"
             write_text(workdir / name, standalone(drawing))
-            written[f"{SCORE_NAMES[score]}, {part} clips: differences to {scores['baseline']}"] = name
+            written[f"{metric_named(score).label}, {part} clips: differences to {scores['baseline']}"] = name
     return written
 
 

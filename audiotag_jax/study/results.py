@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotag_jax.evaluation.predictions import TEST, VALIDATION, load_predictions
+from audiotag_jax.evaluation.predictions import TEST, VALIDATION, Predictions, concatenate, load_predictions, select
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir
 
@@ -65,6 +65,7 @@ class Results:
     held_out: Clips
     test: Clips | None
     variants: tuple[VariantLogits, ...]
+    recordings: Mapping[str, str] = dataclasses.field(default_factory=dict)  # by clip id; others stand alone
 
     def clips(self, test: bool) -> Clips:
         """The test clips or the held-out ones. Raises ValueError where there are no test clips."""
@@ -104,19 +105,35 @@ def read_results(runs: Sequence[Run], classes: Sequence[str]) -> Results:
         seeds = tuple(run.seed for run in chosen)
         tests = np.stack(test_logits) if test_logits else None
         variants.append(VariantLogits(variant, seeds, np.stack(held_out_logits), tests))
-    return Results(tuple(classes), held_out, test, tuple(variants))
+    return Results(tuple(classes), held_out, test, tuple(variants), _recordings(runs))
+
+
+def _recordings(runs: Sequence[Run]) -> dict[str, str]:
+    """The recordings that the runs' predictions name, by clip id."""
+    files = [
+        fold_dir(path, fold) / name
+        for run in runs
+        for fold, path in run.workdirs.items()
+        for name in (VALIDATION, TEST)
+    ]
+    found: dict[str, str] = {}
+    for saved in (load_predictions(file) for file in files if file.exists()):
+        named = saved["recordings"] != ""
+        found |= zip(saved["ids"][named].tolist(), saved["recordings"][named].tolist(), strict=True)
+    return found
 
 
 def _held_out(run: Run) -> tuple[Clips, np.ndarray]:
     """The clips of all folds of a run and their logits [n, K], by id."""
-    parts = [(fold, load_predictions(fold_dir(path, fold) / VALIDATION)) for fold, path in sorted(run.workdirs.items())]
-    saved = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
-    folds = np.concatenate([np.full(len(part["ids"]), fold) for fold, part in parts])
-    order = np.argsort(saved["ids"], kind="stable")
-    clips = Clips(saved["ids"][order], saved["labels"][order], saved["verified"][order], folds[order])
+    parts = []
+    for fold, path in sorted(run.workdirs.items()):
+        part = load_predictions(fold_dir(path, fold) / VALIDATION)
+        parts.append(part | {"folds": np.full(len(part["ids"]), fold)})
+    saved = _sorted(concatenate(parts))
+    clips = _clips(saved, saved["folds"])
     if len(np.unique(clips.ids)) < len(clips):
         raise UserError(f"{_name(run)}: two folds hold out the same clip.")
-    return clips, saved["logits"][order]
+    return clips, saved["logits"]
 
 
 def _test(run: Run) -> tuple[Clips, np.ndarray] | None:
@@ -126,14 +143,20 @@ def _test(run: Run) -> tuple[Clips, np.ndarray] | None:
         return None
     parts = []
     for file in files:
-        saved = load_predictions(file)
-        order = np.argsort(saved["ids"], kind="stable")
-        parts.append({name: values[order] for name, values in saved.items()})
+        parts.append(_sorted(load_predictions(file)))
         if not np.array_equal(parts[0]["ids"], parts[-1]["ids"]):
             raise UserError(f"{file} and {files[0]} hold different clips.")
     first = parts[0]
-    clips = Clips(first["ids"], first["labels"], first["verified"], np.full(len(first["ids"]), -1))
+    clips = _clips(first, np.full(len(first["ids"]), -1))
     return clips, np.stack([part["logits"] for part in parts])
+
+
+def _sorted(saved: Predictions) -> Predictions:
+    return select(saved, np.argsort(saved["ids"], kind="stable"))
+
+
+def _clips(saved: Predictions, folds: np.ndarray) -> Clips:
+    return Clips(saved["ids"], saved["labels"], saved["verified"], folds)
 
 
 def _check_same(clips: Clips, expected: Clips, run: Run, first: Run) -> None:

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-SCORE_NAMES = {"top3_error": "Top-3 error", "accuracy": "Accuracy", "map_at_3": "MAP@3"}
-LOWER_IS_BETTER = ("top3_error",)
-LEVEL = 0.05
+from audiotag_jax.evaluation import metrics
+from audiotag_jax.evaluation.intervals import LEVEL, detectable_difference
 
 
 def is_real(difference: dict) -> bool:
@@ -27,8 +26,8 @@ def verdict(scores: dict) -> list[tuple[str, list[str]]]:
         family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
         if family and part in ("held out", "test"):
             rows = [row for row in single_rows(scores) if (row["part"], row["clips"]) == (part, clips)]
-            by_score = {score: [each for each in family if each["score"] == score] for score in SCORE_NAMES}
-            paragraphs = [_about_score(score, each, rows) for score, each in by_score.items()]
+            by_metric = [(each, [entry for entry in family if entry["score"] == each.name]) for each in metrics.METRICS]
+            paragraphs = [_about_metric(metric, differences, rows) for metric, differences in by_metric]
             sections.append((block_name(part, clips, rows[0]["num_clips"]), paragraphs))
     if not sections:
         only = f"Only {scores['baseline']} was trained, so there is nothing to compare it with."
@@ -68,23 +67,28 @@ def p_text(p: float) -> str:
 
 
 def _is_better(difference: dict) -> bool:
-    return (difference["value"] < 0) == (difference["score"] in LOWER_IS_BETTER)
+    return (difference["value"] < 0) == metric_named(difference["score"]).lower_is_better
 
 
 def _corrected(difference: dict) -> list[float]:
     return [difference[key] for key in ("p_bootstrap_holm", "p_mcnemar_holm") if difference[key] is not None]
 
 
-def _about_score(score: str, family: Sequence[dict], rows: Sequence[dict]) -> str:
-    """The paragraph on one score: the best, what is told apart from the baseline, and how small a difference can be."""
-    values = {row["name"]: row["scores"][score]["value"] for row in rows}
-    lower, baseline = score in LOWER_IS_BETTER, family[0]["baseline"]
+def metric_named(name: str) -> metrics.Metric:
+    """The metric of that name."""
+    return next(each for each in metrics.METRICS if each.name == name)
+
+
+def _about_metric(metric: metrics.Metric, family: Sequence[dict], rows: Sequence[dict]) -> str:
+    """The paragraph on one metric: the best, what differs from the baseline, and which differences can be found."""
+    values = {row["name"]: row["scores"][metric.name]["value"] for row in rows}
+    lower, baseline = metric.lower_is_better, family[0]["baseline"]
     best = f"{min(values.values()) if lower else max(values.values()):.3f}"
     holders = [name for name, value in values.items() if f"{value:.3f}" == best]
     real = [each for each in family if is_real(each)]
-    sentences = [f"{SCORE_NAMES[score]} is {'lowest' if lower else 'highest'} for {_listed(holders)} ({best})."]
+    sentences = [f"{metric.label} is {'lowest' if lower else 'highest'} for {_listed(holders)} ({best})."]
     if len(holders) == len(values):
-        sentences = [f"{SCORE_NAMES[score]} is {best} for every variant."]
+        sentences = [f"{metric.label} is {best} for every variant."]
     sentences.append(_count(real, family, f"{baseline} ({values[baseline]:.3f})"))
     for word, wanted in (("Better", True), ("Worse", False)):
         some = [_amount(each, rows) for each in real if _is_better(each) == wanted]
@@ -93,7 +97,7 @@ def _about_score(score: str, family: Sequence[dict], rows: Sequence[dict]) -> st
     others = [each for each in family if not is_real(each)]
     sentences += [_dispute(each) for each in others if min(_corrected(each)) < LEVEL]
     sentences += _nearly([each for each in others if min(_corrected(each)) >= LEVEL])
-    return " ".join([*sentences, _resolution(others or family, bool(others))])
+    return " ".join([*sentences, _resolution(others or family, len(family), bool(others))])
 
 
 def _count(real: Sequence[dict], family: Sequence[dict], baseline: str) -> str:
@@ -145,18 +149,20 @@ def _nearly(others: Sequence[dict]) -> list[str]:
     ]
 
 
-def _resolution(family: Sequence[dict], missed: bool) -> str:
-    """How small a difference these comparisons could have found; `missed`: they are those that found none."""
-    halves = [f"{(each['high'] - each['low']) / 2:.3f}" for each in family]
-    span = f"{min(halves)} to {max(halves)}" if min(halves) != max(halves) else halves[0]
-    several = len(family) > 1
-    whose = "Half the width of the"
-    if missed:
-        whose = f"Not told apart does not mean equal: half the width of {'their' if several else 'its'}"
-    return (
-        f"{whose} paired 95 % interval{'s' if several else ''} is {span}, and a true difference below that "
-        "is more likely to be missed than found."
-    )
+def _resolution(family: Sequence[dict], num_tests: int, missed: bool) -> str:
+    """The differences that these comparisons find, corrected for `num_tests`; `missed`: they have found none.
+
+    After Holm's correction in its first step, where a single variant that differs must pass.
+    """
+    half, most = (_span(family, num_tests, power) for power in (0.5, 0.8))
+    corrected = f" after the correction for {num_tests} comparisons" if num_tests > 1 else ""
+    text = f"a true difference of {half} is found in half of such studies{corrected}, one of {most} in four of five."
+    return f"Not told apart does not mean equal: {text}" if missed else text[0].upper() + text[1:]
+
+
+def _span(family: Sequence[dict], num_tests: int, power: float) -> str:
+    found = [f"{detectable_difference(each['standard_error'], num_tests, power):.3f}" for each in family]
+    return f"{min(found)} to {max(found)}" if min(found) != max(found) else found[0]
 
 
 def _limits(scores: dict) -> list[str]:
@@ -183,11 +189,15 @@ def _limits(scores: dict) -> list[str]:
 def _guessing(num_classes: int) -> str:
     if num_classes <= 3:
         return "With three classes or fewer the label is always among the first three: top-3 error is 0."
+    parts = [f"{_with_article(each.label_in_text)} of {each.guessing(num_classes):.3f}" for each in metrics.METRICS]
     return (
-        f"Guessing among {num_classes} classes gives a top-3 error of {1 - 3 / num_classes:.3f}, an accuracy of "
-        f"{1 / num_classes:.3f} and a MAP@3 of {(1 + 1 / 2 + 1 / 3) / num_classes:.3f}: scores near these are of "
-        "networks that learned nothing."
+        f"Guessing among {num_classes} classes gives {_listed(parts)}: scores near these are of networks that learned "
+        "nothing."
     )
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def _independence(num_clips: int, num_recordings: int) -> str:

@@ -8,8 +8,17 @@ import numpy as np
 
 from audiotag_jax.datasets.prepare import report_problems, test_order
 from audiotag_jax.datasets.reader import Examples
-from audiotag_jax.evaluation.metrics import SCORES, score_table
-from audiotag_jax.evaluation.predictions import TEST, VALIDATION, Predictions, average_predictions, load_predictions
+from audiotag_jax.evaluation import metrics
+from audiotag_jax.evaluation.intervals import score_table
+from audiotag_jax.evaluation.predictions import (
+    TEST,
+    VALIDATION,
+    Predictions,
+    average_predictions,
+    concatenate,
+    load_predictions,
+    select,
+)
 from audiotag_jax.evaluation.submission import check_submission, format_submission
 from audiotag_jax.runtime.errors import Diverged, UserError
 from audiotag_jax.runtime.files import write_atomic, write_json, write_npz
@@ -66,8 +75,9 @@ def save_predictions(experiment: Experiment, workdir: Path, fold: int, state: Tr
 def _save(path: Path, experiment: Experiment, state, examples: Examples, clips: np.ndarray, description: str) -> None:
     logits = predict_logits(experiment, state, examples, clips, description)
     fields = {name: getattr(examples, name)[clips] for name in ("ids", "labels", "verified")}
+    recordings = np.array([experiment.recordings.get(clip, "") for clip in fields["ids"].tolist()], str)
     if is_main_process():
-        write_npz(path, logits=logits, **fields)
+        write_npz(path, logits=logits, recordings=recordings, **fields)
 
 
 def predict_logits(
@@ -131,8 +141,6 @@ def write_submission(path: Path, predictions: Predictions, classes: Sequence[str
 def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> dict:
     """Scores of the held-out clips over the given folds and by fold; of the labelled test clips by the folds' mean."""
     by_fold = {fold: load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in folds}
-    names = ("labels", "verified", "logits")
-    together = {name: np.concatenate([saved[name] for saved in by_fold.values()]) for name in names}
     problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
     summary = {
         "name": experiment.settings.name,
@@ -140,14 +148,14 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
         "steps": experiment.num_steps,
         "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],
         "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
-        "validation": _scores(together),
+        "validation": _scores(concatenate(list(by_fold.values()))),
         "folds": [{"fold": fold, **_scores(saved)} for fold, saved in by_fold.items()],
     }
     if experiment.test_examples is not None:
         ensemble = average_predictions([fold_dir(workdir, fold) / TEST for fold in folds])
         scored = ensemble["labels"] >= 0
         if scored.any():
-            summary["test"] = _scores({name: ensemble[name][scored] for name in names})
+            summary["test"] = _scores(select(ensemble, scored))
     return summary
 
 
@@ -158,9 +166,11 @@ def format_summary(summary: dict) -> str:
     if "test" in summary:
         rows.append(("test", "all", summary["test"]["all"]))
     lines = [f"{summary['name']}, {summary['num_classes']} classes, {summary['steps']} steps a fold"]
-    lines.append(f"{'':10}{'':10}{'clips':>6}  " + "".join(f"{name + ' (95 % interval)':<30}" for name in SCORES))
-    for name, kind, table in rows:
-        lines.append(f"{name:10}{kind:10}{table['num_clips']:>6}  " + "".join(f"{_cell(table[s]):<30}" for s in SCORES))
+    names = [each.name for each in metrics.METRICS]
+    lines.append(f"{'':10}{'':10}{'clips':>6}  " + "".join(f"{name + ' (95 % interval)':<30}" for name in names))
+    for title, kind, table in rows:
+        cells = "".join(f"{_cell(table[name]):<30}" for name in names)
+        lines.append(f"{title:10}{kind:10}{table['num_clips']:>6}  {cells}")
     if summary["missing_folds"]:
         lines.append(f"folds not trained yet: {', '.join(map(str, summary['missing_folds']))}")
     return "\n".join(line.rstrip() for line in lines)
@@ -170,9 +180,5 @@ def _cell(score: dict) -> str:
     return "–" if score["value"] is None else f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
 
 
-def _scores(saved: dict[str, np.ndarray]) -> dict:
-    chosen = saved["verified"]
-    return {
-        "all": score_table(saved["logits"], saved["labels"]),
-        "verified": score_table(saved["logits"][chosen], saved["labels"][chosen]),
-    }
+def _scores(saved: Predictions) -> dict:
+    return {"all": score_table(saved), "verified": score_table(select(saved, saved["verified"]))}

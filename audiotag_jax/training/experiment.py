@@ -13,6 +13,7 @@ import optax
 from audiotag_jax.datasets.prepare import (
     clip_digests,
     prepare,
+    recordings_of_clips,
     spectrograms_fingerprint,
 )
 from audiotag_jax.datasets.reader import Examples, read_metadata, read_split
@@ -105,6 +106,11 @@ class Experiment:
     def digests(self) -> dict[str, str]:
         """By clip id, a hash that identifies its recording."""
         return clip_digests(self.settings.dataset)
+
+    @functools.cached_property
+    def recordings(self) -> dict[str, str]:
+        """By clip id, the name of the recording it was cut from; clips that stand alone are left out."""
+        return recordings_of_clips(self.settings.dataset)
 
     def scored_clips(self, fold: int) -> dict[str, str]:
         """Ids by digest of the clips that no network of the fold may have seen: those held out, and the test clips."""

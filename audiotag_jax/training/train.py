@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import scipy.special
 
-from audiotag_jax.evaluation.metrics import label_ranks
+from audiotag_jax.evaluation import metrics
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.processes import any_process, broadcast_from_main, is_main_process
 from audiotag_jax.runtime.progress import log, progress
@@ -185,10 +185,10 @@ class _Loop:
 
 
 def _validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str, float]:
-    """Mean loss, accuracy and top-3 error of the held-out clips, for the learning curve alone."""
+    """Mean loss and metrics of the held-out clips, for the learning curve alone."""
     clips = experiment.validation_clips(fold)
     logits = predict_logits(experiment, state, experiment.examples, clips, f"validating fold {fold}")
     labels = experiment.examples.labels[clips]
-    ranks = label_ranks(logits, labels)
+    ranks = metrics.label_ranks(logits, labels)
     loss = -scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
-    return {"loss": loss, "accuracy": np.mean(ranks == 0), "top3_error": np.mean(ranks >= 3)}
+    return {"loss": loss} | {each.name: each.values(ranks).mean() for each in metrics.METRICS}

@@ -1,20 +1,9 @@
-"""Scores against plain readings of their definitions, intervals against closed form and SciPy."""
+"""Metrics against plain readings of their definitions and scikit-learn."""
 
 import numpy as np
 import pytest
-import scipy.stats
 
-from audiotag_jax.evaluation.metrics import (
-    SCORES,
-    average_precisions_at_3,
-    hits,
-    interval_95,
-    label_ranks,
-    score_table,
-    top3_errors,
-)
-
-Z = 1.959963984540054  # of the normal distribution, at 97.5 %
+from audiotag_jax.evaluation.metrics import METRICS, average_precisions_at_3, hits, label_ranks, top3_errors
 
 
 def random_case(seed, num_clips=60, num_classes=6, tied=False):
@@ -68,9 +57,8 @@ def test_accuracy_and_top3_error():
 def test_scores_agree_with_sklearn():
     sklearn_metrics = pytest.importorskip("sklearn.metrics")
     logits, labels = random_case(1, 300)
-    table = score_table(logits, labels)
     expected = sklearn_metrics.top_k_accuracy_score(labels, logits, k=3, labels=range(6))
-    assert table["top3_error"]["value"] == pytest.approx(1 - expected)
+    assert top3_errors(label_ranks(logits, labels)).mean() == pytest.approx(1 - expected)
 
 
 def test_ranks_of_equal_logits():
@@ -83,7 +71,7 @@ def test_logits_that_are_not_finite_raise(bad):
     logits, labels = random_case(0)
     logits[7, 2] = bad
     with pytest.raises(ValueError, match="diverged"):
-        score_table(logits, labels)
+        label_ranks(logits, labels)
 
 
 @pytest.mark.parametrize("label", [-1, 6])
@@ -94,63 +82,18 @@ def test_labels_outside_the_classes_raise(label):
         label_ranks(logits, labels)
 
 
-# Intervals.
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 41])
+def test_what_guessing_gives(num_classes):
+    """The mean of each metric over the ranks that a guess is equally likely to have."""
+    for metric in METRICS:
+        assert metric.guessing(num_classes) == pytest.approx(metric.values(np.arange(num_classes)).mean()), metric.name
 
 
-@pytest.mark.parametrize(("successes", "total"), [(0, 10), (10, 10), (3, 10), (93, 1000), (1, 1)])
-def test_shares_have_wilson_limits(successes, total):
-    values = np.repeat([1.0, 0.0], [successes, total - successes])
-    p = successes / total
-    centre = (p + Z**2 / (2 * total)) / (1 + Z**2 / total)
-    half = Z / (1 + Z**2 / total) * np.sqrt(p * (1 - p) / total + Z**2 / (4 * total**2))
-    np.testing.assert_allclose(interval_95(values), (centre - half, centre + half), atol=1e-9)
-
-
-def test_share_intervals_hold_the_truth_95_times_in_100():
-    """Exact coverage: the binomial probability of the counts whose interval holds the true share."""
-    total = 40
-    intervals = [interval_95(np.repeat([1.0, 0.0], [k, total - k])) for k in range(total + 1)]
-    truths = np.linspace(0.05, 0.95, 91)
-    holds = np.array([[low <= truth <= high for low, high in intervals] for truth in truths])
-    coverage = (scipy.stats.binom.pmf(np.arange(total + 1), total, truths[:, None]) * holds).sum(1)
-    assert abs(coverage.mean() - 0.95) < 0.01
-    assert coverage.min() > 0.9
-
-
-def test_means_have_percentile_bootstrap_limits():
-    values = np.random.default_rng(0).choice([0, 1 / 3, 1 / 2, 1], 300, p=[0.1, 0.1, 0.2, 0.6])
-    low, high = interval_95(values)
-    result = scipy.stats.bootstrap((values,), np.mean, n_resamples=9999, method="percentile", rng=1)
-    expected = result.confidence_interval
-    width = expected.high - expected.low
-    assert low == pytest.approx(expected.low, abs=0.06 * width)
-    assert high == pytest.approx(expected.high, abs=0.06 * width)
-    assert interval_95(values) == (low, high)  # seeded
-    assert interval_95(values, seed=1) != (low, high)
-
-
-def test_bootstrap_intervals_hold_the_truth_about_95_times_in_100():
-    rng = np.random.default_rng(0)
-    choices, shares = np.array([0, 1 / 3, 1 / 2, 1]), np.array([0.15, 0.1, 0.25, 0.5])
-    intervals = [interval_95(rng.choice(choices, 80, p=shares), 200, seed) for seed in range(200)]
-    coverage = np.mean([low <= choices @ shares <= high for low, high in intervals])
-    assert 0.89 < coverage < 0.99
-
-
-# The table.
-
-
-def test_table():
-    logits, labels = random_case(0, 200)
-    table = score_table(logits, labels)
-    assert table["num_clips"] == 200
-    assert set(table) == {"num_clips", "top3_error", "accuracy", "map_at_3"}
-    for name in SCORES:
-        assert table[name]["low"] < table[name]["value"] < table[name]["high"]
-    assert table["map_at_3"]["value"] == pytest.approx(map_at_3(logits, labels))
-
-
-def test_no_clips_have_no_scores():
-    table = score_table(np.zeros((0, 5), np.float32), np.zeros(0, np.int64))
-    nothing = {"value": None, "low": None, "high": None}
-    assert table == {"num_clips": 0, "top3_error": nothing, "accuracy": nothing, "map_at_3": nothing}
+def test_names_are_of_one_metric_each_and_right_clips_agree_with_values():
+    assert len({metric.name for metric in METRICS}) == len({metric.label for metric in METRICS}) == len(METRICS)
+    ranks = np.arange(10)
+    for metric in METRICS:
+        if metric.is_right is not None:
+            expected = metric.values(ranks) == (0 if metric.lower_is_better else 1)
+            np.testing.assert_array_equal(metric.is_right(ranks), expected)
+    assert [metric.label_in_text for metric in METRICS] == ["top-3 error", "accuracy", "MAP@3"]

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from audiotag_jax.study.markdown import report
 from audiotag_jax.study.results import Clips, Results, VariantLogits
@@ -53,7 +54,7 @@ def test_the_cases_are_what_they_are_called():
 def test_no_real_difference():
     text = paragraph(scores_of(base=BASE, x=A_LITTLE_BETTER, y=A_LITTLE_BETTER), "Accuracy")
     assert text.startswith("Accuracy is highest for x and y (0.760). None of the 2 other variants could be told apart ")
-    assert "from base (0.750)" in text and "Not told apart does not mean equal: half the width" in text
+    assert "from base (0.750)" in text and "Not told apart does not mean equal: a true difference of" in text
     assert "Better" not in text and "Worse" not in text and "Before the correction" not in text
 
 
@@ -66,7 +67,7 @@ def test_one_real_difference():
 def test_all_real_one_better_one_worse():
     text = paragraph(scores_of(base=BASE, x=MUCH_WORSE, y=MUCH_BETTER), "Accuracy")
     assert "All 2 other variants could be told apart" in text
-    assert re.search(r"Better: y by 0\.250 \([^)]*\)\. Worse: x by 0\.250 \([^)]*\)\. Half the width", text)
+    assert re.search(r"Better: y by 0\.250 \([^)]*\)\. Worse: x by 0\.250 \([^)]*\)\. A true difference of", text)
     assert "Not told apart" not in text
 
 
@@ -80,18 +81,21 @@ def test_a_higher_error_is_worse():
 def test_equal_scores_are_not_ranked():
     text = paragraph(scores_of(base=BASE, x=A_LITTLE_BETTER, y=MUCH_BETTER), "Top-3 error")
     assert text.startswith("Top-3 error is 0.000 for every variant. None of the 2")
-    assert "is 0.019, and" in text  # Wilson's limit for 0 of 200, not 0
+    assert "a true difference of 0.022 is found" in text  # from Wilson's limit for 0 of 200, not 0
 
 
 def test_two_variants():
     text = paragraph(scores_of(base=BASE, x=A_LITTLE_BETTER), "Accuracy")
-    assert "x could not be told apart from base (0.750)." in text and "paired 95 % interval is" in text
+    assert "x could not be told apart from base (0.750)." in text and "correction" not in text
 
 
-def test_the_half_width_is_that_of_the_paired_intervals():
+def test_the_difference_found_half_of_the_time_accounts_for_the_correction():
     scores = scores_of(base=BASE, x=A_LITTLE_BETTER, y=np.roll(BASE, 1))
-    halves = [(d["high"] - d["low"]) / 2 for d in scores["differences"] if d["score"] == "accuracy"]
-    assert f"is {min(halves):.3f} to {max(halves):.3f}, and" in paragraph(scores, "Accuracy")
+    errors = [each["standard_error"] for each in scores["differences"] if each["score"] == "accuracy"]
+    half, most = ([scipy.stats.norm.ppf([1 - 0.05 / 4, power]).sum() * each for each in errors] for power in (0.5, 0.8))
+    text = paragraph(scores, "Accuracy")
+    assert f"a true difference of {min(half):.3f} to {max(half):.3f} is found in half of such studies after the" in text
+    assert f"correction for 2 comparisons, one of {min(most):.3f} to {max(most):.3f} in four of five." in text
 
 
 def test_only_the_correction_keeps_it_from_being_real():
@@ -165,7 +169,7 @@ def test_several_seeds():
     assert f"standard deviation of the accuracy on held-out clips over seeds is at most {spread:.3f} (x)." in text
     assert "One seed was used for y: how" in text
     table = report(scores, [])
-    assert "| seeds | standard deviation over seeds of the three |" in table and "| 0, 1, 2 |" in table
+    assert "| seeds | standard deviation over seeds of these scores |" in table and "| 0, 1, 2 |" in table
     assert "| x, seeds averaged |" in table
 
 

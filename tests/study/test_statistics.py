@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from audiotag_jax.evaluation.intervals import bootstrap_means, score_table
+from audiotag_jax.evaluation.predictions import concatenate, load_predictions
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.study import statistics
-from audiotag_jax.study.results import Clips, Results, VariantLogits
-from audiotag_jax.study.statistics import bootstrap_means, holm, mcnemar, study_scores
+from audiotag_jax.runtime.files import write_npz
+from audiotag_jax.study.results import Clips, Results, Run, VariantLogits, read_results
+from audiotag_jax.study.statistics import study_scores
 
 NUM_CLASSES = 5
 
@@ -142,61 +144,28 @@ def test_recordings_are_resampled_whole():
     assert row(study_scores(copies, "base", recordings=half, num_resamples=9), "x")["num_recordings"] == 20 + 100
 
 
-# Intervals and tests by themselves.
-
-
-def test_groups_of_different_sizes_have_the_cluster_robust_width():
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(150), rng.integers(1, 6, 150))
-    values = np.clip(0.5 + 0.2 * rng.standard_normal(150)[groups] + 0.1 * rng.standard_normal(len(groups)), 0, 1)
-    found = bootstrap_means(values[:, None], 0.0, groups, num_resamples=4000)
-    residuals = np.bincount(groups, values - values.mean())
-    error = np.sqrt((residuals**2).sum()) / len(values)  # the cluster-robust standard error of a mean (Liang & Zeger)
-    assert found.value == pytest.approx(values.mean())
-    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.06)
-    alone = bootstrap_means(values[:, None], 0.0, num_resamples=4000)
-    assert alone.high - alone.low < 0.75 * (found.high - found.low)
-
-
-def test_groups_of_equal_means_get_wilson_s_limits_for_as_many_groups():
-    """Resampling has no width, however much the clips of each differ; nor where there is one group only."""
-    thirds = np.array([1 / 3, 1 / 3, -2 / 3] * 8)[:, None]
-    for groups, n in ((np.repeat(np.arange(8), 3), 8), (np.zeros(24, int), 1)):
-        found = bootstrap_means(thirds, -1.0, groups, num_resamples=99)
-        high = scipy.stats.binomtest(0, n).proportion_ci(method="wilson").high
-        assert (found.value[0], found.p[0]) == (pytest.approx(0, abs=1e-9), 1)
-        assert (found.low[0], found.high[0]) == (pytest.approx(-high), pytest.approx(high))
-
-
-def test_alike_clips_are_rejected_at_the_nominal_rate_only_when_grouped():
-    rng, groups = np.random.default_rng(0), np.repeat(np.arange(40), 4)
-    trials = rng.choice([-1.0, 0.0, 1.0], (40, 300), p=[0.2, 0.6, 0.2])[groups]
-    grouped = np.mean(bootstrap_means(trials, -1.0, groups, num_resamples=499).p < 0.05)
-    alone = np.mean(bootstrap_means(trials, -1.0, num_resamples=499).p < 0.05)
-    assert grouped < 0.085 and alone > 0.2
-
-
-@pytest.mark.parametrize("at_once", [1000, 10**6])
-def test_means_agree_with_scipy_and_the_normal_limit(monkeypatch, at_once):
-    monkeypatch.setattr(statistics, "COUNTS_AT_ONCE", at_once)  # several batches, or one
-    rng = np.random.default_rng(0)
-    values = np.stack([rng.choice([-1, -0.5, 0, 1], 300, p=p) for p in ([0.2, 0.1, 0.5, 0.2], [0.1, 0, 0.7, 0.2])], 1)
-    found = bootstrap_means(values, -1.0, num_resamples=4000)
-    for k, column in enumerate(values.T):
-        expected = scipy.stats.bootstrap((column,), np.mean, n_resamples=4000, method="percentile", rng=1)
-        width = expected.confidence_interval.high - expected.confidence_interval.low
-        assert found.low[k] == pytest.approx(expected.confidence_interval.low, abs=0.08 * width)
-        assert found.high[k] == pytest.approx(expected.confidence_interval.high, abs=0.08 * width)
-        z = abs(column.mean()) / (column.std() / np.sqrt(300))
-        assert found.p[k] == pytest.approx(2 * scipy.stats.norm.sf(z), abs=0.02)
-        assert found.value[k] == pytest.approx(column.mean())
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_scores_of_clips_all_alike_have_wilson_limits(value):
-    found = bootstrap_means(np.full((30, 1), value), 0.0, num_resamples=50)
-    expected = scipy.stats.binomtest(int(30 * value), 30).proportion_ci(method="wilson")
-    assert (found.low[0], found.high[0]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+def test_a_run_has_one_interval_in_its_summary_and_in_the_report(tmp_path):
+    """Of four clips a recording, correlated; from the same files, and wider than clips by themselves would have it."""
+    rng, folds = np.random.default_rng(0), (0, 1)
+    for fold in folds:
+        ids = np.array([f"{fold}-{n:02}" for n in rng.permutation(40)])
+        recordings = np.array([f"r{clip[:-1]}{int(clip[-1]) // 4}" for clip in ids])
+        right = {name: rng.random() < 0.7 for name in np.unique(recordings)}
+        labels = rng.integers(0, NUM_CLASSES, 40)
+        shift = np.array([0 if right[name] else 1 for name in recordings])
+        logits = np.eye(NUM_CLASSES)[(labels + shift) % NUM_CLASSES] + 0.1 * rng.random((40, NUM_CLASSES))
+        fields = {"labels": labels, "verified": np.ones(40, bool), "recordings": recordings}
+        (tmp_path / f"fold_{fold}").mkdir()
+        write_npz(tmp_path / f"fold_{fold}/predictions.npz", ids=ids, logits=logits, **fields)
+    saved = concatenate([load_predictions(tmp_path / f"fold_{fold}/predictions.npz") for fold in folds])
+    summary = score_table(saved)
+    results = read_results([Run("base", 0, dict.fromkeys(folds, tmp_path))], tuple("abcde"))
+    [reported] = study_scores(results, "base", recordings=results.recordings)["rows"]
+    assert reported["num_recordings"] == summary["num_recordings"] < 80
+    for metric, found in reported["scores"].items():
+        assert found == pytest.approx(summary[metric], rel=1e-12)
+    alone = score_table(saved | {"recordings": np.full(80, "")})["accuracy"]
+    assert alone["high"] - alone["low"] < 0.8 * (summary["accuracy"]["high"] - summary["accuracy"]["low"])
 
 
 def test_the_order_of_summation_makes_no_difference():
@@ -204,31 +173,6 @@ def test_the_order_of_summation_makes_no_difference():
     base, x = np.array([[0] * 10, [2] * 10, [0] * 9 + [1]]), np.array([[0] * 10, [0] * 10, [2] * 10])
     scores = study_scores(study_of({"base": base, "x": x}), "base", num_resamples=99)
     assert difference(scores, "map_at_3")["p_bootstrap"] == 1  # one clip differs
-
-
-def test_mcnemar_agrees_with_statsmodels():
-    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
-    rng = np.random.default_rng(0)
-    for n in (5, 30, 400):
-        first, second = rng.random(n) < 0.8, rng.random(n) < 0.7
-        table = [[(first & second).sum(), (first & ~second).sum()], [(~first & second).sum(), (~first & ~second).sum()]]
-        p, discordant = mcnemar(first, second)
-        assert p == pytest.approx(tables.mcnemar(table, exact=True).pvalue)
-        assert discordant == [table[0][1], table[1][0]]
-
-
-def test_holm_by_hand():
-    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
-    np.testing.assert_allclose(holm([0.5, 0.9, 0.02]), [1, 1, 0.06])
-    assert holm([0.2]) == [0.2] and holm([]) == []
-
-
-def test_holm_agrees_with_statsmodels():
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
-    rng = np.random.default_rng(0)
-    for size in (1, 2, 12):
-        p = np.round(rng.random(size) ** 3, 2)  # with ties
-        np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1])
 
 
 # How often true nulls are rejected, and how often intervals hold the truth.

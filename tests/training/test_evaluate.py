@@ -82,6 +82,7 @@ def experiment(request, model, eval_step) -> Experiment:
         2,
         programs,
     )
+    vars(made)["recordings"] = {"0-01": "r", "0-04": "r"}
     vars(made)["test_examples"] = make_examples(1, 3)  # read from disk otherwise
     return made
 
@@ -120,6 +121,8 @@ def test_saved_predictions_are_the_fold_s_and_the_test_split_s(experiment, state
         np.testing.assert_allclose(saved["logits"], directly(source.inputs[clips]), rtol=1e-4, atol=1e-4)
         for field in ("ids", "labels", "verified"):
             np.testing.assert_array_equal(saved[field], getattr(source, field)[clips])
+        expected = [experiment.recordings.get(clip, "") for clip in saved["ids"].tolist()]
+        np.testing.assert_array_equal(saved["recordings"], expected)
     (tmp_path / "fold_1/test_predictions.npz").unlink()
     assert not is_finished(experiment, tmp_path, 1)
 
