@@ -37,7 +37,6 @@ def download_fsdkaggle2018(
     """
     path = Path(path)
     try:
-        (path / STAGING).mkdir(parents=True, exist_ok=True)  # remains after an error: `needs_download` looks for it
         with locked(path / STAGING, "downloading FSDKaggle2018 into"):
             _download_parts(path, base_url, registry)
             shutil.rmtree(path / STAGING)
