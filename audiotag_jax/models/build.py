@@ -1,5 +1,7 @@
 """Builds a network: a body by name, and the head that all bodies share."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -41,6 +43,6 @@ def build_model(
         raise ValueError(f"Unknown model.name {name!r}; choose from {', '.join(MODELS)}.")
     if dtype not in DTYPES:
         raise ValueError(f"Unknown model.dtype {dtype!r}; choose from {', '.join(DTYPES)}.")
-    shared = {"axis_name": axis_name, "dtype": DTYPES[dtype]}
+    shared: dict[str, Any] = {"axis_name": axis_name, "dtype": DTYPES[dtype]}
     body = _BY_WIDTH[name](width, **shared) if name in _BY_WIDTH else ResNetBody(**BODIES[name], **shared)
     return TaggingNetwork(body, TaggingHead(num_classes, dropout, axis_name=axis_name))

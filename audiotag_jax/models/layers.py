@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from audiotag_jax.models.gradients import conv1x1, conv3x3
 
@@ -100,7 +101,7 @@ conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 linear_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-def square_conv(features: int, size: int, stride: int, dtype: jnp.dtype, name: str) -> nn.Module:
+def square_conv(features: int, size: int, stride: int, dtype: DTypeLike, name: str) -> nn.Module:
     """Returns a `size` x `size` convolution without bias, padded by size // 2 on each side as torchvision's."""
     if size == 1:
         return PointConv(features, stride, dtype, name=name)
@@ -132,7 +133,7 @@ class PointConv(nn.Module):
 
     features: int
     stride: int = 1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -153,7 +154,7 @@ class GroupedConv(nn.Module):
     groups: int
     size: int = 3
     stride: int = 1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     method: str | None = None
 
     @nn.compact

@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from audiotag_jax.models.layers import BatchNorm, GroupedConv, square_conv
 
@@ -39,7 +40,7 @@ class ResNetBody(nn.Module):
     groups: int = 1
     group_width: int | None = None
     axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     grouped_method: str | None = None
 
     @nn.compact

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from audiotag_jax.models.layers import BatchNorm, square_conv
 
@@ -11,7 +12,7 @@ class SmallBody(nn.Module):
     """A 7x7 stem of stride 4, then four stages of one basic block: width, 2 width, 4 width and 8 width channels."""
 
     width: int = 24
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
@@ -31,7 +32,7 @@ class SmallBlock(nn.Module):
 
     features: int
     stride: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
     axis_name: str | None
 
     @nn.compact

@@ -7,6 +7,7 @@ Layers use `[B, T, C]` instead of `[B, T, 1, C]`, which XLA convolves far more s
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from audiotag_jax.models.layers import BatchNorm, conv_init
 
@@ -22,7 +23,7 @@ class WaveformBody(nn.Module):
     """
 
     width: int = 24
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact

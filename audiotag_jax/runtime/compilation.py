@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+_OPTION = "jax_compilation_cache_dir"
+
 
 def enable_compilation_cache(directory: Path) -> None:
     """Makes JAX cache programs that take a second or more to compile in `directory`, if that is writable.
@@ -16,6 +18,5 @@ def enable_compilation_cache(directory: Path) -> None:
         return
     with contextlib.suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
-    given = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # options become attributes at run time
-    if given is None and directory.is_dir() and os.access(directory, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))
+    if getattr(jax.config, _OPTION) is None and directory.is_dir() and os.access(directory, os.W_OK):
+        jax.config.update(_OPTION, str(directory.absolute()))
