@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # its first start would be told in the notebook
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # its first start would be logged in the notebook
 warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, which nothing here needs
 
 import matplotlib.pyplot as plt  # noqa: E402
@@ -22,7 +22,7 @@ DOTS_PER_INCH, NUM_COLOURS = 80, 128
 
 
 def players(sounds: Mapping[str, tuple[np.ndarray, int]]) -> HTML:
-    """A player for each caption's (samples [N], rate in Hz), at the loudness that the samples have."""
+    """A player for each caption's (samples [N], rate in Hz), at the level of the samples."""
     rows = (
         f'<div style="margin: 4px 0">{html.escape(caption)}<br><audio controls src="{sound_uri(*sound)}"></audio></div>'
         for caption, sound in sounds.items()
