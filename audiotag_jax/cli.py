@@ -33,7 +33,7 @@ MODES = {
     "predict": "audiotag_jax.inference.predict",
     "export": "audiotag_jax.inference.export",
 }
-OF_A_RUN = ("predict", "export")  # modes whose `run(workdir, …)` asks nothing but the work directory of a trained run
+OF_A_RUN = ("predict", "export")  # modes whose `run(workdir, …)` needs only the work directory of a trained run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "VARIANT[:PRESET], or FILE.py[:PRESET]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; by default runs/VARIANT-PRESET")
@@ -56,10 +56,10 @@ def run() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Runs the mode; prints what a person can mend in a line or two, without a traceback."""
+    """Runs the mode; prints errors that the user can fix as one or two lines, without a traceback."""
     config, mode = _CONFIG.value, _MODE.value
     workdir = Path(_WORKDIR.value or f"runs/{mode if mode == 'study' else config.name}-{config.preset}")
-    log_to_file(workdir if mode in ("train", "evaluate", "study") else None)  # others have no work directory to fill
+    log_to_file(workdir if mode in ("train", "evaluate", "study") else None)  # other modes write nothing there
     try:
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir {workdir} is a file; name a folder.")
@@ -70,16 +70,16 @@ def main(argv: list[str]) -> None:
         module = importlib.import_module(MODES[mode])
         module.run(workdir, **_options(argv)) if mode in OF_A_RUN else module.run(settings, workdir)
     except UserError as error:
-        _stop(str(error), at_once=_is_one_of_several())  # the other processes would be waited for
+        _stop(str(error), at_once=_is_one_of_several())  # else JAX waits for the other processes
     except Stopped as stopped:
         _stop(f"{stopped} The same command continues.", status=128 + signal.SIGTERM, at_once=True)
     except KeyboardInterrupt:
-        _stop("Interrupted. The same command continues from what is whole.", status=130, at_once=True)
+        _stop("Interrupted. The same command continues from what is complete.", status=130, at_once=True)
     except Exception as error:
         reason = _trouble(error)
         if not reason:
             raise
-        _stop(f"{reason}\nMend that and run the same command: it continues from what is whole.", at_once=True)
+        _stop(f"{reason}\nFix that and run the same command: it continues from what is complete.", at_once=True)
 
 
 def _settings() -> "Settings | None":
@@ -105,7 +105,7 @@ def _set_up_jax(settings: "Settings | None") -> None:
 
 
 def _options(argv: list[str]) -> dict:
-    """What the command line says to predict or to export."""
+    """The options of predict and export."""
     options: dict[str, Any] = {"out": Path(_OUT.value) if _OUT.value else None}
     if _MODE.value == "predict":
         options |= {"audio": [*_AUDIO.value, *argv[1:]], "top": _TOP.value}
@@ -118,9 +118,9 @@ def _is_one_of_several() -> bool:
 
 
 def _trouble(error: Exception) -> str:
-    """What went wrong with disk or memory, in one line; "" if the error is of another kind.
+    """Describes an error of disk or memory in one line; "" if the error is of another kind.
 
-    Only Python's own errors are OSError: the writers of records and of checkpoints wrap the system's words in others.
+    Not all of them are OSError: the writers of records and of checkpoints wrap the system's message in their own errors.
     """
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
@@ -131,7 +131,7 @@ def _trouble(error: Exception) -> str:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with one line for each thing that can be wrong on the command line."""
+    """Parses the command line with absl; an error ends the program with one line that names it and the choices."""
     import_configs()
     try:
         argv = _with_config_path(argv)
@@ -139,13 +139,13 @@ def parse_flags(argv: list[str]) -> list[str]:
         _stop(str(error))
     try:
         rest = flags.FLAGS(argv)
-        if rest[1:] and _MODE.value != "predict":  # there they are files: --audio *.wav
+        if rest[1:] and _MODE.value != "predict":  # predict takes files: --audio *.wav
             raise UserError(f"Unknown argument {rest[1]!r}; options begin with --.")
         if _CONFIG.value is None and not (_MODE.value in (*OF_A_RUN, "inspect") and _WORKDIR.value):
             raise UserError("--config is missing.")
         if _CONFIG.value is None:
             return rest
-        _ = _CONFIG.value.name  # a file that could not be read is an error only now
+        _ = _CONFIG.value.name  # raises now if the file could not be read
     except Exception as error:
         variants = ", ".join(list_variants())
         _stop(f"{_reason(error, argv)}\n--config=VARIANT[:PRESET] or FILE.py[:PRESET], VARIANT one of {variants}")
@@ -180,20 +180,20 @@ def _config_path(value: str) -> str:
 
 
 def _reason(error: Exception, argv: list[str]) -> str:
-    """In one line, what absl and ml_collections say in many, or not at all."""
+    """Reduces the messages of absl and ml_collections to one line."""
     given = re.search(r"^--?config[=\n](.+)$", "\n".join(argv), re.MULTILINE)
     path, *preset = given[1].split(":", 1) if given else [""]
     if isinstance(error, OSError):
         return f"There is no configuration file {path!r}."
     if isinstance(error, (KeyError, AttributeError)):
-        with contextlib.suppress(Exception):  # where the file itself is at fault, the error's own words must do
+        with contextlib.suppress(Exception):  # an error in the file itself keeps its own message
             return _unknown_field(runpy.run_path(path)["get_config"](*preset), argv)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^\w+Error: ", "", lines[-1])[:400]
 
 
 def _unknown_field(config: ConfigDict, argv: list[str]) -> str:
-    """What is wrong with the first name on the command line that is no field; raises LookupError if all are."""
+    """Describes the first name on the command line that is not a field; raises LookupError if all are fields."""
     for argument in argv[1:]:
         field = re.match(r"--?(?:no)?config\.([^=]+)", argument)
         node, path = config, "config"
@@ -207,7 +207,7 @@ def _unknown_field(config: ConfigDict, argv: list[str]) -> str:
 
 
 def _stop(message: str, status: int = 2, *, at_once: bool = False) -> None:
-    """Prints the message and ends the program; `at_once` does not wait for threads that still write or complain."""
+    """Prints the message and ends the program; `at_once` does not wait for other threads."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     if at_once:

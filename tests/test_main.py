@@ -149,7 +149,7 @@ def test_no_network(tmp_path):
 
 def test_evaluate_without_a_run(tmp_path):
     said = run(DEMO, "--mode=evaluate", f"--workdir={tmp_path}/none")
-    assert re.search(r"/none holds no run: .*\n.*--mode=train", said)
+    assert re.search(r"/none contains no run: .*\n.*--mode=train", said)
     assert not (tmp_path / "none").exists()
 
 
@@ -241,7 +241,7 @@ def test_inspect_leaves_the_accelerator_alone(argument):
 def test_interrupt(monkeypatch, capsys):
     status, text = stopped(monkeypatch, capsys, KeyboardInterrupt())
     assert status == 130
-    assert text == "error: Interrupted. The same command continues from what is whole.\n"
+    assert text == "error: Interrupted. The same command continues from what is complete.\n"
 
 
 SHRUNK = {

@@ -28,7 +28,7 @@ def run(workdir: Path, *, out: Path | None = None) -> None:
     """Writes `tagger.stablehlo`, `tagger.json` and, where it can be, `tagger.onnx` to `out`, or `workdir/exported`.
 
     The programs are loaded back and compared with the run before each is put in place. Raises UserError if the
-    directory holds no finished run.
+    directory contains no finished run.
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError("JAX writes exported functions by the package flatbuffers: pip install flatbuffers.")

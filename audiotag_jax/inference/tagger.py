@@ -113,7 +113,7 @@ def _finished_folds(workdir: Path, folds: Sequence[int]) -> tuple[int, ...]:
     numbers = [path.parent.name.removeprefix("fold_") for path in paths]
     finished = sorted(int(number) for number in numbers if number.isdecimal())
     if not finished:
-        raise UserError(f"{workdir} holds no finished fold: train one first with --mode=train.")
+        raise UserError(f"{workdir} contains no finished fold: train one first with --mode=train.")
     unknown = [fold for fold in folds if fold not in finished]
     if unknown:
         raise UserError(f"{workdir}: fold {unknown[0]} is not finished; choose from {', '.join(map(str, finished))}.")

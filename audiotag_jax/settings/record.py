@@ -57,7 +57,7 @@ def load_record(workdir: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(
-            f"{workdir} holds no run: config.json is missing.\nTrain one first with --mode=train."
+            f"{workdir} contains no run: config.json is missing.\nTrain one first with --mode=train."
         ) from error
     except ValueError as error:
         raise UserError(
@@ -81,11 +81,11 @@ def read_record(workdir: Path) -> RunRecord:
 
 
 def check_same_settings(workdir: Path, settings: Settings) -> None:
-    """Raises UserError, naming the fields, if the directory holds a run of other settings; cheap, so asked first."""
+    """Raises UserError, naming the fields, if the directory contains a run of other settings; cheap, so asked first."""
     if not (workdir / FILE_NAME).exists():
         if any(workdir.glob("fold_*")):
             raise UserError(
-                f"{workdir} holds folds but no config.json to say whose.\nRemove it, or choose another --workdir."
+                f"{workdir} contains folds but no config.json to say whose.\nRemove it, or choose another --workdir."
             )
         return
     old, new = (flatten(recorded_fields(each)) for each in (read_record(workdir).settings, settings))
@@ -94,7 +94,7 @@ def check_same_settings(workdir: Path, settings: Settings) -> None:
     if changed:
         listed = ", ".join(changed[:5]) + (", …" if len(changed) > 5 else "")
         raise UserError(
-            f"{workdir} holds another run; different: {listed}.\nRepeat that run's flags, or choose another --workdir."
+            f"{workdir} contains another run; different: {listed}.\nRepeat that run's flags, or choose another --workdir."
         )
 
 
@@ -102,6 +102,6 @@ def check_same_data(workdir: Path, dataset: str) -> None:
     """Raises UserError if the run in the directory is on a dataset of another name."""
     if read_record(workdir).dataset not in (None, dataset):
         raise UserError(
-            f"{workdir} holds a run on other data: tables, recordings or the way they are prepared changed.\n"
+            f"{workdir} contains a run on other data: tables, recordings or the way they are prepared changed.\n"
             "Choose another --workdir, or remove it."
         )

@@ -88,10 +88,10 @@ def read_arrays(directory: Path, step: int | None = None) -> tuple[int, dict, di
     """
     steps = kept_steps(directory)
     if not steps:
-        raise UserError(f"{directory} holds no checkpoint.")
+        raise UserError(f"{directory} contains no checkpoint.")
     step = steps[-1] if step is None else step
     if step not in steps:
-        raise UserError(f"{directory} holds no checkpoint of step {step}; choose from {', '.join(map(str, steps))}.")
+        raise UserError(f"{directory} contains no checkpoint of step {step}; choose from {', '.join(map(str, steps))}.")
     path = (directory / str(step)).absolute()
     try:
         _check_readable(path / "state")

@@ -49,7 +49,7 @@ def run(settings: Settings, workdir: Path) -> None:
 
 def _trained_state(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
     if not (fold_dir(workdir, fold) / "checkpoints").is_dir():
-        raise UserError(f"{workdir} holds no checkpoint of fold {fold}: train it first with --mode=train.")
+        raise UserError(f"{workdir} contains no checkpoint of fold {fold}: train it first with --mode=train.")
     with checkpoints.open_checkpoints(fold_dir(workdir, fold)) as manager:
         state, _ = checkpoints.restore(manager, experiment.initial_state(fold))
     if int(state.step) != experiment.num_steps:

@@ -71,7 +71,7 @@ def find_checkpoints(workdir: Path) -> dict[int | None, Path]:
         folders = {None: inside if inside.is_dir() else workdir}
     if not any(map(kept_steps, folders.values())):
         raise UserError(
-            f"{workdir} holds no checkpoint, neither fold_K/checkpoints/STEP/ nor STEP/: train first with "
+            f"{workdir} contains no checkpoint, neither fold_K/checkpoints/STEP/ nor STEP/: train first with "
             "--mode=train, or choose another --workdir."
         )
     return folders

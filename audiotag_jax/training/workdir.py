@@ -35,7 +35,7 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
 def record_config(workdir: Path, settings: Settings, classes: Sequence[str], dataset: str) -> None:
     """Writes `config.json`: settings, classes and `dataset`, the name of what the network is trained on.
 
-    Raises UserError if the directory holds a run of other settings, or of other data.
+    Raises UserError if the directory contains a run of other settings, or of other data.
     """
     record = RunRecord(settings, tuple(classes), dataset)
     if not all_processes_equal(record.shared_text()):  # before any is written, so that all processes fail alike

@@ -74,5 +74,5 @@ def test_a_file_that_differs_is_not_put_in_place(folder, tmp_path, monkeypatch):
 
 
 def test_no_run(tmp_path):
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="contains no run"):
         export.run(tmp_path)

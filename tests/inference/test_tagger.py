@@ -128,7 +128,7 @@ def test_a_run_that_does_not_fit(copied, change, words):
 
 
 def test_what_is_missing(copied, tmp_path):
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="contains no run"):
         load_tagger(tmp_path / "nowhere")
     with pytest.raises(UserError, match="fold 7 is not finished; choose from 0, 1"):
         load_tagger(copied, (0, 7))

@@ -167,7 +167,7 @@ def test_a_report_on_what_is_finished(config, tmp_path, written, capsys):
     assert "nothing is trained now" not in capsys.readouterr().out
     assert "not finished" not in dict(written[-1][4])
     config.train.num_epochs += 1
-    with pytest.raises(UserError, match="log_db-seed_0-rate_1 holds another run; different: train.num_epochs"):
+    with pytest.raises(UserError, match="log_db-seed_0-rate_1 contains another run; different: train.num_epochs"):
         run.run(parse_settings(config), tmp_path / "study")
     config.study.rate_factors = (1.0, 3.0)  # whose search has not begun
     with pytest.raises(UserError, match="no finished run of the baseline log_db"):
@@ -180,7 +180,7 @@ def test_seeds_of_other_data_are_not_reported_together(config, tmp_path, written
     for seed in SEEDS:
         [training] = final(parse_settings(config), tmp_path / "study", "log_db", seed, dict.fromkeys(FOLDS, 1.0))
         lay(training, dataset=f"data {seed}")
-    with pytest.raises(UserError, match="log_db-seed_1-rate_1 holds a run on other data"):
+    with pytest.raises(UserError, match="log_db-seed_1-rate_1 contains a run on other data"):
         run.run(parse_settings(config), tmp_path / "study")
     assert not written
 
@@ -191,7 +191,7 @@ def test_a_study_of_other_data_is_not_continued(config, tmp_path, written, monke
     [training] = final(parse_settings(config), tmp_path / "study", "log_db", 0, dict.fromkeys(FOLDS, 1.0))
     lay(training)
     monkeypatch.setattr(train, "run", None)
-    with pytest.raises(UserError, match="log_db-seed_0-rate_1 holds a run on other data"):
+    with pytest.raises(UserError, match="log_db-seed_0-rate_1 contains a run on other data"):
         run.run(parse_settings(config), tmp_path / "study")
     lay(training, dataset=dataset_name(parse_settings(config)))
     write_json(training.workdir / "summary.json", {})

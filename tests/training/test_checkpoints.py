@@ -301,7 +301,7 @@ def test_missing_steps_raise(tmp_path, saved):
     with pytest.raises(UserError, match=r"no checkpoint of step 25; choose from 20, 30"):
         checkpoints.read_arrays(saved / "checkpoints", 25)
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=r"holds no checkpoint\."):
+        with pytest.raises(UserError, match=r"contains no checkpoint\."):
             checkpoints.read_arrays(folder)
 
 

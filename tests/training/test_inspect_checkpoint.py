@@ -246,7 +246,7 @@ def test_fold_without_a_checkpoint_is_passed_over(copied):
 @pytest.mark.parametrize("empty", ["", "fold_0", "fold_0/checkpoints", "fold_0/checkpoints/5.orbax-checkpoint-tmp"])
 def test_folder_without_checkpoints_raises(tmp_path, empty):
     (tmp_path / empty).mkdir(parents=True, exist_ok=True)
-    with pytest.raises(UserError, match=r"holds no checkpoint, .*--mode=train") as caught:
+    with pytest.raises(UserError, match=r"contains no checkpoint, .*--mode=train") as caught:
         text_of(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
 

@@ -451,7 +451,7 @@ def test_evaluate_reproduces_the_predictions(copied, finished, config):
 
 
 def test_evaluate_needs_a_finished_run(copied, config, tmp_path):
-    with pytest.raises(UserError, match=r"nothing holds no run"):
+    with pytest.raises(UserError, match=r"nothing contains no run"):
         evaluate.run(parse_settings(config), tmp_path / "nothing")
     shutil.rmtree(copied / "fold_1" / "checkpoints" / str(NUM_STEPS))
     with pytest.raises(UserError, match=rf"Fold 1 is at step {CHECKPOINT_STEPS} of {NUM_STEPS}"):
@@ -463,7 +463,7 @@ def test_evaluate_needs_a_finished_run(copied, config, tmp_path):
 )
 def test_another_configuration_needs_another_directory(copied, config, field, value):
     config.update_from_flattened_dict({field: value})
-    with pytest.raises(UserError, match=rf"holds another run; different: .*{field}.*\n.*--workdir"):
+    with pytest.raises(UserError, match=rf"contains another run; different: .*{field}.*\n.*--workdir"):
         train.run(parse_settings(config), copied)
 
 
@@ -471,7 +471,7 @@ def test_other_data_needs_another_directory(copied, config, rows, tmp_path):
     """The same table, and one recording that has changed."""
     config.dataset.path = str(shutil.copytree(rows[0]["folder"], tmp_path / "sounds"))
     (tmp_path / "sounds" / "00.wav").unlink()
-    with pytest.raises(UserError, match=r"holds a run on other data"):
+    with pytest.raises(UserError, match=r"contains a run on other data"):
         train.run(parse_settings(config), copied)
 
 

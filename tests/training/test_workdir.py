@@ -88,7 +88,9 @@ def test_every_field_is_free_or_named(tmp_path, config):
         if name in FREE_FIELDS:
             record_config(tmp_path, parse_settings(changed), CLASSES, "fingerprint")
         else:
-            with pytest.raises(UserError, match=rf"holds another run; different: .*{name} \(there .*\)\.\n.*--workdir"):
+            with pytest.raises(
+                UserError, match=rf"contains another run; different: .*{name} \(there .*\)\.\n.*--workdir"
+            ):
                 record_config(tmp_path, parse_settings(changed), CLASSES, "fingerprint")
 
 
