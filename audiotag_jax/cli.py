@@ -120,7 +120,7 @@ def _is_one_of_several() -> bool:
 def _trouble(error: Exception) -> str:
     """Describes an error of disk or memory in one line; "" if the error is of another kind.
 
-    Not all of them are OSError: the writers of records and of checkpoints wrap the system's message in their own errors.
+    Not all of them are OSError: writers of records and of checkpoints wrap the system's message in their own errors.
     """
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror

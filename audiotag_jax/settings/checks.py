@@ -13,7 +13,7 @@ Section = TypeVar("Section")
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """What a value must fulfil, and how to say so after "it must be"; for a fixed set of values its `choices`."""
+    """A condition on a value and its wording after "it must be"; for a fixed set of values, its `choices`."""
 
     holds: Callable[[Any], bool]
     wanted: str

@@ -85,7 +85,8 @@ def check_same_settings(workdir: Path, settings: Settings) -> None:
     if not (workdir / FILE_NAME).exists():
         if any(workdir.glob("fold_*")):
             raise UserError(
-                f"{workdir} contains folds but no config.json to say whose.\nRemove it, or choose another --workdir."
+                f"{workdir} contains folds but no config.json that describes them.\n"
+                "Remove it, or choose another --workdir."
             )
         return
     old, new = (flatten(recorded_fields(each)) for each in (read_record(workdir).settings, settings))
@@ -94,7 +95,8 @@ def check_same_settings(workdir: Path, settings: Settings) -> None:
     if changed:
         listed = ", ".join(changed[:5]) + (", …" if len(changed) > 5 else "")
         raise UserError(
-            f"{workdir} contains another run; different: {listed}.\nRepeat that run's flags, or choose another --workdir."
+            f"{workdir} contains another run; different: {listed}.\n"
+            "Repeat that run's flags, or choose another --workdir."
         )
 
 

@@ -160,8 +160,8 @@ class OptimizerSettings:
 class AugmentationSettings:
     """Largest changes, as shares of an axis or in dB; zero is off.
 
-    The last two say what a gain does to an image: which of its channels are in dB (empty: all of them), and how many dB
-    the range 0 to 1 of such a channel spans.
+    The last two define what a gain does to an image: which of its channels are in dB (empty: all of them), and how many
+    dB the range 0 to 1 of such a channel spans.
     """
 
     max_time_stretch: Annotated[float, SHARE] = 0.0

@@ -27,14 +27,14 @@ INTERVALS = (
 )
 TESTS = (
     "Differences are paired: both variants are scored on the same clips, each with the mean of all its seeds. Their "
-    "intervals are not corrected for the number of variants: one that leaves out 0 tells nothing apart by itself. The "
-    "bootstrap test recentres the "
-    "resampled differences at 0 and counts, on both sides, those as large as the one seen; its p is never below the "
-    "least that an exact test of the clips that differ could give. McNemar's exact test looks only at clips that one "
-    "of the two gets right and the other wrong, with the first seed that both have (on test clips with the average of "
-    "its folds): *right alone* counts those that only the variant, and those that only the baseline gets right. It "
-    "does not apply to MAP@3. Both are corrected by Holm's method for the number of variants. *Told apart* means that "
-    "every test made is below 0.05 after the correction."
+    "intervals are not corrected for the number of variants: one that excludes 0 does not distinguish a variant by "
+    "itself. The bootstrap test recentres the resampled differences at 0 and counts, on both sides, those as large as "
+    "the one observed; its p is never below the least that an exact test of the clips that differ could give. "
+    "McNemar's exact test compares only clips that one of the two gets right and the other wrong, with the first seed "
+    "that both have (on test clips with the average of its folds): *right alone* counts those that only the variant, "
+    "and those that only the baseline gets right. It applies to scores that call a clip right or wrong. Both are "
+    "corrected by Holm's method for the number of variants. *Distinguished* means that every test made is below 0.05 "
+    "after the correction."
 )
 VERIFIED = "*Verified* clips are those whose label was checked by hand."
 
@@ -97,7 +97,7 @@ def _differences(scores: dict, part: str, clips: str) -> list[str]:
         family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
         lines = [_difference(each) for each in family if each["score"] == metric.name]
         better = "below" if metric.lower_is_better else "above"
-        text += [f"{metric.label}, better {better} 0:", "", *_table((*header, "told apart"), lines)]
+        text += [f"{metric.label}, better {better} 0:", "", *_table((*header, "distinguished"), lines)]
     return text
 
 

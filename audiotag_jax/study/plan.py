@@ -50,7 +50,7 @@ class Training:
     def check(self, dataset: str | None) -> str | None:
         """The fingerprint of the data that the training began on; `dataset` before it began.
 
-        Raises UserError if its folder contains a run of other settings, or of other data than `dataset`, if that is given.
+        Raises UserError if its folder contains a run of other settings, or of other data than a given `dataset`.
         """
         check_same_settings(self.workdir, self.settings)
         if not (self.workdir / "config.json").exists():

@@ -102,10 +102,10 @@ def _about_metric(metric: metrics.Metric, family: Sequence[dict], rows: Sequence
 
 def _count(real: Sequence[dict], family: Sequence[dict], baseline: str) -> str:
     if len(family) == 1:
-        return f"{family[0]['variant']} could {'' if real else 'not '}be told apart from {baseline}."
+        return f"{family[0]['variant']} could {'' if real else 'not '}be distinguished from {baseline}."
     count = {0: "None", len(family): "All"}.get(len(real), str(len(real)))
     whose = f"All {len(family)}" if count == "All" else f"{count} of the {len(family)}"
-    return f"{whose} other variants could be told apart from {baseline}."
+    return f"{whose} other variants could be distinguished from {baseline}."
 
 
 def _amount(difference: dict, rows: Sequence[dict]) -> str:
@@ -129,12 +129,12 @@ def _dispute(difference: dict) -> str:
     bootstrap, mcnemar = (_p(p) for p in _corrected(difference))
     return (
         f"The two tests disagree on {difference['variant']} (bootstrap p {bootstrap}, McNemar's p {mcnemar}), "
-        "which therefore does not count as told apart."
+        "which therefore does not count as distinguished."
     )
 
 
 def _nearly(others: Sequence[dict]) -> list[str]:
-    """The sentence on differences that only the correction keeps from being told apart; none without such."""
+    """The sentence on differences that only the correction keeps from being distinguished; none without such."""
     both = [[p for p in (each["p_bootstrap"], each["p_mcnemar"]) if p is not None] for each in others]
     names = [
         f"{each['variant']} ({'better' if _is_better(each) else 'worse'}, p {_p(max(p))})"
@@ -144,8 +144,8 @@ def _nearly(others: Sequence[dict]) -> list[str]:
     if not names:
         return []
     return [
-        f"Before the correction {_listed(names)} would have been told apart, but so would about one variant in twenty "
-        "where there is no difference at all."
+        f"Before the correction {_listed(names)} would have been distinguished, but so would about one variant in "
+        "twenty where there is no difference at all."
     ]
 
 
@@ -157,7 +157,7 @@ def _resolution(family: Sequence[dict], num_tests: int, missed: bool) -> str:
     half, most = (_span(family, num_tests, power) for power in (0.5, 0.8))
     corrected = f" after the correction for {num_tests} comparisons" if num_tests > 1 else ""
     text = f"a true difference of {half} is found in half of such studies{corrected}, one of {most} in four of five."
-    return f"Not told apart does not mean equal: {text}" if missed else text[0].upper() + text[1:]
+    return f"Not distinguished does not mean equal: {text}" if missed else text[0].upper() + text[1:]
 
 
 def _span(family: Sequence[dict], num_tests: int, power: float) -> str:
@@ -172,8 +172,8 @@ def _limits(scores: dict) -> list[str]:
     paragraphs.append(_guessing(len(scores["classes"])))
     if len(held_out) > 2:
         paragraphs.append(
-            f"Only differences to {scores['baseline']} were tested. That one variant can be told apart from it and "
-            "another cannot does not tell these two apart."
+            f"Only differences to {scores['baseline']} were tested. That one variant can be distinguished from it and "
+            "another cannot does not distinguish these two."
         )
     if len(held_out) > 1:
         paragraphs.append(
@@ -228,7 +228,7 @@ def _seeds(rows: Sequence[dict]) -> str:
         text.append(f"One seed was used for {whose}: how far another would move the scores was not measured.")
     if len(rows) > 1:
         text.append(
-            "The tests resample clips, not trainings: a difference told apart is one between these trained networks, "
+            "The tests resample clips, not trainings: a difference that is found is one between these trained networks, "
             "and need not be one between the variants."
         )
     return " ".join(text)

@@ -53,27 +53,30 @@ def test_the_cases_are_what_they_are_called():
 
 def test_no_real_difference():
     text = paragraph(scores_of(base=BASE, x=A_LITTLE_BETTER, y=A_LITTLE_BETTER), "Accuracy")
-    assert text.startswith("Accuracy is highest for x and y (0.760). None of the 2 other variants could be told apart ")
-    assert "from base (0.750)" in text and "Not told apart does not mean equal: a true difference of" in text
+    assert text.startswith("Accuracy is highest for x and y (0.760). None of the 2 other variants could be ")
+    assert (
+        "distinguished from base (0.750)" in text
+        and "Not distinguished does not mean equal: a true difference of" in text
+    )
     assert "Better" not in text and "Worse" not in text and "Before the correction" not in text
 
 
 def test_one_real_difference():
     text = paragraph(scores_of(base=BASE, x=A_LITTLE_BETTER, y=MUCH_BETTER), "Accuracy")
-    assert "1 of the 2 other variants could be told apart from base (0.750). Better: y by 0.250 (0.1" in text
-    assert "p = 0.002). Not told apart does not mean equal" in text and "Worse" not in text and "x by" not in text
+    assert "1 of the 2 other variants could be distinguished from base (0.750). Better: y by 0.250 (0.1" in text
+    assert "p = 0.002). Not distinguished does not mean equal" in text and "Worse" not in text and "x by" not in text
 
 
 def test_all_real_one_better_one_worse():
     text = paragraph(scores_of(base=BASE, x=MUCH_WORSE, y=MUCH_BETTER), "Accuracy")
-    assert "All 2 other variants could be told apart" in text
+    assert "All 2 other variants could be distinguished" in text
     assert re.search(r"Better: y by 0\.250 \([^)]*\)\. Worse: x by 0\.250 \([^)]*\)\. A true difference of", text)
-    assert "Not told apart" not in text
+    assert "Not distinguished" not in text
 
 
 def test_a_higher_error_is_worse():
     text = paragraph(scores_of(base=BASE, x=MUCH_WORSE), "Top-3 error")
-    assert "lowest for base (0.000). x could be told apart from base (0.000). Worse: x by 0.500 (0.4" in text
+    assert "lowest for base (0.000). x could be distinguished from base (0.000). Worse: x by 0.500 (0.4" in text
     text = paragraph(scores_of(base=MUCH_WORSE, x=BASE), "Top-3 error")
     assert "Better: x by 0.500 (0.4" in text and "Worse" not in text
 
@@ -86,7 +89,7 @@ def test_equal_scores_are_not_ranked():
 
 def test_two_variants():
     text = paragraph(scores_of(base=BASE, x=A_LITTLE_BETTER), "Accuracy")
-    assert "x could not be told apart from base (0.750)." in text and "correction" not in text
+    assert "x could not be distinguished from base (0.750)." in text and "correction" not in text
 
 
 def test_the_difference_found_half_of_the_time_accounts_for_the_correction():
@@ -99,13 +102,11 @@ def test_the_difference_found_half_of_the_time_accounts_for_the_correction():
 
 
 def test_only_the_correction_keeps_it_from_being_real():
-    assert "could be told apart" in paragraph(scores_of(base=BASE, x=SOMEWHAT_BETTER), "Accuracy")
+    assert "could be distinguished" in paragraph(scores_of(base=BASE, x=SOMEWHAT_BETTER), "Accuracy")
     others = {f"z{k}": A_LITTLE_BETTER for k in range(5)}
     text = paragraph(scores_of(base=BASE, x=SOMEWHAT_BETTER, **others), "Accuracy")
     assert "None of the 6 other variants" in text
-    assert (
-        "Before the correction x (better, p = 0.016) would have been told apart, but so would about one variant" in text
-    )
+    assert "Before the correction x (better, p = 0.016) would have been distinguished, but so would about one" in text
 
 
 def test_tests_that_disagree_are_named_and_not_counted():
@@ -115,7 +116,7 @@ def test_tests_that_disagree_are_named_and_not_counted():
             found["p_mcnemar_holm"] = 0.07
             assert not is_real(found)
     text = paragraph(scores, "Accuracy")
-    assert "x could not be told apart from base" in text
+    assert "x could not be distinguished from base" in text
     assert "disagree on x (bootstrap p = 0.001, McNemar's p = 0.070), which therefore does not count" in text
     assert "Better" not in text and "Before the correction" not in text
 
@@ -261,4 +262,4 @@ def test_user_strings_stay_text(name):
             cells.append("".join(child.content for child in token.children))
     assert cells.count(plain) >= 2 + 1 + 1 + 3  # about, scores, heading and image, differences
     assert not kinds & {"html_block", "html_inline", "link_open", "code_inline", "s_open", "strong_open"}
-    assert any(plain in cell and "could not be told apart from base" in cell for cell in cells)
+    assert any(plain in cell and "could not be distinguished from base" in cell for cell in cells)
