@@ -228,7 +228,7 @@ def _seeds(rows: Sequence[dict]) -> str:
         text.append(f"One seed was used for {whose}: how far another would move the scores was not measured.")
     if len(rows) > 1:
         text.append(
-            "The tests resample clips, not trainings: a difference that is found is one between these trained networks, "
+            "The tests resample clips, not trainings: a difference found is one between these trained networks, "
             "and need not be one between the variants."
         )
     return " ".join(text)
