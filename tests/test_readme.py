@@ -20,13 +20,15 @@ import pytest
 import soundfile
 from absl.testing import flagsaver
 
-import main
+from audiotag_jax import cli
 from audiotag_jax.training.checkpoints import read_arrays
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 MAX_LINES = 150
-# Commands and Python snippets of each page, so that none is lost silently; tests/test_docs.py follows the walks.
+# Pages that others follow: the walks tests/test_docs.py, the API's examples tests/test_package.py.
+ELSEWHERE = ("add_a_data_source.md", "add_a_model.md", "add_a_variant.md", "api.md")
+# Commands and Python snippets of each page, so that none is lost silently.
 EXPECTED = {
     "README.md": (4, 0),
     "docs/comparing.md": (1, 0),
@@ -80,8 +82,9 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def pages() -> dict[str, str]:
-    """By path, the text of all pages but the walks."""
-    paths = [README, *sorted(path for path in (ROOT / "docs").glob("*.md") if not path.name.startswith("add_"))]
+    """By path, the text of all pages that run here."""
+    docs = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in ELSEWHERE)
+    paths = [README, *docs]
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
@@ -143,7 +146,7 @@ def run(clone, monkeypatch, capsys):
     """A function that runs a command line in this process, in the clone."""
     monkeypatch.chdir(clone)
     monkeypatch.setattr(os, "_exit", sys.exit)
-    monkeypatch.setattr(main, "keep_freed_memory", lambda: None)  # for the life of a process; this one does other work
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: None)  # for the life of a process; this one does other work
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # the program puts its own there
 
     def run_line(line: str) -> None:
@@ -168,15 +171,13 @@ def fresh_flags():
 def run_main(line: str, capsys) -> None:
     mode = (re.search(r"--mode=(\w+)", line) or ["", "train"])[1]
     with fresh_flags():
-        main.main(main.parse_flags(sys.argv))
+        cli.main(cli.parse_flags(sys.argv))
     assert PRINTED[mode] in capsys.readouterr().out, line
 
 
 def arguments(line: str) -> list[str]:
-    """The line as `sys.argv`, shrunk; `audiotag` names a configuration without its folder and suffix."""
+    """The line as `sys.argv`, shrunk."""
     program, *words = shlex.split(line.removeprefix("python "))
-    if program == "audiotag":
-        words = [re.sub(r"^--config=(\w+)", r"--config=configs/\1.py", word) for word in words]
     shrink = SHRINK if any(word.startswith("--config=") for word in words) else []
     shrink = [flag for flag in shrink if "waveform.py" not in line or "model.name" not in flag]
     if "--mode=study" in words:
