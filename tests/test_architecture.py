@@ -24,7 +24,9 @@ STANDS_ON = {
 }
 IN_FUNCTIONS = {  # imported where they are called alone
     "models/pretrained.py": {"torch"},
+    "study/charts.py": {"matplotlib"},
     "study/figures.py": {"matplotlib"},
+    "study/pictures.py": {"matplotlib"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.runtime.files import write_atomic
-from audiotag_jax.study import mistakes, plots, svg
+from audiotag_jax.study import charts, colours, mistakes
+from audiotag_jax.study.figures import shortened
 from audiotag_jax.study.media import Media, sound_uri
 from audiotag_jax.study.pictures import clip_picture
 from audiotag_jax.study.results import Results
@@ -38,21 +39,21 @@ def write_html(
     results: Results,
     scores: Mapping,
     about: Sequence[tuple[str, str]],
-    words: Sequence[str],
+    sentences: Sequence[str],
     curves: Mapping[str, np.ndarray],
     media: Callable[[Sequence[str]], Media],
 ) -> None:
     """Writes the page, atomically; media is left out where it would exceed about 8 MB.
 
-    `scores` is what `study_scores` gives, `about` pairs of name and value, `words` what the table says in sentences,
+    `scores` is what `study_scores` gives, `about` pairs of name and value, `sentences` what the table says,
     `curves[variant]` [n, 2] of (step, training loss). `media(clip_ids)` is called once, with held-out ids or, where
     the results have scored test clips, with test ids.
     """
-    text = page(results, scores, about, words, curves, media)
+    text = page(results, scores, about, sentences, curves, media)
     write_atomic(path, lambda file: file.write(text.encode("utf-8", "replace")))  # not every file name is Unicode
 
 
-def page(results, scores, about, words, curves, media) -> str:
+def page(results, scores, about, sentences, curves, media) -> str:
     """The text that `write_html` writes."""
     given = mistakes.scored_predictions(results)
     baseline = scores["baseline"]
@@ -65,17 +66,18 @@ def page(results, scores, about, words, curves, media) -> str:
     clips = _compared(given, compared, seen)
     room = MAX_BYTES - _size(clips) - sum(len(each["drawing"]) for each in confusions)
     return _template().render(
-        theme_css=svg.theme_css(),
+        theme_css=colours.theme_css(),
         about=about,
-        words=words,
+        sentences=sentences,
         baseline=baseline,
         num_resamples=scores["num_resamples"],
         resampled=resampled(scores),
         tables=_tables(scores),
-        score_names={each.name: each.label for each in metrics.METRICS},
+        metrics={metric.name: metric for metric in metrics.METRICS},
+        first_metric=metrics.METRICS[0],
         kinds=_KINDS,
         forests=_forests(scores),
-        curves=plots.learning_curves(curves, baseline=baseline) if curves else None,
+        curves=charts.learning_curves(curves, baseline=baseline) if curves else None,
         part=_PARTS[given.part],
         num_clips=len(given.clips),
         confusions=confusions,
@@ -95,8 +97,8 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"csp_hash": _csp_hash, "fixed": _fixed, "percent": plots.percent, "level": svg.level}
-    environment.filters |= {"signed": plots.signed, "shortened": svg.shortened, "is_real": is_real}
+    environment.filters |= {"csp_hash": _csp_hash, "fixed": _fixed, "percent": charts.percent, "level": colours.level}
+    environment.filters |= {"signed": charts.signed, "shortened": shortened, "is_real": is_real}
     return environment.get_template("report.html.jinja")
 
 
@@ -129,7 +131,7 @@ def _tables(scores):
 
 def _forests(scores):
     return [
-        {"title": title, "drawings": plots.forest_plots(rows, baseline=scores["baseline"]), "rows": rows}
+        {"title": title, "drawings": charts.forest_plots(rows, baseline=scores["baseline"]), "rows": rows}
         for title, rows in _grouped(scores["differences"]).items()
     ]
 
@@ -138,7 +140,7 @@ def _confusion(given, variant):
     shares, counts = mistakes.confusion(given, variant)
     worst = mistakes.most_confused(shares, 8)
     pairs = [(given.classes[true], given.classes[predicted], share) for true, predicted, share in worst]
-    drawing = plots.confusion_plot(shares, counts, given.classes, variant=variant)
+    drawing = charts.confusion_plot(shares, counts, given.classes, variant=variant)
     return {"variant": variant, "drawing": drawing, "pairs": pairs}
 
 
@@ -161,7 +163,7 @@ def _clip_title(given, index):
     return f"clip {given.clips.ids[index]}, labelled {given.classes[given.clips.labels[index]]}"
 
 
-def _verdict(given, variant, index):
+def _prediction(given, variant, index):
     """The variant's three most probable classes for the clip, and the place and probability of the label."""
     probabilities = given.mean(variant)[index]
     order = np.argsort(-probabilities, kind="stable")
@@ -191,7 +193,7 @@ def _compared(given, indices, media):
             {
                 "variant": name,
                 "drawing": clip_picture(media, name, clip["id"], title),
-                "verdict": _verdict(given, name, index),
+                "prediction": _prediction(given, name, index),
             }
             for name in given.networks
         ]
@@ -209,12 +211,12 @@ def _articles(given, shown, wrong, media, room):
     """The mistakes by clip, by rank over all variants: as many as there is room for, one at least."""
     articles, size = {}, 0
     for each in sorted(wrong, key=lambda mistake: (mistake.rank, shown.index(mistake.variant))):
-        clip = articles.get(each.index) or _clip(given, each.index, media) | {"figures": [], "verdicts": []}
+        clip = articles.get(each.index) or _clip(given, each.index, media) | {"figures": [], "predictions": []}
         drawing = clip_picture(media, each.variant, clip["id"], _clip_title(given, each.index))
         size += len(drawing) + (0 if each.index in articles else len(clip["sound"]))
         if articles and size > room:
             break
         articles[each.index] = clip
         clip["figures"].append({"variant": each.variant, "rank": each.rank, "drawing": drawing})
-        clip["verdicts"] = [(name, _verdict(given, name, each.index)) for name in shown]
+        clip["predictions"] = [(name, _prediction(given, name, each.index)) for name in shown]
     return list(articles.values())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.special
 
+from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.metrics import hits, label_ranks, top3_errors
 from audiotag_jax.study.results import Clips, Results
 
@@ -103,14 +104,13 @@ def disputed_clips(given: ScoredPredictions, at_most: int) -> list[int]:
 
 
 def extremes(rows: Sequence[dict], part: str, baseline: str) -> list[str]:
-    """The baseline and the single variants of least and of greatest top-3 error over all clips of the part."""
+    """The baseline and the single variants of least and of greatest first metric over all clips of the part."""
+    metric = metrics.METRICS[0].name
     scored = {
-        row["name"]: row["scores"]["top3_error"]["value"]
+        row["name"]: row["scores"][metric]["value"]
         for row in rows
-        if row["kind"] == "single"
-        and row["part"] == part
-        and row["clips"] == "all"
-        and row["scores"]["top3_error"]["value"] is not None
+        if (row["kind"], row["part"], row["clips"]) == ("single", part, "all")
     }
-    best_and_worst = [extreme(scored, key=lambda name: scored[name]) for extreme in (min, max)] if scored else []
+    known = {name: value for name, value in scored.items() if value is not None}
+    best_and_worst = [extreme(known, key=lambda name: known[name]) for extreme in (min, max)] if known else []
     return list(dict.fromkeys([baseline, *best_and_worst]))

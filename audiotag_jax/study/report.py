@@ -18,14 +18,14 @@ from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.features import frequencies_hz
+from audiotag_jax.study.charts import forest_plots
+from audiotag_jax.study.figures import standalone
 from audiotag_jax.study.html import write_html
 from audiotag_jax.study.markdown import report
 from audiotag_jax.study.media import Media
 from audiotag_jax.study.plan import variant_settings
-from audiotag_jax.study.plots import forest_plots
 from audiotag_jax.study.results import Results, Run, read_results
 from audiotag_jax.study.statistics import study_scores
-from audiotag_jax.study.svg import standalone
 from audiotag_jax.study.verdict import blocks, metric_named, verdict
 
 
