@@ -41,11 +41,11 @@ def average_predictions(files: Sequence[Path]) -> Predictions:
 
     Raises UserError if the clips differ.
     """
-    first, total = None, 0.0
+    first = load_predictions(files[0])
+    total = np.zeros(first["logits"].shape)
     for file in files:
         saved = load_predictions(file)
-        first = first or saved
         if not np.array_equal(first["ids"], saved["ids"]):
             raise UserError(f"{file} and {files[0]} hold different clips.")
-        total = total + scipy.special.softmax(saved["logits"].astype(np.float64), axis=1)
+        total += scipy.special.softmax(saved["logits"].astype(np.float64), axis=1)
     return first | {"logits": np.log(np.maximum(total / len(files), np.finfo(np.float64).tiny))}

@@ -122,9 +122,9 @@ def confusion_plot(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str
         add_text(figure, 2, margin - 8, "true class", role="muted")
         add_text(figure, margin, 12, "predicted class →", role="muted")
         for place, (name, label) in enumerate(zip(classes, labels, strict=True)):
-            middle, options = margin + side * (place + 0.5) + 4, {"size": size, "gid": titled("", name)}
-            add_text(figure, margin - 6, middle, label, ha="right", **options)
-            add_text(figure, middle, margin - 6, label, rotation=90, rotation_mode="anchor", **options)
+            middle, gid = margin + side * (place + 0.5) + 4, titled("", name)
+            add_text(figure, margin - 6, middle, label, ha="right", size=size, gid=gid)
+            add_text(figure, middle, margin - 6, label, rotation=90, rotation_mode="anchor", size=size, gid=gid)
         corners, colours, tooltips = [], [], []
         for true, predicted in np.argwhere(np.nan_to_num(shares) >= 0.005).tolist():
             share = float(shares[true, predicted])
@@ -134,8 +134,8 @@ def confusion_plot(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str
             tooltips.append(f"{classes[true]} → {classes[predicted]}: {percent(share)} of {int(counts[true])}")
             if side >= 22:
                 x, y = (margin + side * (k + 0.5) for k in (predicted, true))
-                options = {"ha": "center", "gid": titled("", tooltips[-1])}
-                add_text(figure, x, y + 4, f"{100 * share:.0f}", role=f"t{depth}", **options)
+                gid = titled("", tooltips[-1])
+                add_text(figure, x, y + 4, f"{100 * share:.0f}", role=f"t{depth}", ha="center", gid=gid)
         cells = PolyCollection(corners, facecolors=colours, linewidths=0, gid=titled("cell", *tooltips))
         axes.add_collection(cells, autolim=False)
         if side < 22:  # guides for the eye where cells are small

@@ -25,7 +25,7 @@ def theme(name: str) -> dict[str, str]:
     for i in range(NUM_LEVELS):
         mixed = "#" + "".join(f"{round(value):02x}" for value in low + (high - low) * i / (NUM_LEVELS - 1))
         colours[f"l{i}"] = mixed
-        colours[f"t{i}"] = max(("#000000", "#ffffff"), key=lambda text, below=mixed: contrast(text, below))
+        colours[f"t{i}"] = max((contrast(text, mixed), text) for text in ("#000000", "#ffffff"))[1]
     return colours
 
 

@@ -98,10 +98,10 @@ def _rewritten(element: Element, shapes: dict[str, Element]) -> list[Element]:
         return []
     if tag == "g":
         children = [new for child in element for new in _rewritten(child, shapes)]
-        kind, is_titled, titles = element.get("id", "").partition("|")
+        kind, is_titled, text = element.get("id", "").partition("|")
         if not is_titled or not children:
             return children
-        titles = titles.split(_SEPARATOR)
+        titles = text.split(_SEPARATOR)
         if len(children) > len(titles) == 1:
             group = Element("g")
             group.extend(children)
@@ -114,11 +114,11 @@ def _rewritten(element: Element, shapes: dict[str, Element]) -> list[Element]:
     new = Element("path" if tag == "use" else tag)
     new.text = element.text if tag == "text" else None
     if tag == "use":
-        shape = shapes[element.get("{http://www.w3.org/1999/xlink}href")]
-        place = {"d": shape.get("d"), "transform": f"translate({element.get('x')} {element.get('y')})"}
+        shape = shapes[element.get("{http://www.w3.org/1999/xlink}href", "")]
+        place = {"d": shape.get("d", ""), "transform": f"translate({element.get('x')} {element.get('y')})"}
         properties = _properties(shape) | _properties(element)
     else:
-        place = {name: element.get(name) for name in ("d", "x", "y", "transform") if element.get(name)}
+        place = {name: value for name in ("d", "x", "y", "transform") if (value := element.get(name))}
         properties = _properties(element)
     if place.get("transform", "").startswith("rotate(-0 "):
         del place["transform"]

@@ -117,7 +117,7 @@ def _title(part: str, clips: str) -> str:
 
 def _grouped(records: Sequence[Mapping]) -> dict[str, list[Mapping]]:
     """By part and kind of clips, in the order in which these first come."""
-    groups = {}
+    groups: dict[str, list[Mapping]] = {}
     for record in records:
         groups.setdefault(_title(record["part"], record["clips"]), []).append(record)
     return groups
@@ -185,7 +185,7 @@ def _clip(given, index, media):
 
 def _compared(given, indices, media):
     """Clips with their picture in every variant, as many as may be had in their share of the page, one at least."""
-    clips = []
+    clips: list[dict] = []
     for index in indices:
         title = _clip_title(given, index)
         clip = _clip(given, index, media)
@@ -209,7 +209,8 @@ def _size(clips):
 
 def _articles(given, shown, wrong, media, room):
     """The mistakes by clip, by rank over all variants: as many as there is room for, one at least."""
-    articles, size = {}, 0
+    articles: dict[int, dict] = {}
+    size = 0
     for each in sorted(wrong, key=lambda mistake: (mistake.rank, shown.index(mistake.variant))):
         clip = articles.get(each.index) or _clip(given, each.index, media) | {"figures": [], "predictions": []}
         drawing = clip_picture(media, each.variant, clip["id"], _clip_title(given, each.index))

@@ -68,7 +68,7 @@ def frequency_ticks(axis_hz: np.ndarray, height: float, least_gap: float = _LEAS
         candidates = [round(tick) for tick in round_ticks(axis_hz[0], axis_hz[-1], 7)]
     else:
         candidates = [hz for hz in _HZ if axis_hz[0] <= hz <= axis_hz[-1]]
-    ticks = []
+    ticks: list[tuple[int, float]] = []
     for hz in reversed(candidates):
         down = height * (1.0 - (np.interp(hz, axis_hz, np.arange(len(axis_hz))) + 0.5) / len(axis_hz))
         if not ticks or down - ticks[-1][1] >= least_gap:
@@ -80,8 +80,8 @@ def round_ticks(low: float, high: float, at_most: int) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten within [low, high], at most so many."""
     from matplotlib.ticker import MaxNLocator
 
-    ticks = MaxNLocator(at_most - 1, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return sorted({float(tick) for tick in ticks.round(12) if low <= tick <= high})
+    ticks = np.round(MaxNLocator(at_most - 1, steps=[1, 2, 5, 10]).tick_values(low, high), 12)
+    return sorted({float(tick) for tick in ticks if low <= tick <= high})
 
 
 def _across(left: int) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def _samples(results: Results, usage: Mapping[str, str], recordings: Mapping[str
 
 
 def _estimates(
-    values: Mapping[str, np.ndarray], lowest: float, options: Mapping[str, object]
+    values: Mapping[str, np.ndarray], lowest: float, options: Mapping[str, Any]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """For each name and metric a dict of the fields of `Estimates`, from per-clip values [M, n]."""
     if not values:
@@ -139,7 +140,12 @@ def _differences(sample: _Sample, baseline: str, estimates: Mapping[str, Mapping
         family = []
         for variant, by_metric in estimates.items():
             p_mcnemar, discordant = _mcnemar(sample, variant, baseline, metric)
-            entry = {"variant": variant, "baseline": baseline, "part": sample.part, "clips": sample.clips}
+            entry: dict[str, Any] = {
+                "variant": variant,
+                "baseline": baseline,
+                "part": sample.part,
+                "clips": sample.clips,
+            }
             found_by = by_metric[metric.name]
             entry |= {"score": metric.name}
             entry |= {key: found_by[key] for key in ("value", "low", "high", "standard_error")}

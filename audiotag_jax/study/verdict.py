@@ -1,12 +1,12 @@
 """What a study's figures support, in plain words: which differences are real, which are not, what stays open."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.intervals import LEVEL, detectable_difference
 
 
-def is_real(difference: dict) -> bool:
+def is_real(difference: Mapping) -> bool:
     """Whether every test made of a difference rejects "no difference" at 0.05, Holm's correction included.
 
     Where McNemar's test saw one seed of several, its clips must also point the way that all seeds together do.
@@ -66,11 +66,11 @@ def p_text(p: float) -> str:
     return "< 0.05" if p < LEVEL <= round(p, 3) else f"{p:.3f}"
 
 
-def _is_better(difference: dict) -> bool:
+def _is_better(difference: Mapping) -> bool:
     return (difference["value"] < 0) == metric_named(difference["score"]).lower_is_better
 
 
-def _corrected(difference: dict) -> list[float]:
+def _corrected(difference: Mapping) -> list[float]:
     return [difference[key] for key in ("p_bootstrap_holm", "p_mcnemar_holm") if difference[key] is not None]
 
 

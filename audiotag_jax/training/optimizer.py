@@ -4,7 +4,7 @@ Everything is a function of the step number, so an interrupted run continues wit
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -24,8 +24,8 @@ class Phase:
     """`num_steps` steps of one cycle; peak learning rates by group, None where only the group's norms learn."""
 
     num_steps: int
-    norm_peaks: dict[str, float]
-    peaks: dict[str, float | None]
+    norm_peaks: Mapping[str, float]
+    peaks: Mapping[str, float | None]
 
 
 def make_phases(
@@ -72,7 +72,7 @@ def parameter_labels(params: dict) -> dict:
 def group_norms(name: str, tree: dict) -> dict[str, jax.Array]:
     """Euclidean norms of a tree shaped like the parameters: `NAME_norm` of all of it, `NAME_norm_GROUP` by group."""
     flat, labels = (traverse_util.flatten_dict(each) for each in (tree, parameter_labels(tree)))
-    squares = dict.fromkeys(GROUPS, 0.0)
+    squares = dict.fromkeys(GROUPS, jnp.zeros([]))
     for path, values in flat.items():
         squares[labels[path].removesuffix(_NORM)] += jnp.sum(values**2)
     groups = {f"{name}_norm_{group}": jnp.sqrt(square) for group, square in squares.items()}
@@ -158,7 +158,7 @@ def make_optimizer(settings: OptimizerSettings, phases: Sequence[Phase]) -> opta
 class RestartState(NamedTuple):
     """Steps taken, and the state of the transformation that is restarted."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # tuples have a method of that name
     inner: optax.OptState
 
 
