@@ -1,18 +1,22 @@
 """A tagger as an ONNX file, by jax2onnx, where that is installed: an extra beside what mode `export` always writes.
 
-jax2onnx replaces functions of Flax while it traces, and pools over batch and channels too, which onnxruntime refuses.
-So it is given the traced computation, primitive by primitive, with maxima over windows spelled out.
+What is converted is a trace, because jax2onnx replaces functions of Flax while it traces, and its own take neither the
+arguments by position nor the padding that the networks use. A trace has fixed sizes: it is of one clip, and a loop runs
+over as many as there are. onnxruntime has maxima over windows of at most three axes, where jax2onnx makes windows of
+all axes, batch and channels too; here they become maxima of slices.
 """
 
+import contextlib
+import functools
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend import core
+from jax.extend.core import jaxpr_as_fun
 
 from audiotag_jax.inference.tagger import Tagger
 from audiotag_jax.runtime.errors import UserError
@@ -54,17 +58,44 @@ def _convert(tagger: Tagger) -> bytes:
     import jax2onnx
 
     traced = jax.make_jaxpr(tagger.probabilities)(jax.ShapeDtypeStruct((1, tagger.length_samples), np.float32))
+    of_one_clip = jaxpr_as_fun(traced)
 
     def probabilities(waveforms):
-        # A trace has fixed sizes: it is of one clip, and a loop takes as many as there are.
-        return lax.map(lambda waveform: evaluate(traced, [waveform[None]])[0][0], waveforms)
+        return lax.map(lambda waveform: of_one_clip(waveform[None])[0][0], waveforms)
 
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of every unknown shape
     shape = (BATCH, tagger.length_samples)
-    model = jax2onnx.to_onnx(probabilities, [shape], input_names=[INPUT], output_names=[OUTPUT])
+    with _window_maxima_by_slices():
+        model = jax2onnx.to_onnx(probabilities, [shape], input_names=[INPUT], output_names=[OUTPUT])
     _drop_unused(model.graph)
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = BATCH
     return model.SerializeToString()
+
+
+@contextlib.contextmanager
+def _window_maxima_by_slices() -> Iterator[None]:
+    """Within it, jax2onnx converts maxima over windows as `window_maxima` computes them."""
+    from jax2onnx.plugins.jax.lax._control_flow_utils import lower_jaxpr_eqns
+    from jax2onnx.plugins.plugin_system import PLUGIN_REGISTRY, PrimitiveLeafPlugin, import_all_plugins
+
+    class WindowMaxima(PrimitiveLeafPlugin):
+        def lower(self, ctx, eqn):
+            (values,), (maxima,) = eqn.invars, eqn.outvars
+            traced = jax.make_jaxpr(functools.partial(window_maxima, **eqn.params))(values.aval)
+            for variable, constant in zip(traced.jaxpr.constvars, traced.consts, strict=True):
+                ctx.bind_const_for_var(variable, np.asarray(constant))
+            ctx.bind_value_for_var(traced.jaxpr.invars[0], ctx.get_value_for_var(values))
+            lower_jaxpr_eqns(ctx, traced.jaxpr)
+            ctx.bind_value_for_var(maxima, ctx.get_value_for_var(traced.jaxpr.outvars[0]))
+
+    import_all_plugins()
+    name = lax.reduce_window_max_p.name
+    own = PLUGIN_REGISTRY[name]
+    PLUGIN_REGISTRY[name] = WindowMaxima()
+    try:
+        yield
+    finally:
+        PLUGIN_REGISTRY[name] = own
 
 
 def _drop_unused(graph) -> set[str]:
@@ -76,50 +107,6 @@ def _drop_unused(graph) -> set[str]:
         if graph.initializer[i].name not in used:
             del graph.initializer[i]
     return used
-
-
-def evaluate(traced: core.ClosedJaxpr, inputs: Sequence[jax.Array]) -> list[jax.Array]:
-    """What `traced` computes of `inputs`, with each primitive in `REPLACED` computed as it says there."""
-    values = dict(zip(traced.jaxpr.constvars, traced.consts, strict=True))
-    values |= dict(zip(traced.jaxpr.invars, inputs, strict=True))
-
-    def read(variable):
-        return variable.val if isinstance(variable, core.Literal) else values[variable]
-
-    for equation in traced.jaxpr.eqns:
-        outputs = _apply(equation, [read(variable) for variable in equation.invars])
-        values |= zip(equation.outvars, outputs, strict=True)
-    return [read(variable) for variable in traced.jaxpr.outvars]
-
-
-def _apply(equation, inputs):
-    primitive, params = equation.primitive, equation.params
-    if primitive.name in REPLACED:
-        return [REPLACED[primitive.name](*inputs, **params)]
-    if primitive.name == "scan":
-        return _scan(inputs, **params)
-    if primitive.name in CALLS:
-        return evaluate(params.get("jaxpr", params.get("call_jaxpr")), inputs)
-    outputs = primitive.bind(*inputs, **params)
-    return outputs if primitive.multiple_results else [outputs]
-
-
-def _scan(inputs, *, jaxpr, length, reverse, **others):
-    if "ft_in" in others:  # since JAX 0.12
-        fixed, carry, rows = (list(part) for part in others["ft_in"].update(inputs).unpack())
-    else:
-        first_carry, first_row = np.cumsum([others["num_consts"], others["num_carry"]])
-        fixed, carry, rows = inputs[:first_carry], inputs[first_carry:first_row], inputs[first_row:]
-
-    def step(carry, row):
-        outputs = evaluate(jaxpr, [*fixed, *carry, *row])
-        return outputs[: len(carry)], outputs[len(carry) :]
-
-    if length == 1:  # a loop less: those within loops are where converters err
-        carry, row = step(carry, [array[0] for array in rows])
-        return [*carry, *(array[None] for array in row)]
-    carry, rows = lax.scan(step, carry, rows, length, reverse)
-    return [*carry, *rows]
 
 
 def window_maxima(values, *, window_dimensions, window_strides, padding, base_dilation, window_dilation):
@@ -141,10 +128,6 @@ def window_maxima(values, *, window_dimensions, window_strides, padding, base_di
         for other in slices[1:]:
             values = lax.max(values, other)
     return values
-
-
-REPLACED = {"reduce_window_max": window_maxima}
-CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")  # of a computation within, as it stands
 
 
 def _in_a_line(error: Exception) -> str:

@@ -189,7 +189,8 @@ def _grouped_blocks(x: jax.Array, kernel: jax.Array, groups: int, stride: int) -
     together = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * group_in <= _BLOCK_CHANNELS))
     blocks, padding = groups // together, ((size // 2,) * 2,) * 2
     kernel = kernel.reshape(size, size, group_in, blocks, together, features // groups)
-    kernels = jnp.einsum("hwibpo,pq->bhwqipo", kernel, jnp.eye(together, dtype=kernel.dtype))
+    own = jnp.eye(together, dtype=kernel.dtype)[:, None, :, None]  # [group of inputs, 1, group of outputs, 1]
+    kernels = kernel.transpose(3, 0, 1, 2, 4, 5)[:, :, :, None] * own  # an einsum would not be converted to ONNX
     kernels = kernels.reshape(blocks, size, size, together * group_in, features // blocks)
     parts = [
         lax.conv_general_dilated(part, kernels[i], (stride, stride), padding, dimension_numbers=_LAYOUT)
