@@ -12,19 +12,24 @@ import math
 
 import numpy as np
 
-# Standard deviations at which a window ends: it is then 1e-8 of its peak in single, 3e-18 in double precision.
+# Standard deviations at which a window ends: it is then 1e-8 of its peak in single, 3e-18 in double precision, below
+# the rounding of either. An earlier end shows as an error in every cell; a later one only widens the bands, which cost
+# as much as their width.
 _WINDOW_ENDS_AT = {"float32": 6.0, "float64": 9.0}
 _SAMPLED_WINDOW_ENDS_AT = 5.0  # 4e-6 of the peak, less than what sampling leaves out
-_TAPS = 8  # of an interpolation kernel
-_LEAST_OVERSAMPLING = 1.3  # of the times that it interpolates, over the row's band
-_FACTORS = (4, 8, 16, 32, 64, 128)
+# Interpolation between the values of an inverse FFT, in single precision only. Fewer taps, or fewer values over the
+# row's band, raise the floor of the error under everything that a window sees.
+_TAPS = 8
+_LEAST_OVERSAMPLING = 1.3
+_FACTORS = (4, 8, 16, 32, 64, 128)  # points a value that are tried
 _CLIP_VALUES = 12  # numbers held or in flight for each sample of a clip
 _TURN_VALUES = 8  # the same for each of its delayed spectra but the first
 _POINT_VALUES = 36  # the same for each point worked on at once
 _CELL_VALUES = 8  # the same for each cell of the histogram
-_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
-
-_LEAST_ROWS_A_SIGMA = 15.0  # that wide bands are thinned out to, at most four to one
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # its multiples modulo 1 leave the most even gaps, however many they are
+# Neighbouring rows of wide bands nearly repeat each other: fewer rows with more points each give nearly the same sums.
+# At most four become one, and only while a window's standard deviation still spans so many.
+_LEAST_ROWS_A_SIGMA = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Grid:
     maxf: float
 
     def __post_init__(self):
-        if not 0.08 <= self.q < math.inf:  # below 1 / (4 pi), a row's energy could move to frequencies below zero
+        # Energy moves from f0 to f0 (1 - Re(m) / (2 pi q)) with |m| < 1/2: below q = 1 / (4 pi), below zero frequency.
+        if not 0.08 <= self.q < math.inf:
             raise ValueError(f"q must be 0.08 or more, not {self.q!r}")
         for name in ("tdeci", "over"):
             value = getattr(self, name)
@@ -59,7 +65,7 @@ class Grid:
     @property
     def lowest_position(self) -> float:
         """Where `minf` lies on the scale of the bins, which counts down from 1 at `maxf`."""
-        return -self.noct * math.log2(self.minf / self.maxf) + 1.0
+        return -self.noct * math.log2(self.minf / self.maxf) + 1.0  # the authors' formula, which counts bins from 1
 
     @property
     def num_bins(self) -> int:
@@ -119,14 +125,15 @@ def fit(num_samples: int, num_cells: int, stride: float, num_values: float, want
         points = dict.fromkeys((8, 4, 2, 1), 4.0 * num_samples / stride)
     else:  # the fewer parts of a row the better
         points = {turns: num_samples / turns for turns in range(1, 9) if num_samples % turns == 0}
+    # What does not depend on how many points are worked on at once: the clip, its delayed spectra, the histogram.
     clip = _CLIP_VALUES * num_samples + _CELL_VALUES * num_cells
-    lock_workdir = {turns: clip + _TURN_VALUES * (turns - 1) * num_samples for turns in points}
-    needed = {turns: lock_workdir[turns] + _POINT_VALUES * points[turns] for turns in points}
+    fixed = {turns: clip + _TURN_VALUES * (turns - 1) * num_samples for turns in points}
+    needed = {turns: fixed[turns] + _POINT_VALUES * points[turns] for turns in points}
     turns = next((turns for turns in needed if needed[turns] <= num_values), None)
     if turns is None:
         times = min(needed.values()) / num_values
         raise ValueError(f"{num_samples} samples need {times:.2g} times the memory that memory_mib allows")
-    most = (num_values - lock_workdir[turns]) / _POINT_VALUES
+    most = (num_values - fixed[turns]) / _POINT_VALUES
     return turns, int(min(max(wanted_points, 2 * points[turns]), most))
 
 
@@ -148,9 +155,10 @@ def sampled_lattice(num_samples: int, grid: Grid, dtype: str, stride: float, tur
     """
     num_rows = grid.num_bins * grid.over
     num_points = _smooth_multiple(num_samples / stride)
+    # Rows are 1 / (over noct) octaves apart and sigma is f0 / (2 pi q): the number of rows in it is the same at all f0.
     rows_a_sigma = grid.over * grid.noct / (2.0 * np.pi * grid.q * math.log(2.0))
     merged = max(m for m in (1, 2, 4) if m == 1 or rows_a_sigma / m >= _LEAST_ROWS_A_SIGMA)
-    # Wide bands are the dear ones: fewer of them, with as many more points each.
+    # Wide bands are the expensive ones, as their FFTs cannot be short: fewer of them, with as many more points each.
     sigmas = _frequencies(grid, np.arange(num_rows)) / (2.0 * np.pi * grid.q) * num_samples
     num_narrow = int(np.searchsorted(2.0 * _SAMPLED_WINDOW_ENDS_AT * sigmas, num_points))
     wide = np.arange(num_narrow, num_rows - merged + 1, merged) + 0.5 * (merged - 1)
@@ -162,12 +170,14 @@ def sampled_lattice(num_samples: int, grid: Grid, dtype: str, stride: float, tur
 
 def _lattice(num_samples, grid, dtype, rows, points, turn, num_turns, ends_at):
     frequencies = _frequencies(grid, rows)
+    # A Gaussian of standard deviation q / f0 in time has one of f0 / (2 pi q) in frequency: constant q.
     sigmas = frequencies / (2.0 * np.pi * grid.q)
     bins = np.round(frequencies * num_samples).astype(np.int64)
     reaches = np.floor(ends_at * sigmas * num_samples).astype(np.int64) + 1
     below = np.minimum(reaches, bins + num_samples // 2)  # signed frequencies end at half the sampling rate
     above = np.maximum(0, np.minimum(reaches, (num_samples - 1) // 2 - bins))
     factors = _factors(points, 2 * np.maximum(below, above) + 1, interpolate=dtype == "float32")
+    # A group is a run of rows with FFTs of one length; its band is the widest of its rows: they share one shape.
     edges = [0, *(np.flatnonzero((np.diff(points) != 0) | (np.diff(factors) != 0)) + 1), len(rows)]
     groups = [
         Group(

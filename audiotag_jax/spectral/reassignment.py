@@ -25,7 +25,7 @@ from audiotag_jax.spectral.histogram import SPARE_CELLS, deposit
 from audiotag_jax.spectral.lattice import Grid
 
 DEFAULT_MEMORY_MIB = 4096
-_POINTS_AT_ONCE = 2**24
+_POINTS_AT_ONCE = 2**24  # fill an accelerator; more only take memory
 _POINTS_AT_ONCE_ON_CPU = 90_000  # stay in a core's cache
 
 
@@ -109,13 +109,15 @@ def _spectrogram(channels, grid, lattice, points_at_once):
     num_samples = channels.shape[-1]
     num_frames = grid.num_frames(num_samples)
     size = num_frames * grid.num_bins
-    # Energies are squares: a quiet clip would soon run out of single precision's range.
+    # Energies are squares: a quiet clip would soon leave single precision's range. The scale is restored at the end.
     peak = jnp.max(jnp.abs(channels))
     channels = channels / jnp.where(peak > 0.0, peak, 1.0)
     sums = (jnp.zeros(size + SPARE_CELLS, channels.dtype), jnp.zeros(size + SPARE_CELLS, jnp.int32))
     for waveform in channels:
         sums = _add_channel(sums, waveform, grid, lattice, points_at_once)
     energies, hits = (total[:size] for total in sums)
+    # The published threshold: cells with fewer hits than the square root of the most are zero. A point of a sampled
+    # lattice stands for `points_a_hit` of the exact one, for which the threshold is stated.
     enough = hits >= jnp.sqrt(jnp.max(hits).astype(channels.dtype) / lattice.points_a_hit)
     image = jnp.where(enough & (energies > 0.0), energies * (jnp.square(peak) * lattice.points_a_hit), 0.0)
     return image.reshape(grid.num_bins, num_frames).T
@@ -124,13 +126,15 @@ def _spectrogram(channels, grid, lattice, points_at_once):
 def _add_channel(sums, waveform, grid, lattice, points_at_once):
     """The histogram's energies and hits, with those of one channel [N] added."""
     num_samples = waveform.shape[-1]
+    # Every row reads a slice of the same padded spectrum, in the order of signed frequencies.
     below = max(group.below for group in lattice.groups)
     # Rows near half the sampling rate reach beyond it: there, as below, must be zeros to read.
     ends = (int(lattice.bin[g.first : g.last].max()) + g.above for g in lattice.groups)
     above = max(0, *(end - (num_samples - 1) // 2 for end in ends))
-    spectrum = jnp.fft.fftshift(jnp.fft.fft(waveform)) / num_samples
+    spectrum = jnp.fft.fftshift(jnp.fft.fft(waveform)) / num_samples  # inverse FFTs of any length then need no scale
     spectrum = jnp.pad(spectrum, (below, above))  # zeros beyond the signed frequencies
     bins = jnp.arange(len(spectrum)) - (num_samples // 2 + below)
+    # Groups with as many points look at the same times, and share them and the delayed spectra.
     by_points = {group.num_points: group for group in lattice.groups}
     times = {n: _times(num_samples, n, grid, waveform.dtype) for n in by_points}
     turned = {n: _turned(spectrum, bins, g.unit_delay / num_samples, lattice.num_turns) for n, g in by_points.items()}
@@ -155,7 +159,10 @@ def _chunks(numbers, num_points, points_at_once):
 
 
 def _turned(spectrum, bins, turns_a_bin, num_turns):
-    """[turns, bins] spectra of the clip heard so much earlier, one delay after the other."""
+    """[turns, bins] spectra of the clip shifted to earlier times, by 0, 1, 2, ... times the unit delay.
+
+    A point of the shifted clip is a point between those of the clip itself: by the shift theorem, without more FFTs.
+    """
     angles = bins.astype(spectrum.real.dtype) * (2.0 * math.pi * turns_a_bin)
     turn = jax.lax.complex(jnp.cos(angles), jnp.sin(angles))
     spectra = [spectrum]
@@ -199,23 +206,28 @@ def _scan(sums, rows, values, times, grid, num_samples):
 
 def _windowed(rows, spectra, group):
     """Real and imaginary parts [2, R, factor, steps] of xi and eta, but for a phase that both have in common."""
+    # Frequencies from the row's nearest bin of the FFT: moving a band to zero multiplies xi and eta by one phase, which
+    # cancels in m = eta / xi and in |xi|^2. `moment` is the distance from f0 in standard deviations of the window.
     bins = jnp.arange(-group.below, group.above + 1)
     moment = (bins - rows["offset"][:, None]) * rows["per_sigma"][:, None]
     window = jnp.exp(-0.5 * jnp.square(moment))
     cut = jax.vmap(lambda turn, start: jax.lax.dynamic_slice(spectra, (turn, start), (1, group.band))[0])
     zeroth = window * cut(rows["turn"], rows["start"])
-    bands = jnp.stack([zeroth, -moment * zeroth])
+    bands = jnp.stack([zeroth, -moment * zeroth])  # the spectra of xi and, with the authors' sign, of eta
     if group.band <= group.steps:
         # Frequencies around zero, where the interpolation is at its best.
         gap = jnp.zeros((*bands.shape[:-1], group.steps - group.band), bands.dtype)
         bands = jnp.concatenate([bands[..., group.below :], gap, bands[..., : group.below]], axis=-1)
     else:
+        # Fewer times than bins: values at every (band / steps)th time are the inverse FFT of the spectrum folded onto
+        # `steps` bins, exactly.
         folds = -(-group.band // group.steps)
         bands = jnp.pad(bands, ((0, 0), (0, 0), (0, folds * group.steps - group.band)))
         bands = jnp.sum(bands.reshape(*bands.shape[:-1], folds, group.steps), axis=-2)
     values = jnp.fft.ifft(bands, norm="forward")
     if group.factor == 1:
         return values.real[:, :, None], values.imag[:, :, None]
+    # `factor` points a value, by kernels over neighbouring values; these are periodic, as the clip is to its FFT.
     kernel = jnp.asarray(group.kernel(), values.real.dtype)
     before = kernel.shape[0] // 2 - 1
     values = jnp.concatenate([values[..., values.shape[-1] - before :], values, values[..., : before + 1]], axis=-1)
