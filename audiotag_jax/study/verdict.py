@@ -187,13 +187,18 @@ def _limits(scores: dict) -> list[str]:
 
 
 def _guessing(num_classes: int) -> str:
-    if num_classes <= 3:
-        return "With three classes or fewer the label is always among the first three: top-3 error is 0."
-    parts = [f"{_with_article(each.label_in_text)} of {each.guessing(num_classes):.3f}" for each in metrics.METRICS]
-    return (
-        f"Guessing among {num_classes} classes gives {_listed(parts)}: scores near these are of networks that learned "
-        "nothing."
-    )
+    """What random answers give; metrics for which that is already the best value are named apart."""
+    parts, sentences = [], []
+    for each in metrics.METRICS:
+        guess = each.guessing(num_classes)
+        if guess == (0.0 if each.lower_is_better else 1.0):
+            sentences.append(f"With {num_classes} classes {each.label_in_text} is {guess:.0f} for any network.")
+        else:
+            parts.append(f"{_with_article(each.label_in_text)} of {guess:.3f}")
+    if parts:
+        given = f"Guessing among {num_classes} classes gives {_listed(parts)}"
+        sentences.append(f"{given}: scores near these are of networks that learned nothing.")
+    return " ".join(sentences)
 
 
 def _with_article(noun: str) -> str:

@@ -139,10 +139,14 @@ def test_single_variant():
     assert "difference" not in report(scores, []).lower()
 
 
-def test_of_three_classes_it_is_said_that_top3_error_tells_nothing():
+def test_a_score_that_no_network_can_miss_is_named():
     scores = scores_of(base=BASE, x=MUCH_BETTER)
-    assert "top-3 error is 0" not in caveats(scores)
-    assert "With three classes or fewer" in caveats(scores | {"classes": ["a", "b", "c"]})
+    assert "for any network" not in caveats(scores)
+    text = caveats(scores | {"classes": ["a", "b", "c"]})
+    assert (
+        "With 3 classes top-3 error is 0 for any network. Guessing among 3 classes gives an accuracy of 0.333" in text
+    )
+    assert "Guessing" not in caveats(scores | {"classes": ["a"]})
 
 
 def test_what_guessing_gives_is_what_random_answers_score():
