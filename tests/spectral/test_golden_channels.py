@@ -1,7 +1,7 @@
 """Images and decoded samples do not change without their version, which names the prepared datasets.
 
-`python tests/spectral/test_golden_channels.py` writes `golden_channels.npz` anew: after a wanted change, once the version
-that the failing test names has been raised.
+`python tests/spectral/test_golden_channels.py` writes `golden_channels.npz` anew: after an intended change, once the
+version that the failing test names has been raised.
 """
 
 import sys
@@ -51,7 +51,7 @@ def test_a_channel_changes_with_its_version_alone(channel):
     with np.load(FILE) as golden:
         assert CHANNELS[channel].version == golden[f"{channel} version"], f"write {FILE.name} anew"
         difference = np.abs(image(channel) - golden[channel].astype(np.float32)).max()
-    assert difference < TOLERANCE, f"raise the version of {channel} in spectral/features.py, then write {FILE.name} anew"
+    assert difference < TOLERANCE, f"raise the version of {channel} in spectral/features.py; write {FILE.name} anew"
 
 
 def test_decoding_changes_with_its_version_alone(tmp_path):
