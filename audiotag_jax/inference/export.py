@@ -1,13 +1,18 @@
 """Mode `export`: a trained run as one file, from waveforms to probabilities, that needs nothing of this project.
 
-The file is StableHLO, for JAX; where the packages for it are installed, there is one of ONNX beside it.
+The file is StableHLO, for JAX; where the packages for it are installed, there is one of ONNX beside it. It is not for
+archives: JAX guarantees that a jaxlib loads it that was built up to six months after the one that wrote it
+(https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees). Keep the run, and export it again.
 """
 
+import calendar
+import datetime
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
 from jax import export as jax_export
 
@@ -103,7 +108,8 @@ def probe_waveforms(tagger: Tagger) -> np.ndarray:
 
 
 def describe(tagger: Tagger) -> dict[str, Any]:
-    """What one must know to use the file."""
+    """What is needed to use the file, and how long JAX guarantees that it can be loaded."""
+    last_day = six_months_after(datetime.date.today()).isoformat()
     return {
         "run": tagger.name,
         "folds": list(tagger.folds),
@@ -114,8 +120,20 @@ def describe(tagger: Tagger) -> dict[str, Any]:
         "temperature": tagger.temperature,
         "platforms": list(PLATFORMS),
         "jax_version": jax.__version__,
+        "jaxlib_version": jaxlib.__version__,
+        "guarantee_ends_by": last_day,
+        "guarantee": f"JAX guarantees that {PROGRAM} loads with releases of jaxlib built up to six months after jaxlib "
+        f"{jaxlib.__version__}, so with none built after {last_day}. If loading fails, install that jaxlib, or export "
+        "the run again.",
         "input": f"float32 [batch, {tagger.length_samples}]: finite mono waveforms at {tagger.sample_rate_hz} Hz, any "
         "level; what is shorter lies in the middle of zeros",
         "output": f"float32 [batch, {len(tagger.classes)}]: calibrated probabilities in the order of classes",
         "use": f"jax.export.deserialize(bytearray(open('{PROGRAM}', 'rb').read())).call(waveforms)",
     }
+
+
+def six_months_after(day: datetime.date) -> datetime.date:
+    """The same day of the month, or the month's last one where it is shorter."""
+    years, months = divmod(day.month - 1 + 6, 12)
+    year, month = day.year + years, months + 1
+    return datetime.date(year, month, min(day.day, calendar.monthrange(year, month)[1]))

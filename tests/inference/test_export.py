@@ -1,9 +1,11 @@
-"""The exported file says what the tagger says, in a process that has never heard of this project."""
+"""The exported file gives the tagger's probabilities in a process that does not have this project."""
 
+import datetime
 import json
 import subprocess
 import sys
 
+import jaxlib
 import numpy as np
 import pytest
 import random_runs
@@ -58,6 +60,9 @@ def test_a_stranger_gets_the_same_answers(folder, tmp_path, kind):
     assert (about["sample_rate_hz"], about["duration_s"]) == (random_runs.RATE_HZ, 0.3)
     assert about["temperature"] == tagger.temperature
     assert about["platforms"] == ["cpu", "cuda", "tpu"]
+    last_day = datetime.date.fromisoformat(about["guarantee_ends_by"])
+    assert 180 < (last_day - datetime.date.today()).days < 185
+    assert f"jaxlib {jaxlib.__version__}" in about["guarantee"] and about["guarantee_ends_by"] in about["guarantee"]
     assert not list((workdir / "exported").glob(".*.tmp"))
 
 
@@ -76,3 +81,10 @@ def test_a_file_that_differs_is_not_put_in_place(folder, tmp_path, monkeypatch):
 def test_no_run(tmp_path):
     with pytest.raises(UserError, match="contains no run"):
         export.run(tmp_path)
+
+
+@pytest.mark.parametrize(("day", "later"), [
+    ("2026-08-31", "2027-02-28"), ("2027-08-31", "2028-02-29"), ("2026-12-31", "2027-06-30"),
+])  # fmt: skip
+def test_six_months_after(day, later):
+    assert export.six_months_after(datetime.date.fromisoformat(day)) == datetime.date.fromisoformat(later)
