@@ -1,4 +1,4 @@
-"""The ONNX file gives the tagger's probabilities in a process without JAX, or a line gives the reason why there is none."""
+"""The ONNX file gives the tagger's probabilities in a process without JAX, or a line gives the reason."""
 
 import importlib.util
 import json
