@@ -11,6 +11,7 @@ from audiotag_jax.study.figures import add_axes, add_text, canvas, colour, short
 from audiotag_jax.study.verdict import is_real
 
 _WIDTH = 760
+_FOREST_WIDTH = 620  # so that text is legible where a page of 400 pixels scales it
 _CURVE_POINTS, _GREY_POINTS = 120, 40
 
 
@@ -32,21 +33,21 @@ def forest_plot(differences: Sequence[Mapping], metric: metrics.Metric, *, basel
     """
     if not differences:
         raise ValueError("a forest plot needs one difference or more")
-    left, top, width, height = 170, 26, 400, 24 * len(differences)
+    left, top, width, height = 160, 26, 275, 24 * len(differences)
     values = [0.0, *(each[key] for each in differences for key in ("low", "value", "high"))]
     margin = 0.04 * np.ptp(values) or 0.01
-    name = f"difference in {metric.label} to {baseline}"
+    name = f"difference in {metric.label_in_text} to {baseline}"
     better, worse = ("← better", "worse →") if metric.lower_is_better else ("← worse", "better →")
-    with canvas(_WIDTH, top + height + 44) as figure:
+    with canvas(_FOREST_WIDTH, top + height + 44) as figure:
         axes = add_axes(figure, left, top, width, height)
         axes.set(xlim=(min(values) - margin, max(values) + margin), ylim=(len(differences), 0), yticks=[])
         axes.spines[:].set_visible(False)
-        axes.locator_params(axis="x", nbins=7, steps=[1, 2, 5, 10])
+        axes.locator_params(axis="x", nbins=6, steps=[1, 2, 2.5, 5, 10])
         axes.grid(axis="x", color=colour("line"), linewidth=1)
         axes.axvline(0, color=colour("fg"), linewidth=1, linestyle=(0, (4, 3)), gid=titled("zero", "no difference"))
         add_text(figure, left, 14, better, role="muted")
         add_text(figure, left + width, 14, worse, role="muted", ha="right")
-        add_text(figure, _WIDTH, 14, "difference and 95 % interval", role="muted", ha="right")
+        add_text(figure, _FOREST_WIDTH, 14, "difference and 95 % interval", role="muted", ha="right")
         add_text(figure, left + width / 2, top + height + 36, name, ha="center")
         for place, each in enumerate(differences):
             _forest_row(figure, axes, each, place, top + 24 * place + 16)
@@ -62,8 +63,8 @@ def _forest_row(figure, axes, each: Mapping, place: int, y: float) -> None:
     axes.plot((each["low"], each["high"]), (place + 0.5,) * 2, color=accent, linewidth=2, gid=titled("range", tooltip))
     fill = {"markersize": 10, "markerfacecolor": accent if sure else colour("bg"), "markeredgewidth": 2}
     axes.plot(each["value"], place + 0.5, "o", color=accent, gid=titled("mark", tooltip), **fill)
-    add_text(figure, 0, y, shortened(each["variant"], 24), size=12, gid=titled("", each["variant"]))
-    add_text(figure, _WIDTH, y, words, size=12, ha="right", weight="bold" if sure else "normal")
+    add_text(figure, 0, y, shortened(each["variant"], 24), gid=titled("", each["variant"]))
+    add_text(figure, _FOREST_WIDTH, y, words, ha="right", weight="bold" if sure else "normal")
 
 
 def learning_curves(curves: Mapping[str, np.ndarray], *, baseline: str) -> Markup:
