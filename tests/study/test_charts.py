@@ -46,7 +46,7 @@ def test_a_forest_plot_marks_differences_on_one_scale_and_fills_what_is_sure():
     assert np.ptp(first[:, 0]) / (x[1] - x[0]) == pytest.approx(0.05 / 0.04, rel=5e-3)
     assert [mark.get("fill") for mark in marks] == ["var(--accent)", "var(--bg)", "var(--bg)"]
     texts = [text.text or text.find(f"{SVG}title").tail for text in root.iter(f"{SVG}text")]
-    assert "−0.010 [−0.030, +0.020]" in texts and "difference in Accuracy to <b>" in texts
+    assert "−0.010 [−0.030, +0.020]" in texts and "difference in accuracy to <b>" in texts
     assert any("\ufffd" in (text or "") for text in texts)  # what XML forbids
     with pytest.raises(ValueError, match="one difference or more"):
         charts.forest_plot([], accuracy, baseline="log_db")

@@ -68,4 +68,4 @@ def test_in_the_report_and_its_page():
     assert any(guessing in each for _, part in verdict(scores) for each in part)
     given = test_html.results()
     page = test_html.page(given, study_scores(given, "log_db", num_resamples=50))
-    assert "Reciprocal rank" in page and "difference in Reciprocal rank to log_db" in page
+    assert "Reciprocal rank" in page and "difference in reciprocal rank to log_db" in page
