@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -110,6 +111,15 @@ def test_the_same_figures_give_the_same_drawing_without_ids_or_inline_style():
     rows = [difference(NAMES[1], 0.1, 0.01)]
     one, two = (str(charts.forest_plots(rows, baseline="log_db")["accuracy"]) for _ in range(2))
     assert one == two and " id=" not in one and "style=" not in one and "#" not in one
+    with matplotlib.rc_context({"axes.grid": True, "font.size": 20, "svg.fonttype": "path", "lines.linewidth": 9}):
+        assert charts.forest_plots(rows, baseline="log_db")["accuracy"] == one
+
+
+def test_texts_have_their_size_and_weight_in_the_pages_font():
+    texts = list(drawn(charts.forest_plots([difference("a", 0.1, 0.01)], baseline="b")["accuracy"]).iter(f"{SVG}text"))
+    attributes = {"x", "y", "fill", "font-size", "font-weight", "text-anchor"}
+    assert all(each.get("font-size") in ("10px", "11px", "12px") and each.attrib.keys() <= attributes for each in texts)
+    assert [each.text for each in texts if each.get("font-weight") == "700"] == ["+0.100 [+0.080, +0.130]"]
 
 
 def test_every_text_has_the_contrast_that_wcag_asks_for():
