@@ -141,14 +141,18 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if rest[1:] and _MODE.value != "predict":  # predict takes files: --audio *.wav
             raise UserError(f"Unknown argument {rest[1]!r}; options begin with --.")
-        if _CONFIG.value is None and not (_MODE.value in (*OF_A_RUN, "inspect") and _WORKDIR.value):
-            raise UserError("--config is missing.")
-        if _CONFIG.value is None:
+        if _CONFIG.value is None and _MODE.value in (*OF_A_RUN, "inspect"):
+            if not _WORKDIR.value:
+                raise UserError("--workdir is missing: the folder of a trained run.")
             return rest
+        if _CONFIG.value is None:
+            repeat = "; a run is continued or evaluated with the flags that it began with" if _WORKDIR.value else ""
+            raise LookupError(f"--config is missing{repeat}.")
         _ = _CONFIG.value.name  # raises now if the file could not be read
     except Exception as error:
-        variants = ", ".join(list_variants())
-        _stop(f"{_reason(error, argv)}\n--config=VARIANT[:PRESET] or FILE.py[:PRESET], VARIANT one of {variants}")
+        names_no_config = isinstance(error, OSError) or type(error) is LookupError
+        choices = f"--config=VARIANT[:PRESET] or FILE.py[:PRESET], VARIANT one of {', '.join(list_variants())}"
+        _stop(_reason(error, argv) + names_no_config * f"\n{choices}")
     return rest
 
 

@@ -18,6 +18,10 @@ class LogFile(logging.Handler):
         self._directory = directory
         self._buffer: list[str] = []
 
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drops what TFDS warns of at every dataset that is named by a hash."""
+        return super().filter(record) and not record.getMessage().startswith("Using custom data configuration")
+
     def emit(self, record: logging.LogRecord) -> None:
         self._buffer.append(self.format(record) + "\n")
         if self._directory.is_dir():
