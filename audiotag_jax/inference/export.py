@@ -61,7 +61,7 @@ def run(workdir: Path, *, out: Path | None = None) -> None:
 
 
 def _as_onnx(tagger: Tagger) -> bytes | None:
-    """None, with a line that says why, if there is no file that onnxruntime proves right."""
+    """The ONNX model; None, and a line with the reason, unless onnxruntime gives the run's probabilities with it."""
     try:
         program = export_onnx.serialize(tagger)
         waveforms = probe_waveforms(tagger)

@@ -62,7 +62,7 @@ class SpectralSettings:
 def spectrograms(waveforms: jax.Array, settings: SpectralSettings) -> jax.Array:
     """Images [B, T, F, C] in [0, 1], float32, of finite `waveforms` [B, N]; frequency ascends along F.
 
-    Each channel of each image is relative to its own maximum, so loudness of the clip drops out; silence is all zeros.
+    Each channel of each image is relative to its own maximum, so the level of the clip drops out; silence is all zeros.
     Raises ValueError where `waveforms` has another rank, no clips or no samples.
     """
     waveforms = jnp.asarray(waveforms, jnp.float32)
@@ -177,7 +177,7 @@ class Channel(NamedTuple):
     """One kind of image: a key of `EDGES_HZ`, and two functions.
 
     `energies(waveforms [B, N], power, settings)` gives [B, T, F] >= 0, ascending; calling `power()` gives the clips'
-    STFT power [B, T, 1 + fft / 2]. `loudness(energies, settings)` gives the image in [0, 1].
+    STFT power [B, T, 1 + fft / 2]. `amplitude_scale(energies, settings)` gives the image in [0, 1].
     """
 
     axis: str

@@ -55,7 +55,7 @@ def high_resolution_spectrogram(x, q, tdeci, over, noct, minf, maxf, *, stride=1
     minf lies above its upper edge, as in the default images. (Images of `features.spectrograms` ascend instead.) Time
     bins count from 0 where the authors' count from 1. Silence gives zeros. Energies are relative: they grow with
     `over` and depend on `q`. Channels' energies are added, so that opposite phases do not cancel. Each new length of
-    `x` is compiled, for some seconds: pad recordings of many lengths to one. The module says how exact it is.
+    `x` is compiled, for some seconds: pad recordings of many lengths to one. The module's docstring states the errors.
     """
     channels = arguments.one_recording(x)
     return _spectrograms(channels[None], _grid(q, tdeci, over, noct, minf, maxf), stride, memory_mib)[0]
@@ -150,6 +150,7 @@ def _add_channel(sums, waveform, grid, lattice, points_at_once):
 
 def _chunks(numbers, num_points, points_at_once):
     """Row numbers [chunks, rows at once], as many as fit; -1 fills up the last chunk."""
+    # A scan needs chunks of one shape; rows that only fill up are computed too, but `deposit` leaves them out.
     at_once = min(max(1, points_at_once // num_points), len(numbers))
     at_once -= at_once % 2 if at_once > 1 else 0  # an even number shares out over two cores
     num_chunks = -(-len(numbers) // at_once)
@@ -173,6 +174,8 @@ def _turned(spectrum, bins, turns_a_bin, num_turns):
 
 def _times(num_samples, num_points, grid, dtype):
     """For a row's points [L], counted from 1 as the authors do: whole time bins from 0, and the rest in time bins."""
+    # Point i is at sample 1 + i * num_samples / num_points. Only fractions, and places within a time bin, are floats:
+    # in single precision, a place near sample 10^5 would be rounded by up to 4e-3 of a sample, and later ones by more.
     index = jnp.arange(num_points, dtype=jnp.int32)
     whole, part = divmod(num_samples, num_points)
     extra = index.astype(dtype) * (part / num_points)
@@ -184,6 +187,7 @@ def _times(num_samples, num_points, grid, dtype):
 
 def _rows(lattice, index, unit_delay, grid, dtype):
     """What the rows numbered in `index` need, of its shape each; rows numbered below 0 are not `live`."""
+    # Rounded in double precision, so that what remains is at most half a bin and keeps its digits in single precision.
     nearest = np.round(lattice.position)
     columns = {
         "offset": lattice.offset,

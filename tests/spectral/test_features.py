@@ -110,7 +110,7 @@ def test_silence_is_zeros_and_makes_no_nan(amplitude):
     assert images[1:].any() == (amplitude > np.finfo(np.float32).tiny)
 
 
-def test_the_loudness_of_a_clip_drops_out():
+def test_the_level_of_a_clip_drops_out():
     clip = noise(44100) * np.linspace(0, 1, 44100, dtype=np.float32)
     images = np.asarray(spectrograms(np.stack([clip, 1e-6 * clip, 1e6 * clip, 2.0**-20 * clip]), ALL))
     np.testing.assert_allclose(images[1:3], images[[0, 0]], rtol=0, atol=1e-5)
@@ -153,8 +153,8 @@ def test_other_sizes():
     for index, channel in enumerate(settings.channels):
         centres_hz = frequencies_hz(channel, settings)
         assert centres_hz.shape == (40,) and (np.diff(centres_hz) > 0).all()
-        heard_hz = 1000.0 * 16000 / RATE_HZ
-        assert np.argmax(images[0, 25, :, index]) == np.abs(np.log(centres_hz / heard_hz)).argmin()
+        tone_hz = 1000.0 * 16000 / RATE_HZ
+        assert np.argmax(images[0, 25, :, index]) == np.abs(np.log(centres_hz / tone_hz)).argmin()
 
 
 def test_axes_for_plots():
@@ -218,7 +218,7 @@ def test_a_high_resolution_image_is_the_published_histogram_in_decibels():
 
 
 @pytest.mark.parametrize("channel", HIRES)
-def test_high_resolution_finds_tones_where_the_axis_says(channel):
+def test_high_resolution_finds_tones_where_the_axis_has_them(channel):
     hz = np.array([300.0, 1000.0, 5000.0])
     settings = SpectralSettings((channel,), **SMALL)
     images = np.asarray(spectrograms(sines(hz, 11025), settings))[..., 0]

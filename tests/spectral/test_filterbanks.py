@@ -60,7 +60,7 @@ def test_a_flat_spectrum_gives_flat_bands(axis, ripple_db):
     assert np.abs(10 * np.log10(bands / bands.mean())).max() < ripple_db
 
 
-def test_an_empty_mel_band_says_how_far_to_raise_fft_samples():
+def test_an_empty_mel_band_names_a_sufficient_fft_samples():
     triangles_hz = np.lib.stride_tricks.sliding_window_view(scales.mel_edges_hz(224, 22050), 3)
     fft_hz = np.fft.rfftfreq(512, 1 / 22050)
     num_empty = sum(not np.interp(fft_hz, corners_hz, [0.0, 1.0, 0.0]).any() for corners_hz in triangles_hz)

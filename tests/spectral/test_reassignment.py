@@ -251,7 +251,7 @@ def test_too_loud_for_single_precision_is_no_nan():
     assert np.any(image == 0.0)
 
 
-def test_loudness_scales_energy():
+def test_amplitude_scales_energy():
     quiet, loud = (np.asarray(high_resolution_spectrogram(a * noise(800), **GRID)) for a in (1.0, 1024.0))
     np.testing.assert_allclose(loud, quiet * 2.0**20, rtol=1e-6)
 
@@ -331,7 +331,7 @@ BAD_ONES = [
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD_ONES)
-def test_bad_arguments_are_told_in_one_line(changes, message):
+def test_bad_arguments_give_one_line(changes, message):
     with pytest.raises(ValueError, match=message) as raised, np.errstate(over="ignore"):
         high_resolution_spectrogram(**{"x": np.zeros(10)} | GRID | changes)
     assert "\n" not in str(raised.value)
