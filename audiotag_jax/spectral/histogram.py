@@ -48,7 +48,7 @@ def deposit(sums, rows, values, times, grid, num_samples):
     # Inside of the image as the authors count it: bins from 1 to `lowest_position`, samples from 1 to N.
     kept &= (bins > 1.0 - bin0) & (bins < grid.lowest_position - bin0)
     kept &= (frames >= 1.0 / grid.tdeci - frame0) & (frames < num_samples / grid.tdeci - frame0)
-    # A frequency bin is centred on its whole position, a time bin begins at it. `promise_in_bounds` below relies on what
+    # A frequency bin is centred on its whole position, a time bin begins at it. `promise_in_bounds` relies on what
     # is kept to lie inside the histogram.
     bins = jnp.floor(bins + 0.5).astype(jnp.int32) + (rows["bin"] - 1)
     frames = jnp.floor(frames).astype(jnp.int32) + frame
