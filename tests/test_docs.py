@@ -63,13 +63,17 @@ def paste(text: str, file: Path, where: str, side: str | None, line: str | None)
 
 
 def run(command: str, clone: Path) -> str:
-    """Output of a line such as `ruff check .` or `python -m pytest …`, in one process, which must succeed."""
-    name, *arguments = shlex.split(command.removeprefix("python -m "))
-    assert name in ("pytest", "ruff"), command
-    arguments += ["-n", "0"] if name == "pytest" else []
+    """Output of a line such as `ruff check .`, `python -m pytest …` or `python tests/…`, which must succeed."""
+    name, *arguments = shlex.split(command.removeprefix("python "))
+    if name.endswith(".py"):
+        arguments = [name, *arguments]
+    else:
+        module, *arguments = arguments if name == "-m" else [name, *arguments]
+        assert module in ("pytest", "ruff"), command
+        arguments = ["-m", module, *arguments, *(["-n", "0"] if module == "pytest" else [])]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "XLA_"))}
     done = subprocess.run(
-        [sys.executable, "-m", name, *arguments],
+        [sys.executable, *arguments],
         cwd=clone,
         env=environment,
         capture_output=True,
