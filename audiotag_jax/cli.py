@@ -36,7 +36,9 @@ MODES = {
 OF_A_RUN = ("predict", "export")  # modes whose `run(workdir, …)` needs only the work directory of a trained run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "VARIANT[:PRESET], or FILE.py[:PRESET]")
-_WORKDIR = flags.DEFINE_string("workdir", None, "where the run is kept; by default runs/VARIANT-PRESET")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "of the run; by default runs/VARIANT-PRESET, of a study runs/study-PRESET"
+)
 _MODE = flags.DEFINE_enum("mode", "train", list(MODES), "what to do")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes, or cluster")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many train together", lower_bound=1)

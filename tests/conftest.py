@@ -14,6 +14,11 @@ import pytest  # noqa: E402
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items):
+    """Starts with the file that takes longest, so that the processes end together."""
+    items.sort(key=lambda item: item.path.name != "test_reassignment.py")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compile_effort(request):
     """Compiles with all optimizations in a module with `pytestmark = pytest.mark.optimized`."""

@@ -61,7 +61,11 @@ def test_imports_point_one_way(path):
         assert folder not in PURE or rest[0] == "errors", f"{folder} imports {name}"
 
 
-@pytest.mark.parametrize("path", [ROOT / "main.py", *MODULES], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "main.py", PACKAGE / "__init__.py", PACKAGE / "cli.py", *MODULES],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_no_module_imports_another_framework_or_a_config(path):
     banned = {"tensorflow", "torch", "matplotlib", "pandas", "configs"}
     allowed = IN_FUNCTIONS.get(path.relative_to(PACKAGE).as_posix(), set()) if path.is_relative_to(PACKAGE) else set()
@@ -78,6 +82,7 @@ def test_no_module_imports_another_framework_or_a_config(path):
             "tensorflow_datasets grain optax torch matplotlib tensorboardX",
         ),
         ("runtime.errors, audiotag_jax.runtime.memory", "jax numpy tensorflow_datasets"),
+        ("cli", "jax tensorflow_datasets"),
     ],
 )
 def test_importing_loads_nothing_that_is_not_needed(modules, unwanted):

@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities that mean what they say (Guo et al., 2017, arXiv:1706.04599)."""
+"""Temperature scaling: calibrated probabilities (Guo et al., 2017, arXiv:1706.04599)."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar

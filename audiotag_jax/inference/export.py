@@ -7,12 +7,12 @@ archives: JAX guarantees that a jaxlib loads it that was built up to six months 
 
 import calendar
 import datetime
+import importlib.metadata
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax import export as jax_export
 
@@ -109,6 +109,7 @@ def probe_waveforms(tagger: Tagger) -> np.ndarray:
 
 def describe(tagger: Tagger) -> dict[str, Any]:
     """What is needed to use the file, and how long JAX guarantees that it can be loaded."""
+    jaxlib_version = importlib.metadata.version("jaxlib")
     last_day = six_months_after(datetime.date.today()).isoformat()
     return {
         "run": tagger.name,
@@ -120,10 +121,10 @@ def describe(tagger: Tagger) -> dict[str, Any]:
         "temperature": tagger.temperature,
         "platforms": list(PLATFORMS),
         "jax_version": jax.__version__,
-        "jaxlib_version": jaxlib.__version__,
+        "jaxlib_version": jaxlib_version,
         "guarantee_ends_by": last_day,
         "guarantee": f"JAX guarantees that {PROGRAM} loads with releases of jaxlib built up to six months after jaxlib "
-        f"{jaxlib.__version__}, so with none built after {last_day}. If loading fails, install that jaxlib, or export "
+        f"{jaxlib_version}, so with none built after {last_day}. If loading fails, install that jaxlib, or export "
         "the run again.",
         "input": f"float32 [batch, {tagger.length_samples}]: finite mono waveforms at {tagger.sample_rate_hz} Hz, any "
         "level; what is shorter lies in the middle of zeros",

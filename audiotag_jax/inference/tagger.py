@@ -65,7 +65,7 @@ def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
     chosen = _finished_folds(workdir, folds)
     network = settings.model.network(len(classes))
     length_samples = settings.clips.length_samples
-    front_end = FrontEnd(length_samples, settings.images, settings.model.normalization)
+    front_end = settings.waveform_front_end
     variables = [_variables(workdir, fold) for fold in chosen]
     for fold, loaded in zip(chosen, variables, strict=True):
         _check_shapes(loaded, network, front_end, f"{workdir}, fold {fold}")

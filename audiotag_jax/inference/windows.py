@@ -65,7 +65,7 @@ def find_files(audio: Sequence[str]) -> list[Path]:
 def read_windows(files: Sequence[Path], window_options: WindowOptions) -> Iterator[Item]:
     """The windows of all files in order, one at least of each; decoded ahead of their use.
 
-    At any time one or two recordings are held as samples, of each no more than `audio.MAX_DURATION_S`.
+    At any time one or two recordings are in memory, of each no more than `audio.decode.MAX_DURATION_S`.
     """
     for number, (path, samples, note) in enumerate(_decoded(files, window_options.sample_rate_hz)):
         yield from _items(number, path, samples, note, window_options)

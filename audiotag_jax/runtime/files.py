@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.log_file import FILE_NAME as LOG_FILE
 from audiotag_jax.runtime.progress import log
 
 
@@ -48,19 +49,28 @@ def locked(directory: Path, purpose: str, *, wait: bool = False) -> Iterator[Non
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / ".lock"
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("w"))
-        _acquire(file, f"Another process is {purpose} {directory}.", wait)
-        while not _is_at(file, path):  # its last owner has removed it after an error
+        file = None
+        while file is None or not _is_at(file, path):  # its last owner may have removed it after an error
             directory.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("w"))
-            _acquire(file, f"Another process is {purpose} {directory}.", wait)
+            with contextlib.suppress(FileNotFoundError):  # removed since the line before
+                file = stack.enter_context(path.open("w"))
+                _acquire(file, f"Another process is {purpose} {directory}.", wait)
         try:
             yield
         except BaseException:
-            if created and [entry.name for entry in directory.iterdir()] == [path.name]:
-                path.unlink()
-                directory.rmdir()
+            if created:
+                with contextlib.suppress(OSError):  # another process may use it by now
+                    _remove_unused(directory, path)
             raise
+
+
+def _remove_unused(directory: Path, lock: Path) -> None:
+    """Removes a directory in which there are only the lock and warnings of libraries."""
+    log_file = directory / LOG_FILE
+    if {*directory.iterdir()} <= {lock, log_file}:
+        log_file.unlink(missing_ok=True)
+        lock.unlink()
+        directory.rmdir()
 
 
 def _acquire(file: TextIO, message: str, wait: bool) -> None:

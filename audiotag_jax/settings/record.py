@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,10 @@ def check_same_settings(workdir: Path, settings: Settings) -> None:
         )
 
 
-def check_same_data(workdir: Path, dataset: str) -> None:
-    """Raises UserError if the run in the directory is on a dataset of another name."""
-    if read_record(workdir).dataset not in (None, dataset):
+def check_same_data(workdir: Path, dataset: str, classes: Sequence[str] | None = None) -> None:
+    """Raises UserError if the run in the directory is on a dataset of another name, or of other `classes` if given."""
+    record = read_record(workdir)
+    if record.dataset not in (None, dataset) or (classes is not None and record.classes != tuple(classes)):
         raise UserError(
             f"{workdir} contains a run on other data: tables, recordings or the way they are prepared changed.\n"
             "Choose another --workdir, or remove it."

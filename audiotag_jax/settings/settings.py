@@ -90,9 +90,12 @@ class Settings:
 
     @functools.cached_property
     def front_end(self) -> FrontEnd:
-        """How the steps make what the network sees of what the dataset holds."""
-        if not self.trains_on_clips:
-            return FrontEnd(normalization=self.model.normalization)
+        """How the steps make what the network sees of what the dataset contains."""
+        return self.waveform_front_end if self.trains_on_clips else FrontEnd(normalization=self.model.normalization)
+
+    @functools.cached_property
+    def waveform_front_end(self) -> FrontEnd:
+        """How what the network sees is made of waveforms."""
         return FrontEnd(self.clips.length_samples, self.images, self.model.normalization)
 
 

@@ -34,7 +34,7 @@ def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Seque
     results = read_results(runs, classes)
     usage = fsdkaggle2018.test_usage(settings.dataset.path) if settings.dataset.source == "fsdkaggle2018" else {}
     scores = study_scores(
-        results, settings.comparison.baseline, usage, results.recordings or recordings_of_clips(settings.dataset)
+        results, settings.comparison.baseline, usage, recordings_of_clips(settings.dataset) | dict(results.recordings)
     )
     write_json(workdir / "scores.json", scores)
     about = [*describe_data(settings, results), *budget, *describe_machine()]

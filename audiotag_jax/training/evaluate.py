@@ -140,7 +140,7 @@ def write_submission(path: Path, predictions: Predictions, classes: Sequence[str
 
 def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> dict:
     """Scores of the held-out clips over the given folds and by fold; of the labelled test clips by the folds' mean."""
-    by_fold = {fold: load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in folds}
+    by_fold = {fold: _with_recordings(experiment, fold_dir(workdir, fold) / VALIDATION) for fold in folds}
     problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
     summary = {
         "name": experiment.settings.name,
@@ -178,6 +178,14 @@ def format_summary(summary: dict) -> str:
 
 def _cell(score: dict) -> str:
     return "–" if score["value"] is None else f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+
+
+def _with_recordings(experiment: Experiment, path: Path) -> Predictions:
+    """The predictions of a file; those of an earlier release get the names of recordings from the source."""
+    saved = load_predictions(path)
+    if not (saved["recordings"] != "").any():
+        saved["recordings"] = np.array([experiment.recordings.get(clip, "") for clip in saved["ids"].tolist()], str)
+    return saved
 
 
 def _scores(saved: Predictions) -> dict:

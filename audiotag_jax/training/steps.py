@@ -100,8 +100,8 @@ def train_step(
     metrics = {"loss": loss, "accuracy": correct} | group_norms("gradient", grads) | group_norms("update", updates)
     finite = jnp.isfinite(sum(metrics.values())).astype(jnp.float32)
     bad_inputs = lax.psum(jnp.sum(~jnp.isfinite(jnp.sum(images, axis=(1, 2, 3))) & (mask > 0)), AXIS)
-    watch = jnp.stack([finite, (bad_inputs == 0).astype(jnp.float32), lax.psum(batch["stop"], AXIS)])
-    return state, metrics | {"health": watch}
+    health = jnp.stack([finite, (bad_inputs == 0).astype(jnp.float32), lax.psum(batch["stop"], AXIS)])
+    return state, metrics | {"health": health}
 
 
 def eval_step(state: TrainState, batch: Arrays, data: Arrays, *, settings: StepSettings) -> jax.Array:

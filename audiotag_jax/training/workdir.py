@@ -42,7 +42,7 @@ def record_config(workdir: Path, settings: Settings, classes: Sequence[str], dat
         raise UserError("The processes of a run must have the same flags and the same data; these differ.")
     check_same_settings(workdir, settings)
     if (workdir / FILE_NAME).exists():
-        check_same_data(workdir, dataset)
+        check_same_data(workdir, dataset, classes)
     barrier("checked")
     if is_main_process():
         write_record(workdir, record)

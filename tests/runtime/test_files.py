@@ -163,6 +163,9 @@ def test_an_error_before_anything_is_written_removes_a_new_directory(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "kept", "using"):
         (tmp_path / "kept/result").touch()
         raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "warned", "using"):
+        (tmp_path / "warned/log.txt").touch()
+        raise ZeroDivisionError
     (tmp_path / "mine").mkdir()
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "mine", "using"):
         raise ZeroDivisionError

@@ -45,7 +45,7 @@ def test_the_old_record_equals_the_current_one(finished, old):
         assert getattr(first.settings, part) == getattr(now.settings, part)
 
 
-def test_an_old_run_is_resumed_and_evaluated(settings, old, capsys):
+def test_an_old_run_is_resumed_and_evaluated(settings, finished, old, capsys):
     with np.load(old / "fold_1/predictions.npz") as saved:
         logits = saved["logits"]
     (old / "fold_1/predictions.npz").unlink()
@@ -55,7 +55,7 @@ def test_an_old_run_is_resumed_and_evaluated(settings, old, capsys):
     evaluate.run(settings, old)
     with np.load(old / "fold_1/predictions.npz") as saved:
         np.testing.assert_array_equal(saved["logits"], logits)
-    assert read_record(old).dataset == read_record(old).dataset is not None
+    assert read_record(old).dataset == read_record(finished).dataset is not None
 
 
 def test_an_old_run_is_inspected_used_for_tagging_and_exported(settings, finished, old, capsys):

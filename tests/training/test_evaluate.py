@@ -127,6 +127,15 @@ def test_saved_predictions_are_the_fold_s_and_the_test_split_s(experiment, state
     assert not is_finished(experiment, tmp_path, 1)
 
 
+def test_predictions_of_an_earlier_release_get_their_recordings_from_the_source(experiment, tmp_path):
+    (tmp_path / "fold_0").mkdir()
+    fields = {"ids": experiment.examples.ids[:5], "labels": np.zeros(5, int), "verified": np.ones(5, bool)}
+    logits = np.eye(5, CLASSES, dtype=np.float32)
+    write_npz(tmp_path / "fold_0/predictions.npz", logits=logits, **fields)
+    vars(experiment)["test_examples"] = None
+    assert summarize(experiment, tmp_path, (0,))["validation"]["all"]["num_recordings"] == 4  # two of five are one
+
+
 def test_a_summary_of_some_folds_names_the_others(experiment, tmp_path):
     """Fold 0 has nothing verified, so no score of it; fold 2 is right in all three."""
     (tmp_path / "fold_0").mkdir()

@@ -189,7 +189,7 @@ def test_every_clip_is_held_out_once(finished, rows):
     assert len(held_out) == NUM_TRAIN
     assert set(held_out.tolist()) == set(expected)
     for each in saved:
-        assert each.keys() == {"ids", "labels", "verified", "logits"}
+        assert each.keys() == {"ids", "labels", "verified", "recordings", "logits"}
         assert each["logits"].shape == (len(each["ids"]), len(CLASSES))
         assert each["logits"].dtype == np.float32
         for clip, label, verified in zip(each["ids"], each["labels"], each["verified"], strict=True):

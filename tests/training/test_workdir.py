@@ -123,6 +123,8 @@ def test_a_record_of_the_first_format_is_continued_whatever_its_dataset_was_call
     del record["format"]
     (tmp_path / "config.json").write_text(json.dumps(record))
     assert read_record(tmp_path).dataset is None
+    with pytest.raises(UserError, match="other data"):
+        record_config(tmp_path, parse_settings(config), CLASSES[::-1], "new")  # its logits are of other classes
     record_config(tmp_path, parse_settings(config), CLASSES, "new")
     assert read_record(tmp_path).dataset == "new"
 
