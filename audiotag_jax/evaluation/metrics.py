@@ -42,7 +42,7 @@ def average_precisions_at_3(ranks: np.ndarray) -> np.ndarray:
 class Metric:
     """A metric: the mean over clips of `values(ranks)`, in [0, 1], of label ranks of any shape.
 
-    `is_right(ranks)` distinguishes right clips from wrong ones, for tests that count them; None if some are partly right.
+    `is_right(ranks)` distinguishes right clips from wrong ones, for tests that count; None if some are partly right.
     """
 
     name: str  # in files
