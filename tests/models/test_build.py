@@ -9,8 +9,6 @@ import pytest
 from audiotag_jax.models.build import MODELS, build_model
 from audiotag_jax.models.resnet import BODIES, ResNetBody
 
-pytestmark = pytest.mark.optimized
-
 CLASSES = 5
 
 

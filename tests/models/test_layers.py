@@ -6,8 +6,6 @@ import pytest
 
 from audiotag_jax.models.layers import BatchNorm, Dropout, GroupedConv, PointConv, masked_moments
 
-pytestmark = pytest.mark.optimized
-
 DEVICES = 8
 
 

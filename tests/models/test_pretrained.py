@@ -29,8 +29,6 @@ from audiotag_jax.models.pretrained import (
 )
 from audiotag_jax.models.resnet import BODIES, ResNetBody
 
-pytestmark = pytest.mark.optimized
-
 BODY = {
     "tiny": {"block": "bottleneck", "stage_sizes": (1, 1, 1, 1), "groups": 4, "group_width": 4},
     "full": BODIES["resnext50_32x4d"],

@@ -6,8 +6,6 @@ import pytest
 from audiotag_jax.models.head import TaggingHead
 from audiotag_jax.models.resnet import BODIES, ResNetBody
 
-pytestmark = pytest.mark.optimized
-
 DEVICES = 8
 TINY = {
     "basic": {"block": "basic", "stage_sizes": (1, 2, 1, 1), "width": 8},

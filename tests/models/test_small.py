@@ -7,8 +7,6 @@ import pytest
 
 from audiotag_jax.models.small import SmallBody
 
-pytestmark = pytest.mark.optimized
-
 
 def shapes(body, *image_shape):
     return jax.eval_shape(lambda: body.init(jax.random.key(0), jnp.zeros((1, *image_shape)), False))

@@ -10,8 +10,6 @@ from audiotag_jax.models.build import build_model
 from audiotag_jax.models.waveform import WaveformBody
 from audiotag_jax.training.optimizer import parameter_labels
 
-pytestmark = pytest.mark.optimized
-
 STRIDE = 2048  # samples of one output frame
 BLOCK_STRIDE = 4
 

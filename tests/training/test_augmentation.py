@@ -18,8 +18,6 @@ from audiotag_jax.training.augmentation import (
     time_stretch,
 )
 
-pytestmark = pytest.mark.optimized
-
 ROWS, FRAMES, BINS, CLASSES = 16, 40, 20, 5
 EVERYTHING = AugmentationSettings(
     max_time_stretch=0.25,

@@ -10,8 +10,6 @@ from optax import softmax_cross_entropy
 from audiotag_jax.training.augmentation import mixup
 from audiotag_jax.training.losses import example_weights, soft_targets, weighted_targets
 
-pytestmark = pytest.mark.optimized
-
 
 def test_soft_targets():
     labels = jnp.array([2, 0, 3])

@@ -22,8 +22,6 @@ from audiotag_jax.training.optimizer import (
 )
 from configs import default
 
-pytestmark = pytest.mark.optimized
-
 LABELS = ("early", "early_norm", "late", "late_norm", "head")
 BODY_SIZES = {"resnet18": 11_689_512 - 513_000, "resnext50_32x4d": 25_028_904 - 2_049_000}  # torchvision's, less fc
 

@@ -20,8 +20,6 @@ from audiotag_jax.training.state import create_train_state
 from audiotag_jax.training.steps import AXIS, StepSettings, pmapped_steps, replicate, train_step
 from configs import default
 
-pytestmark = pytest.mark.optimized
-
 ROWS, CLASSES, IMAGE_SHAPE, DEVICES = 32, 5, (32, 32, 1), 8
 EVERYTHING = StepSettings(
     CLASSES,
