@@ -35,6 +35,15 @@ def compile_effort(request):
     jax.clear_caches()
 
 
+@pytest.fixture(autouse=True)
+def restored_flags():
+    """The command line that a test parses in this process is not the next test's."""
+    from fresh_flags import fresh_flags
+
+    with fresh_flags():
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real recordings and tables; the test is skipped where it is absent."""

@@ -4,7 +4,6 @@ Commands of the project run in this process, one after another: networks of equa
 run in a process of their own on one device, as a reader's would; this process has eight.
 """
 
-import contextlib
 import csv
 import logging
 import os
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from absl.testing import flagsaver
+from fresh_flags import fresh_flags
 
 from audiotag_jax import cli
 from audiotag_jax.training.checkpoints import read_arrays
@@ -155,17 +154,6 @@ def run(clone, monkeypatch, capsys):
 
     yield run_line
     logging.captureWarnings(False)
-
-
-@contextlib.contextmanager
-def fresh_flags():
-    """Restores all flags afterwards and removes those of the configuration; new ones of libraries stay."""
-    before = flagsaver.save_flag_values()
-    try:
-        yield
-    finally:
-        after = flagsaver.save_flag_values()
-        flagsaver.restore_flag_values({n: after[n] for n in after if not n.startswith("config.")} | before)
 
 
 def run_main(line: str, capsys) -> None:

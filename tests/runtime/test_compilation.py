@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jax
 import pytest
-from absl.testing import flagsaver
 
 from audiotag_jax import cli
 from audiotag_jax.runtime import compilation
@@ -93,9 +92,8 @@ def test_mode_and_config_decide_on_the_cache(monkeypatch, tmp_path, mode, enable
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
     folders = []
     monkeypatch.setattr(compilation, "enable_compilation_cache", folders.append)
-    with flagsaver.flagsaver():  # other tests parse flags in this process, too
-        cli.parse_flags(["main.py", "--config=configs/log_db.py:demo", f"--mode={mode}"])
-        config = cli._CONFIG.value
-        config.dataset.prepared_dir, config.train.compilation_cache = str(tmp_path), enabled
-        cli._set_up_jax(parse_settings(config))
+    cli.parse_flags(["main.py", "--config=configs/log_db.py:demo", f"--mode={mode}"])
+    config = cli._CONFIG.value
+    config.dataset.prepared_dir, config.train.compilation_cache = str(tmp_path), enabled
+    cli._set_up_jax(parse_settings(config))
     assert folders == [tmp_path / "compiled"] * cached
