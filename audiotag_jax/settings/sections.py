@@ -8,6 +8,7 @@ from typing import Annotated
 
 from audiotag_jax.audio.decode import MAX_DURATION_S
 from audiotag_jax.models.build import DTYPES, MODELS, TaggingNetwork, build_model
+from audiotag_jax.models.efficientnet import LITE0
 from audiotag_jax.models.resnet import BODIES, IMAGENET, IMAGENET_NETWORK
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.checks import (
@@ -95,12 +96,17 @@ class ModelSettings:
             raise UserError(
                 "config.model.pretrained and config.model.init_from are both set; a network starts from one."
             )
-        if self.pretrained and self.name not in BODIES:
-            raise UserError(f"config.model.pretrained is for {', '.join(BODIES)}, not for {self.name}.")
-        if self.pretrained == IMAGENET and self.name != IMAGENET_NETWORK:
+        if self.pretrained and self.name not in (*BODIES, LITE0):
+            raise UserError(f"config.model.pretrained is for {', '.join((*BODIES, LITE0))}, not for {self.name}.")
+        if self.pretrained == IMAGENET and self.name not in (IMAGENET_NETWORK, LITE0):
             raise UserError(
-                f"config.model.pretrained imagenet is {IMAGENET_NETWORK}; for others name a file of weights."
+                f"config.model.pretrained imagenet is {IMAGENET_NETWORK} or {LITE0}; for others name a file of weights."
             )
+
+    @property
+    def statistics(self) -> str:
+        """The normalization of images by the statistics that the ImageNet weights of this body were trained with."""
+        return "imagenet_lite" if self.normalization == "imagenet" and self.name == LITE0 else self.normalization
 
     def network(self, num_classes: int, axis_name: str | None = None) -> TaggingNetwork:
         """The network; in training, batch norm averages over the pmapped axis `axis_name`."""

@@ -91,12 +91,12 @@ class Settings:
     @functools.cached_property
     def front_end(self) -> FrontEnd:
         """How the steps make what the network sees of what the dataset contains."""
-        return self.waveform_front_end if self.trains_on_clips else FrontEnd(normalization=self.model.normalization)
+        return self.waveform_front_end if self.trains_on_clips else FrontEnd(normalization=self.model.statistics)
 
     @functools.cached_property
     def waveform_front_end(self) -> FrontEnd:
         """How what the network sees is made of waveforms."""
-        return FrontEnd(self.clips.length_samples, self.images, self.model.normalization)
+        return FrontEnd(self.clips.length_samples, self.images, self.model.statistics)
 
 
 def parse_settings(config: Mapping[str, Any]) -> Settings:

@@ -7,9 +7,13 @@ import jax.numpy as jnp
 
 from audiotag_jax.spectral.features import SpectralSettings, spectrograms
 
-# Of the RGB pictures that torchvision's and timm's weights were trained on, in [0, 1].
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NORMALIZATIONS = ("none", "imagenet")
+# Mean and standard deviation of RGB pictures in [0, 1] that weights were trained with: those of torchvision and timm,
+# and those of EfficientNet-Lite, (value - 127) / 128 of values up to 255.
+STATISTICS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "imagenet_lite": ((127 / 255,) * 3, (128 / 255,) * 3),
+}
+NORMALIZATIONS = ("none", "imagenet")  # the setting; "imagenet" means that of the body's weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +22,12 @@ class FrontEnd:
 
     length_samples: int | None = None  # of the crop that is taken of each waveform
     spectral: SpectralSettings | None = None  # of the images made of crops; None: the crops themselves
-    normalization: str = "none"  # or "imagenet"
+    normalization: str = "none"  # or a name in `STATISTICS`
 
     def __post_init__(self):
-        if self.normalization not in NORMALIZATIONS:
+        if self.normalization not in ("none", *STATISTICS):
             raise ValueError(
-                f"Unknown model.normalization {self.normalization!r}; choose from {', '.join(NORMALIZATIONS)}."
+                f"Unknown normalization {self.normalization!r}; choose from none, {', '.join(STATISTICS)}."
             )
 
 
@@ -60,7 +64,7 @@ def normalize(images: jax.Array, front_end: FrontEnd) -> jax.Array:
     """Images in [0, 1] as the network expects them; of ImageNet's three channels, others than three share the means."""
     if front_end.normalization == "none":
         return images
-    mean, std = jnp.asarray(IMAGENET_MEAN), jnp.asarray(IMAGENET_STD)
+    mean, std = (jnp.asarray(values) for values in STATISTICS[front_end.normalization])
     if images.shape[-1] != 3:
         mean, std = mean.mean(), std.mean()
     return (images - mean) / std

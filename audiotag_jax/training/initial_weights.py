@@ -30,7 +30,7 @@ def initial_weights(
     check_initial_weights(model, fold, scored)
     if model.pretrained:
         try:
-            params, batch_stats = load_pretrained(model.pretrained, state.params, state.batch_stats)
+            params, batch_stats = load_pretrained(model.pretrained, state.params, state.batch_stats, model.name)
         except ValueError as error:
             raise UserError(f"config.model.pretrained: {error}") from error
         return state.replace(params=params, batch_stats=batch_stats)

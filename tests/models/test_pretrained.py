@@ -131,9 +131,14 @@ def test_weights_of_one_channel_fit_one_channel(small_state):
         import_weights(small_state, *empty_trees("tiny", 3))
 
 
-def test_two_channels_raise(small_state):
-    with pytest.raises(WeightsError, match=r"\(64, 3, 7, 7\) for \(64, 2, 7, 7\); weights for RGB fit one channel or"):
-        import_weights(small_state, *empty_trees("tiny", 2))
+@pytest.mark.parametrize("channels", [2, 5])
+def test_other_numbers_of_channels_share_the_sum_of_the_kernels(small_state, channels):
+    """So equal channels have the response of grey pictures."""
+    kernel = import_weights(small_state, *empty_trees("tiny", channels))[0]["body"]["conv1"]["kernel"]
+    assert kernel.shape == (7, 7, channels, 64)
+    expected = small_state["conv1.weight"].sum(1).transpose(1, 2, 0)
+    np.testing.assert_allclose(kernel.sum(2), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(kernel, np.repeat(kernel[:, :, :1], channels, axis=2))
 
 
 def test_the_head_and_the_given_trees_stay_unchanged(small_state):

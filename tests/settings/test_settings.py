@@ -126,7 +126,10 @@ def test_a_field_checked_where_it_is_used_rejects_bad_values(name):
         ({"train.folds": (0.0, 1)}, r"train\.folds is \(0\.0, 1\); give numbers"),
         ({"model.pretrained": "a.pth", "model.init_from": "runs/a"}, r"model\.pretrained and .*init_from are both set"),
         ({"model.pretrained": "a.pth"}, r"model\.pretrained is for resnet18, .*, not for small"),
-        ({"model.pretrained": "imagenet", "model.name": "resnet18"}, r"pretrained imagenet is resnext50_32x4d; .*file"),
+        (
+            {"model.pretrained": "imagenet", "model.name": "resnet18"},
+            r"pretrained imagenet is resnext50_32x4d or efficientnet_lite0; .*file",
+        ),
         ({"dataset.margin_s": 0.5}, r"dataset\.margin_s needs config\.dataset\.on_the_fly"),
         (
             {"model.name": "waveform"},
