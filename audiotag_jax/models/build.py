@@ -6,14 +6,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from audiotag_jax.models.efficientnet import LITE0, EfficientNetBody
+from audiotag_jax.models.efficientnet import LITE0, LITE0_STAGES, EfficientNetBody
 from audiotag_jax.models.head import TaggingHead
 from audiotag_jax.models.resnet import BODIES, ResNetBody
 from audiotag_jax.models.small import SmallBody
+from audiotag_jax.models.stages import RESIDUAL
 from audiotag_jax.models.waveform import WaveformBody
 
 _BY_WIDTH = {"small": SmallBody, "waveform": WaveformBody}
 MODELS = (*_BY_WIDTH, *BODIES, LITE0)
+BODY_STAGES = (RESIDUAL, LITE0_STAGES)  # every body's parameters are covered by one of these
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 

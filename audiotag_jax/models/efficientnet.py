@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from audiotag_jax.models.depthwise import DepthwiseConv
 from audiotag_jax.models.layers import BatchNorm, PointConv, conv_init
+from audiotag_jax.models.stages import Stages
 
 EPSILON = 1e-3  # of batch norm
 LITE0 = "efficientnet_lite0"
@@ -38,6 +39,10 @@ STAGES = (
     Blocks(4, 5, 2, 6, 192),
     Blocks(1, 3, 1, 6, 320),
 )
+LITE0_STAGES = Stages(
+    early=("conv_stem", "bn1", "blocks/0", "blocks/1", "blocks/2"),
+    late=("blocks/3", "blocks/4", "blocks/5", "blocks/6", "conv_head", "bn2"),  # 1/16 of the size and less
+)
 
 
 class EfficientNetBody(nn.Module):
@@ -60,12 +65,12 @@ class EfficientNetBody(nn.Module):
             self.stem, (3, 3), (2, 2), "SAME", use_bias=False, dtype=self.dtype, kernel_init=conv_init, name="conv_stem"
         )
         x = nn.relu6(norm(name="bn1")(conv(x.astype(self.dtype)), train, mask))
-        x = Stages(self.stages, self.dtype, norm, name="blocks")(x, train, mask)
+        x = BlockStages(self.stages, self.dtype, norm, name="blocks")(x, train, mask)
         x = PointConv(self.features, dtype=self.dtype, name="conv_head")(x)
         return nn.relu6(norm(name="bn2")(x, train, mask))
 
 
-class Stages(nn.Module):
+class BlockStages(nn.Module):
     """Stages named 0, 1, ..., whose blocks are named likewise."""
 
     stages: tuple[Blocks, ...]
@@ -75,11 +80,11 @@ class Stages(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
         for number, blocks in enumerate(self.stages):
-            x = Stage(blocks, self.dtype, self.norm, name=str(number))(x, train, mask)
+            x = BlockStage(blocks, self.dtype, self.norm, name=str(number))(x, train, mask)
         return x
 
 
-class Stage(nn.Module):
+class BlockStage(nn.Module):
     """A sequence of blocks named 0, 1, ..."""
 
     blocks: Blocks

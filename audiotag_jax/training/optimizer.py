@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
+from audiotag_jax.models.build import BODY_STAGES
+from audiotag_jax.models.stages import late_paths
 from audiotag_jax.settings.sections import OptimizerSettings
 
 GROUPS = ("early", "late", "head")
-LATE_LAYERS = ("layer3", "layer4")
 _NORM = "_norm"  # suffix of the label of a body group's batch norms, which learn in a frozen phase too
 
 
@@ -50,20 +51,21 @@ def geometric_spread(low: float, high: float, count: int) -> tuple[float, ...]:
 
 
 def parameter_labels(params: dict) -> dict:
-    """Tree of group labels with the shape of `params` (`body` and `head`); raises ValueError on any other top name.
+    """Tree of group labels with the shape of `params`; raises ValueError on a parameter that belongs to no group.
 
-    The head is one group. In the body, layer3 and layer4 are `late` and all before them `early`; the scale and bias
-    of a batch norm are labelled `early_norm` or `late_norm`.
+    The head is one group, the body's stages are `early` or `late` as its module states; the scale and bias of a batch
+    norm are labelled `early_norm` or `late_norm`.
     """
     flat = traverse_util.flatten_dict(params)
     norms = {path[:-1] for path in flat if path[-1] == "scale"}
+    late = late_paths([path[1:] for path in flat if path[0] == "body"], BODY_STAGES)
 
     def label(path: tuple[str, ...]) -> str:
         if path[0] == "head":
             return "head"
         if path[0] != "body":
             raise ValueError(f"Parameter {'/'.join(path)} belongs to no group; its first name must be body or head.")
-        group = "late" if path[1] in LATE_LAYERS else "early"
+        group = "late" if path[1:] in late else "early"
         return group + _NORM if path[:-1] in norms else group
 
     return traverse_util.unflatten_dict({path: label(path) for path in flat})

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from audiotag_jax.models.build import build_model
+from audiotag_jax.models.build import MODELS, build_model
 from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.training.optimizer import (
     geometric_spread,
@@ -23,7 +23,13 @@ from audiotag_jax.training.optimizer import (
 from configs import default
 
 LABELS = ("early", "early_norm", "late", "late_norm", "head")
-BODY_SIZES = {"resnet18": 11_689_512 - 513_000, "resnext50_32x4d": 25_028_904 - 2_049_000}  # torchvision's, less fc
+# Of torchvision and timm, less the classifier.
+BODY_SIZES = {
+    "resnet18": 11_689_512 - 513_000,
+    "resnext50_32x4d": 25_028_904 - 2_049_000,
+    "efficientnet_lite0": 4_652_008 - 1_281_000,
+}
+LATE = ("layer3/", "layer4/", "blocks/3/", "blocks/4/", "blocks/5/", "blocks/6/", "conv_head/", "bn2/")
 
 SETTINGS = {
     "frozen_learning_rate": 3e-3,
@@ -47,7 +53,7 @@ def make_settings(**changes):
 
 def parameter_shapes(name):
     model = build_model(name, 5, width=4, dropout=0.3)
-    images = jnp.zeros((1, 64, 64, 3))
+    images = jnp.zeros((1, 4096, 1, 1) if name == "waveform" else (1, 64, 64, 3))
     return jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))["params"]
 
 
@@ -94,7 +100,7 @@ def assert_equal(actual, expected):
 # Groups.
 
 
-@pytest.mark.parametrize("name", ["small", "resnet18", "resnext50_32x4d"])
+@pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_belongs_to_one_group(name):
     shapes = parameter_shapes(name)
     labels = parameter_labels(shapes)
@@ -102,7 +108,7 @@ def test_every_parameter_belongs_to_one_group(name):
     sizes = dict.fromkeys(LABELS, 0)
     for path, leaf in traverse_util.flatten_dict(shapes).items():
         label = traverse_util.flatten_dict(labels)[path]
-        late = path[1].startswith(("layer3", "layer4"))
+        late = "/".join(path[1:]).startswith(LATE)
         norm = "_norm" if len(leaf.shape) == 1 else ""  # the body's convolutions have no bias
         assert label == ("head" if path[0] == "head" else ("late" if late else "early") + norm), path
         sizes[label] += leaf.size
@@ -118,6 +124,8 @@ def test_every_parameter_belongs_to_one_group(name):
 def test_unknown_top_name_raises(params):
     with pytest.raises(ValueError, match="stem/kernel belongs to no group"):
         parameter_labels({**params, "stem": {"kernel": jnp.zeros(1)}})
+    with pytest.raises(ValueError, match="body/layer5/kernel belongs to no stage"):
+        parameter_labels({**params, "body": {**params["body"], "layer5": {"kernel": jnp.zeros(1)}}})
 
 
 # Phases and schedules.
