@@ -1,116 +1,183 @@
-"""Decodes, downmixes and resamples sound files; safe to call from many threads at once."""
+"""Decodes, downmixes and resamples sound files of any length; safe to call from many threads at once.
 
+libsndfile decodes; what it does not read, FFmpeg does, where PyAV is installed. What a file holds is determined from
+its own bytes (`sections`), not from the decoder's end of file.
+"""
+
+import contextlib
 import os
-import re
+import stat
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 
+from audiotag_jax.audio import ffmpeg, sndfile
+from audiotag_jax.audio.byte_view import ByteView
+from audiotag_jax.audio.files import AUDIO_SUFFIXES
+from audiotag_jax.audio.level import Mix
+from audiotag_jax.audio.sections import find_streams, is_foreign
+from audiotag_jax.audio.stream import AudioError as AudioError  # the name that others import
+from audiotag_jax.audio.stream import Block, Noted, Stream
+
 VERSION = 1  # part of the names of prepared datasets: increment it when decoded or cropped samples change
-MAX_DURATION_S = 600  # limits memory for long recordings and false headers; the rest is not decoded
-_BLOCK_FRAMES = 4096
-_UNKNOWN_FRAMES = 2**62  # libsndfile reports 2**63 - 1 if the header gives no length
-_PLACEHOLDER_BYTES = 0x7FFF0000  # streaming writers put 2**31 - 1, 2**32 - 1 or slightly less as length
-_CUT_CHUNK = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-
-
-class AudioError(ValueError):
-    """A sound file without usable samples; the message is a one-line reason without the file's name."""
-
-
-class SequentialFile(soundfile.SoundFile):
-    """A sound file that is read sequentially, without seeking.
-
-    soundfile seeks after every read of a seekable file, which corrupts MP3 and Opus, whose decoders keep state between
-    frames, and fails at the end of a FLAC file of unknown length.
-    """
-
-    def seekable(self) -> bool:
-        return False
+MAX_DURATION_S = 600  # limits the memory of what is decoded in one piece
+RATES_HZ = (100, 10_000_000)  # resampling from rates outside takes seconds, or makes minutes of a few samples
 
 
 def load_audio(path: str | Path, sample_rate_hz: int = 22050) -> tuple[np.ndarray, str]:
-    """Decodes any file libsndfile reads to mono float32 `[N]`, N >= 1, the mean over channels, resampled by soxr HQ.
+    """Decodes a file to mono float32 `[N]`, N >= 1, the mean over channels, resampled by soxr HQ.
 
     Returns the samples and a note: empty, or what is missing, e.g. "truncated: 1.20 s of 3.00 s decoded". At most
-    `MAX_DURATION_S` is decoded; memory use depends on the decoded length, not on the header.
-    Raises AudioError if the file is missing, empty or unreadable, or contains NaN or infinite samples.
+    `MAX_DURATION_S` is decoded; `stream_audio` has no such limit. Memory use depends on the decoded length, not on the
+    header. Raises AudioError if the file is missing, empty or unreadable, or contains NaN or infinite samples.
+    """
+    pieces, num_samples, limit = [], 0, MAX_DURATION_S * sample_rate_hz
+    for piece in (stream := Noted(stream_audio(path, sample_rate_hz))):
+        pieces.append(piece)
+        num_samples += len(piece)
+        if num_samples > limit:
+            break
+    if num_samples <= limit:
+        return np.concatenate(pieces), stream.note
+    total_s = expected_duration_s(path)
+    total = f" of {total_s:.2f} s" if total_s > MAX_DURATION_S else ""
+    return np.concatenate(pieces)[:limit], f"long: the first {MAX_DURATION_S:.2f} s{total} decoded"
+
+
+def stream_audio(path: str | Path, sample_rate_hz: int) -> Generator[np.ndarray, None, str]:
+    """Yields a file of any length as `load_audio` decodes it, in pieces of one or more samples; returns the note.
+
+    Raises AudioError, also after some pieces: non-finite samples are found when they are reached.
+    """
+    resampler, mix = None, Mix()
+    for block in (blocks := Noted(read_blocks(path))):
+        mono = mix.add(block.samples)
+        if resampler is None or resampler.rate_hz != block.rate_hz:
+            if resampler is not None:
+                yield from _checked(resampler.finish())
+            resampler = _Resampler(block.rate_hz, sample_rate_hz)
+        yield from _checked(resampler.add(mono))
+    if resampler is not None:
+        yield from _checked(resampler.finish())
+    return "; ".join(filter(None, (blocks.note, mix.note)))
+
+
+def read_blocks(path: str | Path) -> Generator[Block, None, str]:
+    """Yields a file's samples in its own rates and channels, block by block; returns a note.
+
+    A block's array is overwritten by the next. Streams behind each other, as in chained Ogg files, follow each other.
+    Raises AudioError if the file is missing, no regular file, empty or unreadable.
     """
     path = Path(path)
+    notes, error, has_samples = [], AudioError("no audio frames"), False
+    with _opened(path) as view:
+        streams = find_streams(view)
+        for number, stream in enumerate(streams, 1):
+            try:
+                with _open_stream(path, view, stream, len(streams) == 1) as sound:
+                    for block in (blocks := Noted(sndfile.read_stream(sound, stream))):
+                        _check_rate(block)
+                        has_samples = True
+                        yield block
+                    notes.append(blocks.note)
+            except AudioError as each:
+                error = each
+                notes.append(f"truncated: part {number} of {len(streams)} is not decoded, {each}")
+        if not has_samples:
+            return (yield from _read_with_ffmpeg(path, view, error))
+    return "; ".join(filter(None, dict.fromkeys(notes)))
+
+
+def expected_duration_s(path: str | Path) -> float:
+    """Estimates a file's length by its header and frames, without decoding; 0 if it cannot."""
+    path, total_s = Path(path), 0.0
+    with contextlib.suppress(AudioError), _opened(path) as view:
+        streams = find_streams(view)
+        for stream in streams:
+            with _open_stream(path, view, stream, len(streams) == 1) as sound:
+                total_s += sndfile.declared_s(sound, stream)
+    return total_s
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[ByteView]:
+    """Opens a regular file; pipes and devices are not opened, since reading them may wait for ever."""
     try:
-        if not path.is_file():
+        if not path.exists():
             raise AudioError("no such file")
-        if path.stat().st_size == 0:
-            raise AudioError("empty file")
-        sound = SequentialFile(os.fsencode(path))  # bytes: names need not be UTF-8
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"unreadable (libsndfile: {error.error_string})") from error
-    except (OSError, TypeError) as error:  # TypeError: headerless formats
-        raise AudioError(f"unreadable ({getattr(error, 'strerror', None) or error})") from error
-    with sound:
-        samples, num_frames, broke_off = _decode(sound, sample_rate_hz)
-        if not np.isfinite(samples).all():  # resampling passes them on
-            raise AudioError("non-finite samples (NaN or infinity)")
-        return samples, _note(sound, num_frames, broke_off)
-
-
-def _decode(sound: soundfile.SoundFile, sample_rate_hz: int) -> tuple[np.ndarray, int, str]:
-    """Returns mono samples at `sample_rate_hz`, the number of frames decoded, and what error ended it ("": none)."""
-    rate_hz, num_frames, error = sound.samplerate, 0, ""
-    resampler = None
-    if rate_hz != sample_rate_hz:
-        resampler = soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
-    block = np.empty((_BLOCK_FRAMES, sound.channels), np.float32)
-    chunks = []
-    while not error and num_frames < MAX_DURATION_S * rate_hz:
-        decoded, error = _read_block(sound, block[: MAX_DURATION_S * rate_hz - num_frames])
-        if len(decoded) == 0:
-            break
-        with np.errstate(over="ignore", invalid="ignore"):
-            mono = decoded.mean(axis=1)
-        num_frames += len(mono)
-        chunks.append(mono if resampler is None else resampler.resample_chunk(mono))
-    if num_frames == 0:
-        raise AudioError(f"nothing could be decoded (libsndfile: {error})" if error else "no audio frames")
-    if resampler is not None:
-        # Input shorter than one output sample resamples to nothing, so it is padded with zeros to one sample.
-        too_short = num_frames * sample_rate_hz < rate_hz
-        padding = np.zeros(-(-rate_hz // sample_rate_hz) - num_frames if too_short else 0, np.float32)
-        chunks.append(resampler.resample_chunk(padding, last=True))
-        if too_short:
-            chunks = [np.concatenate(chunks)[:1]]
-    return np.concatenate(chunks), num_frames, error
-
-
-def _read_block(sound: soundfile.SoundFile, block: np.ndarray) -> tuple[np.ndarray, str]:
-    """Fills `block [frames, channels]`; returns the frames read and the error that stopped reading ("": none)."""
-    block.fill(np.nan)  # libsndfile decodes up to an error without reporting how far: the frames after it stay NaN
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if stat.S_ISREG(path.stat().st_mode) else None
+    except OSError as error:
+        raise AudioError(f"unreadable ({error.strerror})") from error
+    if descriptor is None:
+        raise AudioError("unreadable (not a regular file)")
     try:
-        return sound.read(out=block), ""
-    except soundfile.LibsndfileError as error:
-        unread = np.isnan(block[:, 0])
-        num_read = int(unread.argmax()) if unread.any() else len(block)
-        return block[:num_read], error.error_string or "decoder error"
+        size = os.fstat(descriptor).st_size
+        if size == 0:
+            raise AudioError("empty file")
+        yield ByteView(descriptor, 0, size)
+    except OSError as error:
+        raise AudioError(f"unreadable ({error.strerror or error})") from error
+    finally:
+        os.close(descriptor)
 
 
-def _note(sound: soundfile.SoundFile, num_frames: int, error: str) -> str:
-    """Returns what is missing from the decoded samples as text; "" if nothing is known to be missing."""
-    decoded_s = num_frames / sound.samplerate
-    declared = sound.frames if sound.frames < _UNKNOWN_FRAMES else num_frames
-    info = sound.extra_info
-    # libsndfile silently shortens a truncated WAV, AIFF or AU; only its log of the header has the declared length.
-    cut = _CUT_CHUNK.search(info)
-    if cut and int(cut[2]) < int(cut[1]) < _PLACEHOLDER_BYTES:
-        declared = max(declared, round(declared * int(cut[1]) / max(int(cut[2]), 1)))
-    declared_s = declared / sound.samplerate
-    if num_frames >= MAX_DURATION_S * sound.samplerate:
-        return f"long: the first {decoded_s:.2f} s of {declared_s:.2f} s decoded" if declared > num_frames else ""
-    if declared_s - decoded_s > 0.01:  # less may be the encoder's padding in lossy formats
-        return f"truncated: {decoded_s:.2f} s of {declared_s:.2f} s decoded"
-    if error and sound.frames < _UNKNOWN_FRAMES:
-        return f"truncated: {decoded_s:.2f} s decoded, then {error}"
-    if "lacks an end-of-stream bit" in info:  # a truncated Ogg file has no total length
-        return f"truncated: {decoded_s:.2f} s decoded, the end is missing"
-    return ""
+def _open_stream(path: Path, view: ByteView, stream: Stream, is_only: bool):
+    if not is_only or stream.patches:
+        return sndfile.open_stream(view.patched(stream.start, stream.stop, stream.patches))
+    try:
+        return sndfile.open_stream(path)
+    except AudioError:
+        if stream.start == 0:
+            raise
+    return sndfile.open_stream(view.patched(stream.start, stream.stop))  # without the tags before it
+
+
+def _read_with_ffmpeg(path: Path, view: ByteView, error: AudioError) -> Generator[Block, None, str]:
+    """Reads with FFmpeg what libsndfile has refused with `error`, or raises that error, with a hint if it may help."""
+    may_help = is_foreign(view.read_at(0, 12)) or path.suffix.lower() not in AUDIO_SUFFIXES
+    if not ffmpeg.is_installed():
+        raise AudioError(f"{error}; {ffmpeg.HINT}" if may_help else str(error)) from error
+    try:
+        for block in (blocks := Noted(ffmpeg.read_with_ffmpeg(path))):
+            _check_rate(block)
+            yield block
+        return blocks.note
+    except AudioError as also:
+        raise (also if may_help else error) from also
+
+
+def _check_rate(block: Block) -> None:
+    if not RATES_HZ[0] <= block.rate_hz <= RATES_HZ[1]:
+        raise AudioError(f"unreadable (a sampling rate of {block.rate_hz} Hz)")
+
+
+def _checked(samples: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the samples if there are any. Raises AudioError for non-finite ones, which resampling passes on."""
+    if not np.isfinite(samples).all():
+        raise AudioError("non-finite samples (NaN or infinity)")
+    if len(samples):
+        yield samples
+
+
+class _Resampler:
+    """Resamples mono pieces from one rate to another; equal rates pass."""
+
+    def __init__(self, rate_hz: int, sample_rate_hz: int):
+        self.rate_hz, self._to_hz, self._num_frames, self._soxr = rate_hz, sample_rate_hz, 0, None
+        if rate_hz != sample_rate_hz:
+            self._soxr = soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
+
+    def add(self, mono: np.ndarray) -> np.ndarray:
+        self._num_frames += len(mono)
+        return mono if self._soxr is None else self._soxr.resample_chunk(mono)
+
+    def finish(self) -> np.ndarray:
+        """Returns the last samples. Input shorter than one of them is padded with zeros to one."""
+        if self._soxr is None:
+            return np.zeros(0, np.float32)
+        too_short = self._num_frames * self._to_hz < self.rate_hz
+        padding = np.zeros(-(-self.rate_hz // self._to_hz) - self._num_frames if too_short else 0, np.float32)
+        rest = self._soxr.resample_chunk(padding, last=True)
+        return rest[:1] if too_short else rest

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from audiotag_jax.audio.crop import crop_loudest
-from audiotag_jax.audio.decode import AudioError, load_audio
-from audiotag_jax.audio.level import is_silent
+from audiotag_jax.audio.clip import load_clip
+from audiotag_jax.audio.decode import AudioError
 from audiotag_jax.datasets.records import Clip, ClipSource
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import progress
@@ -45,15 +44,11 @@ def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, 
     complete.
     """
     try:
-        samples, note = load_audio(clip.path, settings.sample_rate_hz)
+        waveform, note = load_clip(clip.path, settings.sample_rate_hz, settings.length_samples, settings.margin_samples)
     except AudioError as error:
         if clip.split == "train":
             return None, Problem(clip.id, clip.split, str(error), LEFT_OUT)
         return np.zeros(settings.stored_samples, np.float32), Problem(clip.id, clip.split, str(error), SILENCE)
-    window = settings.sample_rate_hz // 2
-    waveform = crop_loudest(samples, settings.length_samples, window, settings.margin_samples)
-    if is_silent(waveform):
-        note = f"{note}; silent" if note else "silent"
     return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
 
 

@@ -2,20 +2,19 @@
 
 import hashlib
 import math
-import os
 import unicodedata
-from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from audiotag_jax.audio.decode import MAX_DURATION_S, AudioError, SequentialFile, load_audio
+from audiotag_jax.audio.decode import AudioError, read_blocks, stream_audio
 from audiotag_jax.audio.files import AUDIO_SUFFIXES
-from audiotag_jax.audio.level import SILENCE_DBFS, is_silent
+from audiotag_jax.audio.level import CANCELLED_DB, SILENCE_DBFS, Level
+from audiotag_jax.audio.stream import Noted
 from audiotag_jax.datasets.records import Clip
 
 CLIPPED_RUN = 3  # samples at full scale in a row, the length from which Audacity's Find Clipping counts them
@@ -28,16 +27,17 @@ KINDS = {
     "empty": "The file has no bytes.",
     "non_finite": "Some samples are NaN or infinite.",
     "unreadable": "The file cannot be decoded.",
-    "truncated": "Decoding ends before the length in the file's header.",
+    "truncated": "Decoding ends before the length in the file's header, or before the end of its frames.",
+    "longer": "Behind the end by the file's header there is more, which is not decoded: it may be sound.",
+    "cancelling": f"The mono mix of the channels is {-CANCELLED_DB:g} dB or more weaker than that of unrelated channels. "
+    "It is used all the same: invert one channel, or keep one.",
     "silent": f"Mixed to mono, all samples are within {SILENCE_DBFS:g} dB of full scale around their mean.",
     "clipped": f"More than {CLIPPED_SHARE:.1%} of the samples are at full scale in runs of {CLIPPED_RUN} or more. "
     "Clipping before lossy encoding or a change of level is not detected.",
     "dc_offset": f"The mean of a channel is {DC_OFFSET:g} of full scale or more away from zero.",
     "too_short": f"Shorter than {SHORT_S:g} s: zeros fill most of a spectrogram's windows.",
-    "too_long": f"Longer than {MAX_DURATION_S} s: the rest is not decoded, neither here nor in training.",
     "low_rate": "The sampling rate is below that of training: spectrograms are empty above half of it.",
 }
-_BLOCK_FRAMES = 4096
 # Largest sample of these formats; for others full scale is that of 16 bits, 32767 / 32768.
 _FULL_SCALE = {"PCM_S8": 127 / 128, "PCM_U8": 127 / 128, "ULAW": 32124 / 32768, "ALAW": 32256 / 32768}
 
@@ -48,11 +48,11 @@ class RecordingAudit:
 
     loss: str = ""
     reason: str = ""
-    note: str = ""  # of `load_audio`: which part is not decoded
+    note: str = ""  # of `stream_audio`: what is not decoded, and channels that cancel
     rate_hz: int = 0
     num_channels: int = 0
-    subtype: str = ""  # libsndfile's name of the sample format
-    duration_s: float = 0.0  # of the decoded part
+    subtype: str = ""  # libsndfile's name of the sample format, or FFmpeg's of the codec
+    duration_s: float = 0.0  # of what is decoded
     silent: bool = False
     peak_db: float | None = None  # of the mono mix, relative to full scale; None: all samples are zero
     dc_offset: float = 0.0  # of the channel where it is largest
@@ -63,12 +63,12 @@ class RecordingAudit:
 def measure(path: str | Path, sample_rate_hz: int) -> RecordingAudit:
     """Measures a file decoded as in training, at `sample_rate_hz`, and in its own format; never raises."""
     try:
-        samples, note = load_audio(path, sample_rate_hz)
-        peak = max(float(samples.max()), -float(samples.min()))
-        silent = is_silent(samples)
-        del samples
-        return RecordingAudit(note=note, silent=silent, peak_db=20 * math.log10(peak) if peak else None, **_scan(path))
-    except (AudioError, soundfile.LibsndfileError, OSError) as error:
+        level = Level()
+        for samples in (stream := Noted(stream_audio(path, sample_rate_hz))):
+            level.add(samples)
+        peak_db = 20 * math.log10(level.peak) if level.peak else None
+        return RecordingAudit(note=stream.note, silent=level.is_silent, peak_db=peak_db, **_scan(path))
+    except (AudioError, OSError) as error:
         return RecordingAudit(loss=_kind_of_loss(Path(path), str(error)), reason=str(error))
 
 
@@ -78,13 +78,15 @@ def findings(audit: RecordingAudit, sample_rate_hz: int) -> dict[str, str]:
         detailed = audit.loss == "unreadable"
         return {audit.loss: audit.reason if detailed else ""}
     peak_db, duration_s = audit.peak_db, audit.duration_s
+    notes = dict(note.split(": ", 1) for note in audit.note.split("; ") if ": " in note)
     checks = {
-        "truncated": (audit.note.startswith("truncated"), audit.note.removeprefix("truncated: ")),
+        "truncated": ("truncated" in notes, notes.get("truncated", "")),
+        "longer": ("longer than declared" in notes, notes.get("longer than declared", "")),
+        "cancelling": ("channels cancel" in notes, notes.get("channels cancel", "")),
         "silent": (audit.silent, _level(peak_db)),
         "clipped": (audit.clipped_share > CLIPPED_SHARE, f"{audit.clipped_share:.2%} of its samples"),
         "dc_offset": (abs(audit.dc_offset) >= DC_OFFSET, f"{audit.dc_offset:+.3f}"),
         "too_short": (duration_s < SHORT_S, f"{duration_s:.3f} s"),
-        "too_long": (audit.note.startswith("long"), audit.note.removeprefix("long: ")),
         "low_rate": (audit.rate_hz < sample_rate_hz, f"{audit.rate_hz} Hz"),
     }
     return {kind: detail for kind, (found, detail) in checks.items() if found}
@@ -96,7 +98,7 @@ def _level(peak_db: float | None) -> str:
 
 def _kind_of_loss(path: Path, reason: str) -> str:
     with suppress(OSError):
-        if not path.is_file():
+        if not path.exists():
             return "missing"
         if path.stat().st_size == 0:
             return "empty"
@@ -104,39 +106,35 @@ def _kind_of_loss(path: Path, reason: str) -> str:
 
 
 def _scan(path: str | Path) -> dict:
-    """Returns the fields of a RecordingAudit that need the file's own samples, of its first `MAX_DURATION_S`."""
-    with SequentialFile(os.fsencode(path)) as sound:
-        full_scale = _FULL_SCALE.get(sound.subtype, 32767 / 32768)
-        digest = hashlib.blake2b(str(sound.samplerate).encode(), digest_size=16)
-        recent = np.zeros((CLIPPED_RUN, sound.channels), bool)
-        sums, num_frames, num_clipped, is_zero = np.zeros(sound.channels), 0, 0, True
-        for block in _blocks(sound):
-            num_frames += len(block)
-            sums += block.sum(axis=0, dtype=np.float64)
-            count, recent = count_in_runs(recent, np.abs(block) >= full_scale)
+    """Returns the fields of a RecordingAudit that need the file's own samples."""
+    digest, first, recent = hashlib.blake2b(digest_size=16), None, np.zeros((CLIPPED_RUN, 0), bool)
+    sums, num_frames, num_clipped, is_zero = np.zeros(0), 0, 0, True
+    frames_by_rate: Counter[int] = Counter()
+    for block in read_blocks(path):
+        samples = block.samples
+        if first is None:
+            first, sums, recent = block, np.zeros(samples.shape[1]), np.zeros((CLIPPED_RUN, samples.shape[1]), bool)
+            digest.update(str(block.rate_hz).encode())
+        frames_by_rate[block.rate_hz] += len(samples)
+        mono = samples.mean(axis=1) + 0.0  # turns -0.0 into 0.0, which has other bytes
+        is_zero = is_zero and not mono.any()
+        digest.update(mono.tobytes())
+        if samples.shape[1] == len(sums):  # a later stream may have more or fewer channels
+            sums, num_frames = sums + samples.sum(axis=0, dtype=np.float64), num_frames + len(samples)
+            count, recent = count_in_runs(recent, np.abs(samples) >= _FULL_SCALE.get(block.subtype, 32767 / 32768))
             num_clipped += count
-            mono = block.mean(axis=1) + 0.0  # turns -0.0 into 0.0, which has other bytes
-            is_zero = is_zero and not mono.any()
-            digest.update(mono.tobytes())
-        means = sums / max(num_frames, 1)
-        return {
-            "rate_hz": sound.samplerate,
-            "num_channels": sound.channels,
-            "subtype": sound.subtype,
-            "duration_s": num_frames / sound.samplerate,
-            "dc_offset": float(means[np.abs(means).argmax()]),
-            "clipped_share": num_clipped / max(num_frames * sound.channels, 1),
-            "content": "" if is_zero else digest.hexdigest(),
-        }
-
-
-def _blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    left = MAX_DURATION_S * sound.samplerate
-    buffer = np.empty((_BLOCK_FRAMES, sound.channels), np.float32)
-    with suppress(soundfile.LibsndfileError):  # a damaged file ends here; its last block is ignored
-        while left > 0 and len(block := sound.read(out=buffer[:left])):
-            left -= len(block)
-            yield block
+    if first is None:
+        raise AudioError("no audio frames")
+    means = sums / num_frames
+    return {
+        "rate_hz": first.rate_hz,
+        "num_channels": len(sums),
+        "subtype": first.subtype,
+        "duration_s": sum(count / rate_hz for rate_hz, count in frames_by_rate.items()),
+        "dc_offset": float(means[np.abs(means).argmax()]),
+        "clipped_share": num_clipped / (num_frames * len(sums)),
+        "content": "" if is_zero else digest.hexdigest(),
+    }
 
 
 def count_in_runs(recent: np.ndarray, flags: np.ndarray) -> tuple[int, np.ndarray]:

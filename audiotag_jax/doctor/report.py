@@ -6,7 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from audiotag_jax.doctor.audit import KINDS, LOST
 
 MOST = 20  # names listed per section; doctor.json has all
-_TITLES = {"non_finite": "non-finite", "dc_offset": "with a DC offset", "low_rate": "at a low rate"}
+_TITLES = {
+    "longer": "longer than declared",
+    "cancelling": "with channels that cancel",
+    "non_finite": "non-finite",
+    "dc_offset": "with a DC offset",
+    "low_rate": "at a low rate",
+}
 
 
 def printable(text: str) -> str:
@@ -163,8 +169,8 @@ def _problem_sections(report: Mapping) -> Iterator[str]:
 def _group_sections(report: Mapping) -> Iterator[str]:
     yield f"## Identical sounds: {_many(len(report['duplicates']), 'group')}"
     yield (
-        "Equal rate and equal samples when mixed to mono, in any lossless format; only the first ten minutes of long "
-        "recordings are compared. Copies that were resampled, cut, scaled or encoded with loss are not detected. "
+        "Equal rate and equal samples when mixed to mono, in any lossless format. Copies that were resampled, cut, "
+        "scaled or encoded with loss are not detected. "
         "Digital silence is not compared."
     )
     ranked = sorted(report["duplicates"], key=lambda group: not (group["crosses_folds"] or group["crosses_splits"]))

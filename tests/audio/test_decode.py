@@ -134,8 +134,6 @@ def test_a_long_recording_is_decoded_up_to_the_limit(tmp_path, monkeypatch):
     samples, note = load_audio(path)
     assert len(samples) == 22050
     assert note == "long: the first 1.00 s of 2.50 s decoded"
-    path = write(tmp_path / "b.wav", np.ones(100), 1)  # the limit also applies after resampling from 1 Hz
-    assert len(load_audio(path)[0]) == 22050
 
 
 def test_files_without_samples_raise_a_one_line_error(tmp_path):
@@ -155,7 +153,9 @@ def test_files_without_samples_raise_a_one_line_error(tmp_path):
         with pytest.raises(AudioError, match=f"^{reason}") as caught:
             load_audio(tmp_path / name)
         assert "\n" not in str(caught.value)
-    for path in (tmp_path, tmp_path / "missing.wav", tmp_path / "missing" / "a.wav"):
+    with pytest.raises(AudioError, match="not a regular file"):
+        load_audio(tmp_path)
+    for path in (tmp_path / "missing.wav", tmp_path / "missing" / "a.wav"):
         with pytest.raises(AudioError, match="no such file"):
             load_audio(str(path))
     with pytest.raises(AudioError, match="unreadable"):
