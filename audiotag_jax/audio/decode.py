@@ -91,14 +91,11 @@ def read_blocks(path: str | Path) -> Generator[Block, None, str]:
 
 
 def expected_duration_s(path: str | Path) -> float:
-    """Estimates a file's length by its header and frames, without decoding; 0 if it cannot."""
-    path, total_s = Path(path), 0.0
-    with contextlib.suppress(AudioError), _opened(path) as view:
-        streams = find_streams(view)
-        for stream in streams:
-            with _open_stream(path, view, stream, len(streams) == 1) as sound:
-                total_s += sndfile.declared_s(sound, stream)
-    return total_s
+    """Returns a file's length by its header; 0 if there is none, or libsndfile does not read it."""
+    path = Path(path)
+    with contextlib.suppress(AudioError), _opened(path), sndfile.open_stream(path) as sound:
+        return sound.frames / sound.samplerate if sound.frames < sndfile.UNKNOWN_FRAMES else 0.0
+    return 0.0
 
 
 @contextlib.contextmanager

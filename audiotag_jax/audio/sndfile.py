@@ -11,7 +11,7 @@ from audiotag_jax.audio.byte_view import ByteView
 from audiotag_jax.audio.stream import AudioError, Block, Stream
 
 _BLOCK_FRAMES = 4096
-_UNKNOWN_FRAMES = 2**62  # libsndfile reports 2**63 - 1 if the header gives no length
+UNKNOWN_FRAMES = 2**62  # libsndfile reports 2**63 - 1 if the header gives no length
 
 
 class SequentialFile(soundfile.SoundFile):
@@ -53,12 +53,6 @@ def read_stream(sound: soundfile.SoundFile, stream: Stream) -> Generator[Block, 
     return _note(sound, stream, num_frames, error)
 
 
-def declared_s(sound: soundfile.SoundFile, stream: Stream) -> float:
-    """Returns the length that a stream's header declares, or that its own frames show; 0 if neither is known."""
-    declared = sound.frames if sound.frames < _UNKNOWN_FRAMES and not stream.is_estimated else 0
-    return max(declared * stream.cut_share / sound.samplerate, stream.held_s or 0.0)
-
-
 def _read_block(sound: soundfile.SoundFile, block: np.ndarray) -> tuple[np.ndarray, str]:
     """Fills `block [frames, channels]`; returns the frames read and the error that stopped reading ("": none)."""
     block.fill(np.nan)  # libsndfile decodes up to an error without reporting how far: the frames after it stay NaN
@@ -72,7 +66,7 @@ def _read_block(sound: soundfile.SoundFile, block: np.ndarray) -> tuple[np.ndarr
 
 def _note(sound: soundfile.SoundFile, stream: Stream, num_frames: int, error: str) -> str:
     decoded_s = num_frames / sound.samplerate
-    has_length = sound.frames < _UNKNOWN_FRAMES and not stream.is_estimated
+    has_length = sound.frames < UNKNOWN_FRAMES and not stream.is_estimated
     declared = round(sound.frames * stream.cut_share) if has_length else num_frames
     expected_s, held_s = declared / sound.samplerate, stream.held_s or 0.0
     if expected_s - decoded_s > 0.01:  # less may be the encoder's padding in lossy formats

@@ -29,7 +29,7 @@ KINDS = {
     "unreadable": "The file cannot be decoded.",
     "truncated": "Decoding ends before the length in the file's header, or before the end of its frames.",
     "longer": "Behind the end by the file's header there is more, which is not decoded: it may be sound.",
-    "cancelling": f"The mono mix of the channels is {-CANCELLED_DB:g} dB or more weaker than that of unrelated channels. "
+    "cancelling": f"The mono mix of the channels is {-CANCELLED_DB:g} dB or more weaker than that of unrelated ones. "
     "It is used all the same: invert one channel, or keep one.",
     "silent": f"Mixed to mono, all samples are within {SILENCE_DBFS:g} dB of full scale around their mean.",
     "clipped": f"More than {CLIPPED_SHARE:.1%} of the samples are at full scale in runs of {CLIPPED_RUN} or more. "

@@ -1,14 +1,13 @@
 """Mode `predict`: tags recordings window by window with a trained run; only its directory is needed."""
 
 import dataclasses
-import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from audiotag_jax.audio.decode import MAX_DURATION_S
 from audiotag_jax.audio.level import SILENCE_DBFS
 from audiotag_jax.inference.tables import RecordingPrediction, TagOptions, Window, format_line, write_tables
 from audiotag_jax.inference.tagger import Tagger, load_tagger
@@ -18,7 +17,7 @@ from audiotag_jax.runtime.files import locked
 from audiotag_jax.runtime.progress import log, progress
 
 BATCH_WINDOWS = 8  # tagged together, padded: one compiled program
-LEAST_HOP_S = 0.01
+HOPS_S = (0.01, 86400.0)
 _CHUNK_ITEMS = 1000  # at most in memory while a batch fills up
 _LINES = 20  # of the table that is printed
 
@@ -50,8 +49,8 @@ def run(
     log(_introduction(tagger))
     lines: list[str] = []
     with locked(out, "writing to"):
-        recordings = _with_report(tag_recordings(files, tagger, window_options), tag_options, lines)
-        write_tables(out, recordings, tag_options, _about(tagger, tag_options, window_options))
+        predictions = _with_report(_tagged(files, tagger, window_options), tag_options, lines)
+        write_tables(out, predictions, tag_options, _about(tagger, tag_options, window_options))
     log("\n".join(lines))
     log(f"written to {out}: predictions.csv, windows.csv, predictions.json")
 
@@ -59,18 +58,34 @@ def run(
 def tag_recordings(
     files: Sequence[Path], tagger: Tagger, window_options: WindowOptions
 ) -> Iterator[RecordingPrediction]:
-    """Yields the predictions of the files in order; memory does not grow with their number."""
+    """Yields the predictions of the files in order, with their windows; memory does not grow with their number."""
+    windows: list[Window] = []
+    for prediction in _tagged(files, tagger, window_options):
+        if isinstance(prediction, Window):
+            windows.append(prediction)
+        else:
+            yield dataclasses.replace(prediction, windows=tuple(windows))
+            windows = []
+
+
+def _tagged(
+    files: Sequence[Path], tagger: Tagger, window_options: WindowOptions
+) -> Iterator[Window | RecordingPrediction]:
+    """Yields the windows of each file, and behind them its prediction, in constant memory."""
     total = sum(expected_windows(file, window_options) for file in files)
-    predicted = progress(_predicted(read_windows(files, window_options), tagger), total, "tagging", "windows")
-    for _, group in itertools.groupby(predicted, key=lambda pair: pair[0].number):
-        pairs = list(group)
-        first = pairs[0][0]
-        windows = tuple(
-            Window(item.start_s, item.end_s, values)
-            for item, values in pairs
-            if item.start_s is not None and item.end_s is not None
-        )
-        yield RecordingPrediction(first.path, first.duration_s, first.note, windows)
+    counts: Counter[bool] = Counter()  # of the windows of a recording, by whether they are silent
+    probabilities_sum = np.zeros(len(tagger.classes))
+    for item, values in progress(_predicted(read_windows(files, window_options), tagger), total, "tagging", "windows"):
+        if item.start_s is not None and item.end_s is not None:
+            counts[values is None] += 1
+            probabilities_sum += 0.0 if values is None else values
+            yield Window(item.path, item.start_s, item.end_s, values)
+        if item.is_last:
+            mean = probabilities_sum / counts[False] if counts[False] else None
+            yield RecordingPrediction(
+                item.path, item.duration_s, item.note, mean, counts.total(), num_silent=counts[True]
+            )
+            counts, probabilities_sum = Counter(), np.zeros(len(tagger.classes))
 
 
 def _predicted(items: Iterable[Item], tagger: Tagger) -> Iterator[tuple[Item, np.ndarray | None]]:
@@ -110,10 +125,8 @@ def _check(top: int, threshold: float, hop_s: float) -> None:
         raise UserError(f"{top} tags are asked for; it must be at least 1.")
     if not 0 <= threshold <= 1:
         raise UserError(f"The threshold is {threshold}; it is a probability, 0 to 1.")
-    if hop_s and not LEAST_HOP_S <= hop_s <= MAX_DURATION_S:
-        raise UserError(
-            f"The hop is {hop_s} s; it must be {LEAST_HOP_S} to {MAX_DURATION_S}, or 0 for a clip's length."
-        )
+    if hop_s and not HOPS_S[0] <= hop_s <= HOPS_S[1]:
+        raise UserError(f"The hop is {hop_s} s; it must be {HOPS_S[0]:g} to {HOPS_S[1]:g}, or 0 for a clip's length.")
 
 
 def _introduction(tagger: Tagger) -> str:
@@ -140,11 +153,14 @@ def _about(tagger: Tagger, tag_options: TagOptions, window_options: WindowOption
 
 
 def _with_report(
-    recordings: Iterable[RecordingPrediction], tag_options: TagOptions, lines: list[str]
-) -> Iterator[RecordingPrediction]:
+    predictions: Iterable[Window | RecordingPrediction], tag_options: TagOptions, lines: list[str]
+) -> Iterator[Window | RecordingPrediction]:
     """Passes predictions on, collecting a table to print in `lines`. Raises UserError at the end if none was read."""
     counts = {"tagged": 0, "silent": 0, "unreadable": 0}
-    for prediction in recordings:
+    for prediction in predictions:
+        yield prediction
+        if isinstance(prediction, Window):
+            continue
         kind = (
             "unreadable"
             if prediction.duration_s is None
@@ -155,7 +171,6 @@ def _with_report(
         counts[kind] += 1
         if sum(counts.values()) <= _LINES:
             lines.append(format_line(prediction, tag_options))
-        yield prediction
     total = sum(counts.values())
     if counts["unreadable"] == total:
         raise UserError(f"None of the recordings could be read ({total}); the first:\n{lines[0]}")

@@ -20,6 +20,7 @@ _PATH_COLUMNS = 40  # of a terminal
 class Window:
     """A part of a recording; `probabilities` [K] float32, None where it is silent."""
 
+    path: str
     start_s: float
     end_s: float
     probabilities: np.ndarray | None
@@ -27,22 +28,15 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class RecordingPrediction:
-    """A recording with the predictions of its windows. One that could not be read has no duration and no windows."""
+    """The prediction of a recording. One that could not be read has no duration and no windows."""
 
     path: str
     duration_s: float | None
     note: str  # problems with the file; empty without any
-    windows: tuple[Window, ...]
-
-    @property
-    def num_silent(self) -> int:
-        return sum(window.probabilities is None for window in self.windows)
-
-    @property
-    def probabilities(self) -> np.ndarray | None:
-        """[K] the mean over the windows that are not silent; None without any."""
-        audible = [window.probabilities for window in self.windows if window.probabilities is not None]
-        return np.stack(audible).mean(axis=0, dtype=np.float64) if audible else None
+    probabilities: np.ndarray | None  # [K] float64: the mean over the windows that are not silent; None without any
+    num_windows: int
+    num_silent: int
+    windows: tuple[Window, ...] = ()  # where they are collected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,19 +72,22 @@ def format_line(prediction: RecordingPrediction, tag_options: TagOptions) -> str
     tag = tag_options.tag(prediction.probabilities)
     answer = "silent" if not tag else f"{NONE} ({likeliest})" if tag == NONE else likeliest
     some_silent = (
-        f"{prediction.num_silent} of {len(prediction.windows)} windows silent" if tag and prediction.num_silent else ""
+        f"{prediction.num_silent} of {prediction.num_windows} windows silent" if tag and prediction.num_silent else ""
     )
     notes = "; ".join(filter(None, (answer, some_silent, prediction.note)))
     return f"{path:{_PATH_COLUMNS}} {prediction.duration_s:8.2f} s  {notes}"
 
 
 def write_tables(
-    out: Path, recordings: Iterable[RecordingPrediction], tag_options: TagOptions, about: dict[str, Any]
+    out: Path,
+    predictions: Iterable[Window | RecordingPrediction],
+    tag_options: TagOptions,
+    about: dict[str, Any],
 ) -> None:
     """Writes `predictions.csv` (a row a recording), `windows.csv` (a row a window) and `predictions.json` to `out`.
 
-    The last contains `about` and every probability. Recordings are written one by one, in constant memory; if one
-    raises, no file is replaced.
+    The last contains `about` and every probability. `predictions` are the windows of a recording, then the recording,
+    and so on; they are written one by one, in constant memory. If one raises, no file is replaced.
     """
 
     def write(recordings_csv: BinaryIO, windows_csv: BinaryIO, whole: BinaryIO) -> None:
@@ -98,12 +95,22 @@ def write_tables(
         recordings_csv.write(_row("path", "duration_s", "windows", "silent_windows", "note", "tag", *ranks))
         windows_csv.write(_row("path", "start_s", "end_s", "note", "tag", *ranks))
         whole.write((json.dumps(about, indent=2).removesuffix("\n}") + ',\n  "recordings": [').encode())
-        separator = "\n    "
-        for prediction in recordings:
-            recordings_csv.write(_recording_row(prediction, tag_options))
-            windows_csv.writelines(_window_row(prediction, window, tag_options) for window in prediction.windows)
-            whole.write((separator + json.dumps(_as_json(prediction, tag_options))).encode())
-            separator = ",\n    "
+        before_recording, before_window = "\n    ", ""
+        begins = True
+        for prediction in predictions:
+            text = ""
+            if begins:
+                text = f'{before_recording}{{"path": {json.dumps(prediction.path)}, "windows": ['
+                before_recording, before_window = ",\n    ", ""
+            if isinstance(prediction, Window):
+                windows_csv.write(_window_row(prediction, tag_options))
+                text += before_window + json.dumps(_window_as_json(prediction, tag_options))
+                before_window = ", "
+            else:
+                recordings_csv.write(_recording_row(prediction, tag_options))
+                text += "], " + json.dumps(_recording_as_json(prediction, tag_options)).removeprefix("{")
+            begins = isinstance(prediction, RecordingPrediction)
+            whole.write(text.encode())
         whole.write(b"\n  ]\n}\n")
 
     _write_together([out / name for name in ("predictions.csv", "windows.csv", "predictions.json")], write)
@@ -119,16 +126,16 @@ def _write_together(paths: Sequence[Path], write: Callable[..., None]) -> None:
 
 def _recording_row(prediction: RecordingPrediction, tag_options: TagOptions) -> bytes:
     duration_s = "" if prediction.duration_s is None else f"{prediction.duration_s:.3f}"
-    counts = (len(prediction.windows), prediction.num_silent)
-    silent = "silent" if prediction.windows and prediction.probabilities is None else ""
+    counts = (prediction.num_windows, prediction.num_silent)
+    silent = "silent" if prediction.num_windows and prediction.probabilities is None else ""
     note = "; ".join(filter(None, (silent, prediction.note)))
     return _row(prediction.path, duration_s, *counts, note, *_tag_cells(prediction.probabilities, tag_options))
 
 
-def _window_row(prediction: RecordingPrediction, window: Window, tag_options: TagOptions) -> bytes:
+def _window_row(window: Window, tag_options: TagOptions) -> bytes:
     note = "silent" if window.probabilities is None else ""
     times = (f"{window.start_s:.3f}", f"{window.end_s:.3f}")
-    return _row(prediction.path, *times, note, *_tag_cells(window.probabilities, tag_options))
+    return _row(window.path, *times, note, *_tag_cells(window.probabilities, tag_options))
 
 
 def _tag_cells(probabilities: np.ndarray | None, tag_options: TagOptions) -> list[str]:
@@ -149,21 +156,15 @@ def _inert(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def _as_json(prediction: RecordingPrediction, tag_options: TagOptions) -> dict[str, Any]:
-    return {
-        "path": prediction.path,
-        "duration_s": prediction.duration_s,
-        "note": prediction.note,
-        **_answer(prediction.probabilities, tag_options),
-        "windows": [
-            {
-                "start_s": round(window.start_s, 6),
-                "end_s": round(window.end_s, 6),
-                **_answer(window.probabilities, tag_options),
-            }
-            for window in prediction.windows
-        ],
-    }
+def _recording_as_json(prediction: RecordingPrediction, tag_options: TagOptions) -> dict[str, Any]:
+    """All but the path and the windows, which are written before."""
+    answer = _answer(prediction.probabilities, tag_options)
+    return {"duration_s": prediction.duration_s, "note": prediction.note, **answer}
+
+
+def _window_as_json(window: Window, tag_options: TagOptions) -> dict[str, Any]:
+    times = {"start_s": round(window.start_s, 6), "end_s": round(window.end_s, 6)}
+    return {**times, **_answer(window.probabilities, tag_options)}
 
 
 def _answer(probabilities: np.ndarray | None, tag_options: TagOptions) -> dict[str, Any]:

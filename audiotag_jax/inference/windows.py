@@ -1,20 +1,23 @@
 """The files to tag, and the windows that they are cut into, read in bounded memory."""
 
 import dataclasses
-import os
+import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from audiotag_jax.audio.crop import crop_loudest
-from audiotag_jax.audio.decode import MAX_DURATION_S, AudioError, load_audio
+from audiotag_jax.audio.decode import AudioError, expected_duration_s, stream_audio
 from audiotag_jax.audio.files import AUDIO_SUFFIXES, audio_files
 from audiotag_jax.audio.level import is_silent
+from audiotag_jax.audio.stream import Noted
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log
+
+_AHEAD = 16  # windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +35,15 @@ class WindowOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A window to tag; a recording that could not be read has one without times."""
+    """A window to tag. The last one also describes the recording; an unreadable one has a single item without times."""
 
-    number: int  # of the recording
     path: str
-    duration_s: float | None
-    note: str
     start_s: float | None = None
     end_s: float | None = None
     waveform: np.ndarray | None = None  # [N] float32; None: silent
+    is_last: bool = False  # of the recording
+    duration_s: float | None = None  # of the recording; None: it could not be read, or has more windows
+    note: str = ""  # of the last
 
 
 def find_files(audio: Sequence[str]) -> list[Path]:
@@ -63,72 +66,74 @@ def find_files(audio: Sequence[str]) -> list[Path]:
 
 
 def read_windows(files: Sequence[Path], window_options: WindowOptions) -> Iterator[Item]:
-    """The windows of all files in order, one at least of each; decoded ahead of their use.
+    """Yields the windows of all files in order, one at least of each, decoded ahead of their use.
 
-    At any time one or two recordings are in memory, of each no more than `audio.decode.MAX_DURATION_S`.
+    Of a recording, however long, little more than the windows that are decoded ahead is in memory.
     """
-    for number, (path, samples, note) in enumerate(_decoded(files, window_options.sample_rate_hz)):
-        yield from _items(number, path, samples, note, window_options)
+    items = itertools.chain.from_iterable(_items(path, window_options) for path in files)
+    with ThreadPoolExecutor(1) as pool:
+        pending = deque(pool.submit(next, items, None) for _ in range(_AHEAD))
+        try:
+            while (item := pending.popleft().result()) is not None:
+                pending.append(pool.submit(next, items, None))
+                yield item
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def expected_windows(path: Path, window_options: WindowOptions) -> int:
     """Estimates a file's number of windows from its header, for a progress bar."""
-    try:
-        info = soundfile.info(os.fsencode(path))
-        duration_s = min(info.frames / info.samplerate, MAX_DURATION_S)
-    except (RuntimeError, OSError, TypeError, ValueError, ZeroDivisionError):
-        return 1
-    return len(
-        window_starts(
-            round(duration_s * window_options.sample_rate_hz), window_options.length_samples, window_options.hop_samples
-        )
-    )
+    num_samples = round(expected_duration_s(path) * window_options.sample_rate_hz)
+    last = max(0, num_samples - window_options.length_samples)
+    return len(range(0, last, window_options.hop_samples)) + 1
 
 
-def window_starts(num_samples: int, length_samples: int, hop_samples: int) -> list[int]:
-    """The first samples of a recording's windows: every hop, and one window that ends with the recording.
+def window_starts(num_samples: int, length_samples: int, hop_samples: int, first: int = 0) -> list[int]:
+    """Returns the first samples of a recording's windows: every hop, and one window that ends with the recording.
 
-    The latter takes the place of one that it differs from by less than a hundredth of its length.
+    The latter replaces one that it differs from by less than a hundredth of its length. Those before `first`, a
+    multiple of the hop, are left out.
     """
     last = max(0, num_samples - length_samples)
-    starts = list(range(0, last, hop_samples))
+    starts = list(range(first, last, hop_samples))
     if starts and last - starts[-1] < length_samples / 100:
         starts.pop()
     return [*starts, last]
 
 
-def _decoded(files: Sequence[Path], rate_hz: int) -> Iterator[tuple[Path, np.ndarray | None, str]]:
-    """Path, samples and note of each file, decoded one ahead; without samples the note has the reason."""
+def _items(path: Path, window_options: WindowOptions) -> Iterator[Item]:
+    rate_hz, length, hop = window_options.sample_rate_hz, window_options.length_samples, window_options.hop_samples
+    samples, position, start = np.zeros(0, np.float32), 0, 0  # samples from `position` on; the next window's start
+    enough = length + -(-length // 100)  # from a window's start on, so that it is none of the last
 
-    def decode(path: Path):
-        try:
-            return path, *load_audio(path, rate_hz)
-        except AudioError as error:
-            return path, None, str(error)
+    def item(begin: int, end: int, **last) -> Item:
+        # One window is cropped as in training: what is shorter is centred in zeros.
+        window = samples[begin - position : end - position]
+        waveform = None if is_silent(window) else crop_loudest(window, length, rate_hz // 2)  # a copy
+        return Item(str(path), begin / rate_hz, end / rate_hz, waveform, **last)
 
-    with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(decode, files[0])
-        for file in files[1:]:
-            result = pending.result()
-            pending = pool.submit(decode, file)
-            yield result
-        yield pending.result()
-
-
-def _items(
-    number: int, path: Path, samples: np.ndarray | None, note: str, window_options: WindowOptions
-) -> Iterator[Item]:
-    if samples is None:
-        yield Item(number, str(path), None, note)
-        return
-    rate_hz, length = window_options.sample_rate_hz, window_options.length_samples
-    duration_s = len(samples) / rate_hz
-    starts = window_starts(len(samples), length, window_options.hop_samples)
-    for start in starts:
-        # One window is cropped as in training: what is shorter lies in the middle of silence.
-        window = samples[start : start + length] if len(starts) > 1 else samples
-        waveform = (
-            None if is_silent(window) else crop_loudest(window, length, rate_hz // 2)
-        )  # a copy, so that the recording can be freed
-        start_s = start / rate_hz if len(starts) > 1 else 0.0
-        yield Item(number, str(path), duration_s, note, start_s, start_s + len(window) / rate_hz, waveform)
+    stream, error = Noted(stream_audio(path, rate_hz)), ""
+    try:
+        for piece in stream:
+            samples = np.concatenate([samples, piece])
+            while position + len(samples) >= start + enough:
+                yield item(start, start + length)
+                start += hop
+            unused = max(0, min(start - position, len(samples) - length))
+            samples, position = samples[unused:], position + unused
+    except AudioError as each:
+        error = str(each)
+        if start == 0:
+            yield Item(str(path), is_last=True, note=error)
+            return
+    total = position + len(samples)
+    note = f"truncated: {total / rate_hz:.2f} s tagged, then {error}" if error else stream.note
+    starts = window_starts(total, length, hop, start)
+    if start == 0 and len(starts) == 1:
+        starts, length_of_last = [0], total
+    else:
+        length_of_last = length
+    for begin in starts[:-1]:
+        yield item(begin, begin + length)
+    yield item(starts[-1], starts[-1] + length_of_last, is_last=True, duration_s=total / rate_hz, note=note)
