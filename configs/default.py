@@ -84,6 +84,8 @@ def _train_fields() -> ConfigDict:
     train.unverified_weight = 1.0  # loss weight of clips with unverified labels
     train.compilation_cache = True  # on GPU and TPU, cache compiled steps in dataset.prepared_dir
     train.profile_steps = 0  # number of steps, after the first ten, to profile to WORKDIR/profile
+    train.probe = False  # train only a linear classifier, on frozen features: no epochs, augmentation or dropout
+    train.probe_pooling = "mean"  # of a probe's features over their positions: mean, mean_std or mean_max
     return train
 
 
@@ -102,6 +104,7 @@ def _optimizer_fields() -> ConfigDict:
     optimizer.epsilon = 1e-8
     optimizer.weight_decay = 0.01  # decoupled
     optimizer.label_smoothing = 0.0  # share of the target spread over all classes
+    optimizer.probe_penalty = 300.0  # L2 penalty of a probe's weights: 1 / C of scikit-learn's LogisticRegression
     return optimizer
 
 
@@ -126,7 +129,8 @@ def _study_fields() -> ConfigDict:
     study.variants = ()  # names of files in configs, plus the baseline; empty: all
     study.baseline = "log_db"  # the variant that the others are compared with
     study.seeds = (0,)  # config.seed of each variant's runs
-    study.rate_factors = (0.5, 1.0, 2.0)  # multiples of the learning rates, tried per variant and fold on inner splits
+    study.rate_factors = (0.5, 1.0, 2.0)  # multiples of the learning rates (of a probe: of its penalty), tried per
+    # variant and fold on inner splits
     study.search_epochs = 10  # config.train.num_epochs of such a trial
     study.train = True  # False: only report on the finished runs
     return study

@@ -19,6 +19,7 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir, read_record
 from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
 from audiotag_jax.training.checkpoints import read_arrays
+from audiotag_jax.training.frozen_body import HASH, join, load_body
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Tagger:
     folds: tuple[int, ...]
     temperature: float
     calibration_errors: tuple[float, float]  # on the held-out clips, before and after; NaN where none has a label
-    variables: dict  # of the network: arrays with a leading axis of folds
+    variables: dict  # of the network: arrays with a leading axis of folds, but for what is shared
     network: nn.Module
     front_end: FrontEnd
     rounds_images: bool  # to half precision, as a dataset stores them
+    shares_body: bool = False  # the folds' networks differ in their heads alone, as probes of one body do
 
     @property
     def duration_s(self) -> float:
@@ -49,8 +51,10 @@ class Tagger:
         shape = np.shape(waveforms)
         if len(shape) != 2 or shape[1] != self.length_samples:
             raise ValueError(f"waveforms must be [clips, {self.length_samples}], not {shape}")
-        settings = {"network": self.network, "front_end": self.front_end, "rounds_images": self.rounds_images}
-        return _probabilities(self.variables, waveforms, self.temperature, **settings)
+        names = ("network", "front_end", "rounds_images", "shares_body")
+        return _probabilities(
+            self.variables, waveforms, self.temperature, **{name: getattr(self, name) for name in names}
+        )
 
 
 def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
@@ -63,13 +67,14 @@ def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
     record = read_record(workdir)
     settings, classes = record.settings, record.classes
     chosen = _finished_folds(workdir, folds)
-    network = settings.model.network(len(classes))
+    network = settings.network(len(classes))
     length_samples = settings.clips.length_samples
     front_end = settings.waveform_front_end
-    variables = [_variables(workdir, fold) for fold in chosen]
+    variables, bodies = zip(*(_variables(workdir, fold) for fold in chosen), strict=True)
     for fold, loaded in zip(chosen, variables, strict=True):
         _check_shapes(loaded, network, front_end, f"{workdir}, fold {fold}")
     temperature, errors = _calibrate(workdir, chosen)
+    shares_body = "" not in bodies and len(set(bodies)) == 1
     return Tagger(
         name=settings.name,
         classes=classes,
@@ -78,24 +83,46 @@ def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
         folds=chosen,
         temperature=temperature,
         calibration_errors=errors,
-        variables=jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *variables),
+        variables=_stacked(variables, shares_body),
         network=network,
         front_end=front_end,
         rounds_images=not settings.trains_on_clips,
+        shares_body=shares_body,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("network", "front_end", "rounds_images"))
-def _probabilities(variables, waveforms, temperature, *, network, front_end, rounds_images):
+def _stacked(variables: Sequence[dict], shares_body: bool) -> dict:
+    """Returns the variables of all folds with a leading axis of folds; a shared body once, without that axis."""
+
+    def stack(path, *arrays):
+        is_shared = shares_body and path[1].key == "body"
+        return jnp.asarray(arrays[0] if is_shared else np.stack(arrays))
+
+    return jax.tree_util.tree_map_with_path(stack, *variables)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "front_end", "rounds_images", "shares_body"))
+def _probabilities(variables, waveforms, temperature, *, network, front_end, rounds_images, shares_body):
     images = to_images(jnp.asarray(waveforms, jnp.float32), front_end)
     if rounds_images:
         images = round_to_half(images)
     images = normalize(images, front_end)
 
+    if shares_body:
+        features = network.apply(_part(variables, "body"), images, method="features")
+        inputs, variables, arguments = features, _part(variables, "head"), {"method": "classify"}
+    else:
+        inputs, arguments = images, {"train": False}
+
     def of_fold(variables):
-        return jax.nn.softmax(network.apply(variables, images, train=False) / temperature)
+        return jax.nn.softmax(network.apply(variables, inputs, **arguments) / temperature)
 
     return jax.lax.map(of_fold, variables).mean(axis=0)  # one network in the program, however many folds
+
+
+def _part(variables: dict, part: str) -> dict:
+    """Returns the variables of the body alone, or of the head."""
+    return {kind: {part: tree[part]} for kind, tree in variables.items() if part in tree}
 
 
 def round_to_half(values: jax.Array) -> jax.Array:
@@ -120,9 +147,14 @@ def _finished_folds(workdir: Path, folds: Sequence[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(folds)) or tuple(finished)
 
 
-def _variables(workdir: Path, fold: int) -> dict:
-    _, state, _ = read_arrays(fold_dir(workdir, fold) / "checkpoints")
-    return {name: state.get(name) or {} for name in ("params", "batch_stats")}
+def _variables(workdir: Path, fold: int) -> tuple[dict, str]:
+    """Returns the variables of a fold's network and, of a probe, the hash of its body, else ""."""
+    _, state, position = read_arrays(fold_dir(workdir, fold) / "checkpoints")
+    variables = {name: state.get(name) or {} for name in ("params", "batch_stats")}
+    if not position.get(HASH):
+        return variables, ""
+    body = load_body(fold_dir(workdir, fold), position[HASH])
+    return join(body.variables, {kind: tree.get("head", {}) for kind, tree in variables.items()}), body.hash
 
 
 def _check_shapes(variables: dict, network: nn.Module, settings: FrontEnd, where: str) -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from audiotag_jax.models.efficientnet import LITE0, LITE0_STAGES, EfficientNetBody
-from audiotag_jax.models.head import TaggingHead
+from audiotag_jax.models.head import ProbeHead, TaggingHead, pool_features
 from audiotag_jax.models.resnet import BODIES, ResNetBody
 from audiotag_jax.models.small import SmallBody
 from audiotag_jax.models.stages import RESIDUAL
@@ -34,11 +34,32 @@ class TaggingNetwork(nn.Module):
         """
         return self.head(self.body(images, train, mask), train, mask, positions)
 
+    def features(self, images: jax.Array) -> jax.Array:
+        """Returns the body's features `[B, ..., C]` of images, with running batch statistics."""
+        return self.body(images, False)
+
+    def pooled(self, images: jax.Array, pooling: str) -> jax.Array:
+        """Returns `features` pooled over their positions `[B, D]` float32, as `pool_features`."""
+        return pool_features(self.features(images), pooling)
+
+    def classify(self, features: jax.Array) -> jax.Array:
+        """Returns logits `[B, K]` of `features`."""
+        return self.head(features, False)
+
 
 def build_model(
-    name: str, num_classes: int, *, width: int, dropout: float, dtype: str = "float32", axis_name: str | None = None
+    name: str,
+    num_classes: int,
+    *,
+    width: int,
+    dropout: float,
+    dtype: str = "float32",
+    axis_name: str | None = None,
+    probe_pooling: str = "",
 ) -> TaggingNetwork:
     """Builds the network `name`; those of a fixed size ignore `width`.
+
+    With a `probe_pooling`, the head is `ProbeHead`.
 
     Raises ValueError, listing the choices, on an unknown name or dtype.
     """
@@ -47,7 +68,8 @@ def build_model(
     if dtype not in DTYPES:
         raise ValueError(f"Unknown model.dtype {dtype!r}; choose from {', '.join(DTYPES)}.")
     shared: dict[str, Any] = {"axis_name": axis_name, "dtype": DTYPES[dtype]}
-    return TaggingNetwork(_body(name, width, shared), TaggingHead(num_classes, dropout, axis_name=axis_name))
+    head = TaggingHead(num_classes, dropout, axis_name=axis_name)
+    return TaggingNetwork(_body(name, width, shared), ProbeHead(num_classes, probe_pooling) if probe_pooling else head)
 
 
 def _body(name: str, width: int, shared: dict[str, Any]) -> nn.Module:

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 
 from audiotag_jax.models.layers import BatchNorm, Dropout, linear_init
 
+POOLINGS = ("mean", "mean_std", "mean_max")  # over the positions of a feature map
+
 
 class TaggingHead(nn.Module):
     """The head of fastai v1: pooling, batch norm, dropout, `hidden` units, ReLU, batch norm, dropout, K logits.
@@ -35,6 +37,41 @@ class TaggingHead(nn.Module):
         x = BatchNorm(axis_name=self.axis_name, name="bn2")(x, train, mask)
         x = Dropout(self.dropout, name="dropout2")(x, train, positions)
         return nn.Dense(self.num_classes, kernel_init=linear_init, name="linear2")(x)
+
+
+class ProbeHead(nn.Module):
+    """A linear classifier on pooled features that were standardized over the training clips; all float32."""
+
+    num_classes: int
+    pooling: str = "mean"
+
+    @nn.compact
+    def __call__(
+        self, features: jax.Array, train: bool, mask: jax.Array | None = None, positions: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns logits `[B, K]` float32 of features `[B, ..., C]`; the other arguments change nothing."""
+        pooled = pool_features(features, self.pooling)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, pooled.shape[-1:])
+        std = self.variable("batch_stats", "std", jnp.ones, pooled.shape[-1:])
+        linear = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="linear")
+        return linear((pooled - mean.value) / std.value)
+
+
+def pool_features(features: jax.Array, pooling: str) -> jax.Array:
+    """Returns `[B, D]` float32 of features `[B, ..., C]`: the mean over positions, alone or beside another statistic.
+
+    D is C for `mean` and 2 C for `mean_std` and `mean_max`. Raises ValueError, listing the choices, on another word.
+    """
+    features = features.astype(jnp.float32)
+    positions = tuple(range(1, features.ndim - 1))
+    mean = features.mean(positions)
+    if pooling == "mean":
+        return mean
+    if pooling == "mean_std":
+        return jnp.concatenate([mean, features.std(positions)], axis=-1)
+    if pooling == "mean_max":
+        return jnp.concatenate([mean, features.max(positions)], axis=-1)
+    raise ValueError(f"Unknown pooling {pooling!r}; choose from {', '.join(POOLINGS)}.")
 
 
 def global_max(x: jax.Array) -> jax.Array:

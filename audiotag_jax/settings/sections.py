@@ -9,6 +9,7 @@ from typing import Annotated
 from audiotag_jax.audio.decode import MAX_DURATION_S
 from audiotag_jax.models.build import DTYPES, MODELS, TaggingNetwork, build_model
 from audiotag_jax.models.efficientnet import LITE0
+from audiotag_jax.models.head import POOLINGS
 from audiotag_jax.models.resnet import BODIES, IMAGENET, IMAGENET_NETWORK
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.checks import (
@@ -108,10 +109,19 @@ class ModelSettings:
         """The normalization of images by the statistics that the ImageNet weights of this body were trained with."""
         return "imagenet_lite" if self.normalization == "imagenet" and self.name == LITE0 else self.normalization
 
-    def network(self, num_classes: int, axis_name: str | None = None) -> TaggingNetwork:
-        """The network; in training, batch norm averages over the pmapped axis `axis_name`."""
+    def network(self, num_classes: int, axis_name: str | None = None, probe_pooling: str = "") -> TaggingNetwork:
+        """The network; in training, batch norm averages over the pmapped axis `axis_name`.
+
+        With a `probe_pooling`, it ends in a linear classifier of features pooled so.
+        """
         return build_model(
-            self.name, num_classes, width=self.width, dropout=self.dropout, dtype=self.dtype, axis_name=axis_name
+            self.name,
+            num_classes,
+            width=self.width,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            axis_name=axis_name,
+            probe_pooling=probe_pooling,
         )
 
 
@@ -130,6 +140,8 @@ class TrainingSettings:
     unverified_weight: Annotated[float, between(0, 1)]
     compilation_cache: Annotated[bool, FREE]
     profile_steps: Annotated[int, at_least(0), FREE]
+    probe: bool = False
+    probe_pooling: Annotated[str, one_of(POOLINGS)] = "mean"
 
     def __post_init__(self):
         check_fields(self, "train.")
@@ -157,6 +169,7 @@ class OptimizerSettings:
     epsilon: Annotated[float, POSITIVE]
     weight_decay: Annotated[float, NOT_NEGATIVE]
     label_smoothing: Annotated[float, BELOW_ONE]
+    probe_penalty: Annotated[float, POSITIVE] = 300.0
 
     def __post_init__(self):
         check_fields(self, "optimizer.")

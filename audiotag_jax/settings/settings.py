@@ -5,6 +5,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from audiotag_jax.models.build import TaggingNetwork
 from audiotag_jax.models.waveform import STEM_SAMPLES
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.checks import SEED, read_section, recorded
@@ -53,6 +54,11 @@ class Settings:
             raise UserError(f"config.seed is {self.seed}; it must be {SEED.wanted}.")
         if (self.model.name == WAVEFORM) != (self.images is None):
             raise UserError("config.model.name waveform and config.spectral.channels ('waveform',) go together.")
+        if self.training.probe and not (self.model.pretrained or self.model.init_from):
+            raise UserError(
+                "config.train.probe trains a linear classifier on the features of a network that has learned before: "
+                "name it by config.model.pretrained or config.model.init_from."
+            )
         if self.dataset.margin_s and not self.trains_on_clips:
             raise UserError("config.dataset.margin_s needs config.dataset.on_the_fly: stored images have been cropped.")
         if self.model.name == WAVEFORM and self.clips.length_samples < STEM_SAMPLES:
@@ -65,6 +71,10 @@ class Settings:
     def clips(self) -> ClipSettings:
         """How recordings become clips."""
         return ClipSettings(self.dataset.sample_rate_hz, self.dataset.duration_s, self.dataset.margin_s)
+
+    def network(self, num_classes: int, axis_name: str | None = None) -> TaggingNetwork:
+        """The network, with the head of a probe where that is trained; `axis_name` as in `ModelSettings.network`."""
+        return self.model.network(num_classes, axis_name, self.training.probe_pooling if self.training.probe else "")
 
     @property
     def comparison(self) -> StudySettings:

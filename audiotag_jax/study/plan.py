@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from audiotag_jax.evaluation.predictions import TEST, VALIDATION, load_predictions
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.record import check_same_data, check_same_settings, fold_dir, read_record
 from audiotag_jax.settings.sections import OptimizerSettings, StudySettings
 from audiotag_jax.settings.settings import Settings, flatten, parse_settings, recorded_fields
@@ -17,6 +18,7 @@ from audiotag_jax.settings.variants import get_config, list_variants
 from audiotag_jax.study.results import Run
 
 _PEAKS = ("frozen_learning_rate", "learning_rate_low", "learning_rate_high")
+_PENALTY = ("probe_penalty",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +109,10 @@ def search(base: Settings, workdir: Path, variant: str, folds: Sequence[int]) ->
             training=dataclasses.replace(
                 settings.training, inner_split=True, num_epochs=epochs, evaluate_every_epochs=0
             ),
-            optimizer=_at_rate(settings.optimizer, factor),
+            optimizer=_at_rate(settings, factor),
         )
         name = f"{variant}-rate_{factor:g}"
-        title = f"{variant}, learning rates x {factor:g} on inner splits"
+        title = f"{variant}, {searched(base)} x {factor:g} on inner splits"
         trials[factor] = Training(variant, title, settings, workdir / "search" / name, tuple(folds))
     return trials
 
@@ -141,7 +143,7 @@ def final(base: Settings, workdir: Path, variant: str, seed: int, factors: Mappi
             settings,
             seed=seed,
             training=dataclasses.replace(settings.training, folds=folds),
-            optimizer=_at_rate(settings.optimizer, factor),
+            optimizer=_at_rate(settings, factor),
         )
         name = f"{variant}-seed_{seed}-rate_{factor:g}"
         trainings.append(Training(variant, f"{variant}, seed {seed}", settings, workdir / "runs" / name, folds))
@@ -156,8 +158,23 @@ def finished_run(trainings: Sequence[Training], seed: int, has_test: bool) -> Ru
     return Run(trainings[0].variant, seed, workdirs)
 
 
-def _at_rate(optimizer: OptimizerSettings, factor: float) -> OptimizerSettings:
-    return dataclasses.replace(optimizer, **{name: factor * getattr(optimizer, name) for name in _PEAKS})
+def searched(settings: Settings) -> str:
+    """What the factors of a search multiply."""
+    return "penalty" if settings.training.probe else "learning rates"
+
+
+def without_repetitions(settings: Settings) -> Settings:
+    """The settings with one seed where it changes nothing: a probe draws nothing at random."""
+    seeds = settings.comparison.seeds
+    if not settings.training.probe or len(seeds) == 1:
+        return settings
+    log(f"config.study.seeds: a probe draws nothing at random, so every seed gives the same; seed {seeds[0]} alone")
+    return dataclasses.replace(settings, study=dataclasses.replace(settings.comparison, seeds=seeds[:1]))
+
+
+def _at_rate(settings: Settings, factor: float) -> OptimizerSettings:
+    optimizer, names = settings.optimizer, _PENALTY if settings.training.probe else _PEAKS
+    return dataclasses.replace(optimizer, **{name: factor * getattr(optimizer, name) for name in names})
 
 
 def _load(variant: str, preset: str) -> dict:

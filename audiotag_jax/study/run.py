@@ -22,8 +22,10 @@ from audiotag_jax.study.plan import (
     final,
     finished_run,
     search,
+    searched,
     variant_names,
     variant_settings,
+    without_repetitions,
 )
 from audiotag_jax.study.verdict import duration
 from audiotag_jax.training import train
@@ -33,11 +35,13 @@ from audiotag_jax.training.steps import replicate
 from audiotag_jax.training.workdir import lock_workdir
 
 _TIMED_STEPS = 5
+_PROBE_BUDGET = "a linear classifier of frozen features, solved to its optimum; no seed changes it"
 
 
 def run(settings: Settings, workdir: Path) -> None:
     """Mode `study`: finished trainings are never run again, an interrupted one continues; the report comes last."""
     check_study(settings)
+    settings = without_repetitions(settings)
     variants = variant_names(settings.comparison)
     check_devices(settings)
     with lock_workdir(workdir):
@@ -118,7 +122,8 @@ class Study:
             folds = training.unfinished(self.has_test)
             if folds:
                 pace = np.median(paces) if paces else self.seconds_per_step
-                log(f"study: {training.title}, folds {_listed(folds)}; about {duration(pace * left)} left")
+                about = f"; about {duration(pace * left)} left" if pace else ""
+                log(f"study: {training.title}, folds {_listed(folds)}{about}")
             elif training.settings.training.inner_split or (training.workdir / "summary.json").exists():
                 continue
             start = time.monotonic()
@@ -165,20 +170,23 @@ class Study:
         """The plan, for a person."""
         study, counts = self.settings.comparison, self.count_folds()
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
+        probe = self.settings.training.probe
+        of_steps = {inner: "" if probe else f" of {steps} steps" for inner, steps in self.steps.items()}
         lines = [
             f"study of {len(self.variants)} variants, {len(self.folds)} folds, seeds {_listed(study.seeds)}; "
             f"baseline {study.baseline}",
-            f"trainings: {counts[False][1]} of {self.steps[False]} steps, {counts[False][0]} of them to do",
+            f"{'probes' if probe else 'trainings'}: {counts[False][1]}{of_steps[False]}, {counts[False][0]} of them "
+            "to do",
         ]
         if counts[True][1]:
             lines.append(
-                f"learning rates x {factors} tried on inner splits: {counts[True][1]} trainings of "
-                f"{self.steps[True]} steps, {counts[True][0]} of them to do"
+                f"{searched(self.settings)} x {factors} tried on inner splits: {counts[True][1]} trainings"
+                f"{of_steps[True]}, {counts[True][0]} of them to do"
             )
         left = self.steps_left()
         if left and not study.train:
             lines.append("nothing is trained now: the report is on what is finished")
-        elif left:
+        elif left and self.seconds_per_step:
             lines.append(
                 f"about {duration(left * self.seconds_per_step)} to go, at {1e3 * self.seconds_per_step:.0f} ms "
                 f"for a step of {study.baseline}; compiling and missing datasets come on top"
@@ -190,14 +198,16 @@ class Study:
         study, train_fields = self.settings.comparison, self.settings.training
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
         epochs = train_fields.frozen_epochs + train_fields.num_epochs
-        chosen = f"× {factors}, chosen for each fold on an inner split, {study.search_epochs} epochs, one seed"
+        probe, of_trial = train_fields.probe, f", {study.search_epochs} epochs, one seed"
+        chosen = f"× {factors}, chosen for each fold on an inner split{'' if probe else of_trial}"
+        steps = f"{self.steps[False]} steps ({epochs} epochs) in batches of {train_fields.batch_size}"
         wanted = len(self.variants) * len(study.seeds)
         lacking = f"{wanted - num_runs} of {wanted} runs (a variant with a seed), which are left out"
         return [
             ("folds", str(len(self.folds))),
             ("seeds", _listed(study.seeds)),
-            ("budget", f"{self.steps[False]} steps ({epochs} epochs) in batches of {train_fields.batch_size}"),
-            ("learning rates", chosen if len(study.rate_factors) > 1 else f"× {factors}, not searched"),
+            ("budget", _PROBE_BUDGET if probe else steps),
+            (searched(self.settings), chosen if len(study.rate_factors) > 1 else f"× {factors}, not searched"),
             *([("not finished", lacking)] if num_runs < wanted else []),
         ]
 
@@ -227,7 +237,7 @@ def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> 
         seconds_per_step=0.0,
     )
     study.check()
-    if not study.steps_left() or not settings.comparison.train:
+    if not study.steps_left() or not settings.comparison.train or settings.training.probe:
         return study
     log("timing a few steps; the first compiles")
     return dataclasses.replace(study, seconds_per_step=_time_step(experiment))

@@ -1,5 +1,6 @@
 """Logits of every clip once, and the summary of a run from its saved logits alone."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +30,7 @@ from audiotag_jax.settings.settings import Settings
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
 from audiotag_jax.training.input_pipeline import Batches, close, evaluation_order, read_ahead
+from audiotag_jax.training.probe import Predict, Probes
 from audiotag_jax.training.state import TrainState
 from audiotag_jax.training.steps import replicate
 from audiotag_jax.training.workdir import lock_workdir, record_config
@@ -42,19 +44,22 @@ def run(settings: Settings, workdir: Path) -> None:
         check_same_settings(workdir, settings)
         experiment = open_experiment(settings)
         record_config(workdir, settings, experiment.classes, experiment.fingerprint)
+        probes = Probes(experiment)
         for fold in experiment.folds:
-            save_predictions(experiment, workdir, fold, _trained_state(experiment, workdir, fold))
+            save_predictions(experiment, workdir, fold, _trained(experiment, probes, workdir, fold))
         conclude(experiment, workdir)
 
 
-def _trained_state(experiment: Experiment, workdir: Path, fold: int) -> TrainState:
+def _trained(experiment: Experiment, probes: Probes, workdir: Path, fold: int) -> Predict:
     if not (fold_dir(workdir, fold) / "checkpoints").is_dir():
         raise UserError(f"{workdir} contains no checkpoint of fold {fold}: train it first with --mode=train.")
+    if experiment.settings.training.probe:
+        return probes.load(workdir, fold)
     with checkpoints.open_checkpoints(fold_dir(workdir, fold)) as manager:
         state, _ = checkpoints.restore(manager, experiment.initial_state(fold))
     if int(state.step) != experiment.num_steps:
         raise UserError(f"Fold {fold} is at step {int(state.step)} of {experiment.num_steps}: train it first.")
-    return replicate(state)
+    return functools.partial(predict_logits, experiment, replicate(state))
 
 
 def is_finished(experiment: Experiment, workdir: Path, fold: int) -> bool:
@@ -63,17 +68,22 @@ def is_finished(experiment: Experiment, workdir: Path, fold: int) -> bool:
     return all((fold_dir(workdir, fold) / name).exists() for name in names)
 
 
-def save_predictions(experiment: Experiment, workdir: Path, fold: int, state: TrainState) -> None:
-    """Writes the fold's test and validation logits; the latter last, as the mark of a finished fold."""
+def save_predictions(experiment: Experiment, workdir: Path, fold: int, predict: Predict) -> None:
+    """Writes the fold's test and validation logits; the latter last, as the mark of a finished fold.
+
+    `predict` returns logits of clips, as `predict_logits` does for a network in training.
+    """
     examples, test = experiment.examples, experiment.test_examples
     if test is not None:
-        _save(fold_dir(workdir, fold) / TEST, experiment, state, test, np.arange(len(test)), f"testing fold {fold}")
+        _save(fold_dir(workdir, fold) / TEST, experiment, predict, test, np.arange(len(test)), f"testing fold {fold}")
     clips = experiment.validation_clips(fold)
-    _save(fold_dir(workdir, fold) / VALIDATION, experiment, state, examples, clips, f"evaluating fold {fold}")
+    _save(fold_dir(workdir, fold) / VALIDATION, experiment, predict, examples, clips, f"evaluating fold {fold}")
 
 
-def _save(path: Path, experiment: Experiment, state, examples: Examples, clips: np.ndarray, description: str) -> None:
-    logits = predict_logits(experiment, state, examples, clips, description)
+def _save(
+    path: Path, experiment: Experiment, predict: Predict, examples: Examples, clips: np.ndarray, description: str
+) -> None:
+    logits = predict(examples, clips, description)
     fields = {name: getattr(examples, name)[clips] for name in ("ids", "labels", "verified")}
     recordings = np.array([experiment.recordings.get(clip, "") for clip in fields["ids"].tolist()], str)
     if is_main_process():
@@ -146,6 +156,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
         "name": experiment.settings.name,
         "num_classes": len(experiment.classes),
         "steps": experiment.num_steps,
+        **({"probe": True} if experiment.settings.training.probe else {}),
         "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],
         "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
         "validation": _scores(concatenate(list(by_fold.values()))),
@@ -165,7 +176,8 @@ def format_summary(summary: dict) -> str:
     rows += [(f"fold {entry['fold']}", "all", entry["all"]) for entry in summary["folds"]]
     if "test" in summary:
         rows.append(("test", "all", summary["test"]["all"]))
-    lines = [f"{summary['name']}, {summary['num_classes']} classes, {summary['steps']} steps a fold"]
+    budget = "linear probe" if summary.get("probe") else f"{summary['steps']} steps a fold"
+    lines = [f"{summary['name']}, {summary['num_classes']} classes, {budget}"]
     names = [each.name for each in metrics.METRICS]
     lines.append(f"{'':10}{'':10}{'clips':>6}  " + "".join(f"{name + ' (95 % interval)':<30}" for name in names))
     for title, kind, table in rows:

@@ -58,7 +58,7 @@ class Experiment:
 
     @property
     def num_steps(self) -> int:
-        return sum(phase.num_steps for phase in self.programs.phases)
+        return 1 if self.settings.training.probe else sum(phase.num_steps for phase in self.programs.phases)
 
     @property
     def fingerprint(self) -> str:
@@ -133,7 +133,14 @@ class Experiment:
 
 
 def check_devices(settings: Settings) -> None:
-    """Raises UserError if mixup cannot pair the clips of a batch on each of this machine's devices."""
+    """Raises UserError if the devices do not suit the run.
+
+    Mixup must be able to pair the clips of a batch on each of them; a probe trains in one process.
+    """
+    if settings.training.probe:
+        if jax.process_count() > 1:
+            raise UserError("config.train.probe trains in one process: leave out --coordinator.")
+        return
     rows = -(-settings.training.batch_size // jax.device_count())
     if settings.augmentation.mixup_alpha and rows % 2:
         raise UserError(
@@ -165,7 +172,7 @@ def open_experiment(settings: Settings) -> Experiment:
     sizes = [
         int(np.sum(~np.isin(examples.folds, _held_out(training.inner_split, all_folds, fold)))) for fold in all_folds
     ]
-    steps_per_epoch = count_steps_per_epoch(sizes, training.batch_size)
+    steps_per_epoch = 1 if training.probe else count_steps_per_epoch(sizes, training.batch_size)
     return Experiment(
         settings=settings,
         dataset_dir=dataset_dir,

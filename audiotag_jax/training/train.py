@@ -1,5 +1,6 @@
 """Training: every fold in one process, each continued from where it was interrupted."""
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from audiotag_jax.training.experiment import Experiment, check_devices, open_exp
 from audiotag_jax.training.initial_weights import check_initial_weights, record_seen
 from audiotag_jax.training.input_pipeline import Batches, TrainingOrder, close, read_ahead
 from audiotag_jax.training.interruption import DivergenceMonitor, sigterm_flag
+from audiotag_jax.training.probe import Predict, Probes
 from audiotag_jax.training.state import TrainState
 from audiotag_jax.training.workdir import MetricsWriter, lock_workdir, record_config
 
@@ -35,13 +37,23 @@ def run(settings: Settings, workdir: Path) -> None:
         record_config(workdir, settings, experiment.classes, experiment.fingerprint)
         for fold in experiment.folds:
             check_fold(experiment, workdir, fold)
+        unfinished = [
+            fold for fold in experiment.folds if not broadcast_from_main(is_finished(experiment, workdir, fold))
+        ]
+        probes = Probes(experiment)
+        for fold in unfinished if settings.training.probe else ():
+            probes.compute_features(fold)
         with sigterm_flag() as stop:  # from here on: preparing has nothing to save, so SIGTERM may end it at once
             for fold in experiment.folds:
-                if broadcast_from_main(is_finished(experiment, workdir, fold)):
+                if fold not in unfinished:
                     log(f"fold {fold}: finished before")
                     continue
-                state = train_fold(experiment, workdir, fold, stop)
-                save_predictions(experiment, workdir, fold, state)
+                if settings.training.probe:
+                    predict = train_probe(experiment, probes, workdir, fold)
+                else:
+                    state = train_fold(experiment, workdir, fold, stop)
+                    predict = functools.partial(predict_logits, experiment, state)
+                save_predictions(experiment, workdir, fold, predict)
                 if any_process(stop()):
                     raise Stopped(f"SIGTERM received: fold {fold} is finished.")
         conclude(experiment, workdir)
@@ -57,6 +69,21 @@ def check_fold(experiment: Experiment, workdir: Path, fold: int) -> None:
         and not experiment.examples.verified[experiment.training_clips(fold)].any()
     ):
         raise UserError(f"config.train.unverified_weight is 0, and fold {fold} leaves no verified clip to train on.")
+
+
+def train_probe(experiment: Experiment, probes: Probes, workdir: Path, fold: int) -> Predict:
+    """Trains the probe of one fold, writing checkpoint and metrics; returns its predictions."""
+    if not checkpoints.kept_steps(fold_dir(workdir, fold) / "checkpoints"):
+        fold_dir(workdir, fold).mkdir(exist_ok=True)
+        _record_seen(experiment, workdir, fold)
+    predict, values = probes.train(workdir, fold)
+    if values:
+        clips = experiment.validation_clips(fold)
+        scores = _scores(predict(experiment.examples, clips, ""), experiment.examples.labels[clips])
+        with MetricsWriter(workdir, fold, 0) as writer:
+            writer.write(experiment.num_steps, "train", values)
+            writer.write(experiment.num_steps, "validation", scores)
+    return predict
 
 
 def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[[], bool]) -> TrainState:
@@ -75,8 +102,7 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
             log(f"fold {fold}: continuing at step {first_step} of {num_steps}")
         clips, held_out = experiment.training_clips(fold), experiment.validation_clips(fold)
         if not position and is_main_process():
-            seen = (experiment.digests.get(clip, clip) for clip in experiment.examples.ids[clips].tolist())
-            record_seen(fold_dir(workdir, fold), settings.model, fold, seen)
+            _record_seen(experiment, workdir, fold)
         counts = f"{num_steps} steps on {len(clips)} clips, {len(held_out)} held out, devices: {jax.device_count()}"
         log(f"fold {fold}: {counts}; the first step compiles")
         order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, settings.seed, fold)
@@ -92,6 +118,12 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
                 close(reader)
     log(f"fold {fold}: {num_steps - first_step} steps in {time.monotonic() - start:.0f} s")
     return state
+
+
+def _record_seen(experiment: Experiment, workdir: Path, fold: int) -> None:
+    clips = experiment.examples.ids[experiment.training_clips(fold)].tolist()
+    seen = (experiment.digests.get(clip, clip) for clip in clips)
+    record_seen(fold_dir(workdir, fold), experiment.settings.model, fold, seen)
 
 
 class _Loop:
@@ -188,7 +220,10 @@ def _validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str,
     """Mean loss and metrics of the held-out clips, for the learning curve alone."""
     clips = experiment.validation_clips(fold)
     logits = predict_logits(experiment, state, experiment.examples, clips, f"validating fold {fold}")
-    labels = experiment.examples.labels[clips]
+    return _scores(logits, experiment.examples.labels[clips])
+
+
+def _scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     ranks = metrics.label_ranks(logits, labels)
     loss = -scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
     return {"loss": loss} | {each.name: each.values(ranks).mean() for each in metrics.METRICS}
