@@ -1,27 +1,35 @@
-"""The two TFDS builders, which write all prepared datasets: array_record shards in clip order, in bounded memory."""
+"""The two TFDS builders, which write all prepared datasets: array_record shards in clip order, in bounded memory.
+
+A shard is written by a function that can be pickled, and that gets all it needs as arguments (`clip_examples`,
+`images.image_examples`): any process can write any shard.
+"""
 
 import dataclasses
-from collections import deque
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import tensorflow_datasets as tfds
 
 from audiotag_jax.audio.clip import load_clip
 from audiotag_jax.audio.decode import AudioError
-from audiotag_jax.datasets.records import Clip, ClipSource
+from audiotag_jax.datasets.copies import Copies, Origin
+from audiotag_jax.datasets.images import image_examples
+from audiotag_jax.datasets.index import make_index, read_index, write_index
+from audiotag_jax.datasets.prepared import VERSION, record_source
+from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, SPLITS, Clip, ClipSource
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import write_json
 from audiotag_jax.runtime.progress import progress
+from audiotag_jax.runtime.threads import ordered_map
 from audiotag_jax.settings.sections import ClipSettings
-from audiotag_jax.spectral.features import SpectralSettings, spectrograms
+from audiotag_jax.spectral.features import SpectralSettings
 
 SHARD_CLIPS = 2048  # at most, per shard
-SPECTROGRAM_BATCH = 16  # clips per jitted call
-SPECTROGRAM_THREADS = 2  # concurrent calls: the serial parts of one overlap with the other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +40,6 @@ class Problem:
     split: str
     reason: str
     outcome: str  # LEFT_OUT, SILENCE or KEPT
-
-
-LEFT_OUT, SILENCE, KEPT = "left out", "kept as silence", "kept"
 
 
 def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, Problem | None]:
@@ -52,14 +57,55 @@ def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, 
     return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
 
 
+def clip_examples(
+    split: str,
+    clips: Sequence[Clip],
+    copies: Copies,
+    settings: ClipSettings,
+    classes: Sequence[str],
+    num_threads: int,
+    problems_file: Path,
+) -> Iterator[tuple[str, dict]]:
+    """Yields id and example of the readable clips of a shard; then writes their problems to `problems_file`."""
+    problems, labels = [], {name: number for number, name in enumerate(classes)}
+    items = ((clip, copies.of(number)) for number, clip in enumerate(clips))
+    waveforms = ordered_map(partial(_copy_or_decode, settings=settings), items, num_threads)
+    what = "decoding" if (copies.which < 0).any() else "copying"
+    pairs = zip(clips, waveforms, strict=True)
+    for clip, (waveform, problem) in progress(pairs, len(clips), f"{what} {split} clips", "clips"):
+        if problem:
+            problems.append(dataclasses.asdict(problem))
+        if waveform is not None:
+            yield clip_example(clip, waveform, labels)
+    write_json(problems_file, problems)
+
+
+def clip_example(clip: Clip, waveform: np.ndarray, labels: Mapping[str, int]) -> tuple[str, dict]:
+    """Returns id and example of a clip with its waveform `[stored_samples]` float32; `labels` are numbers by class."""
+    label = -1 if clip.label is None else labels[clip.label]
+    known = {"label": label, "fold": clip.fold, "verified": clip.verified}
+    return clip.id, {"id": clip.id, "waveform": waveform, **known}
+
+
+def _copy_or_decode(
+    item: tuple[Clip, tuple[Origin, int, str] | None], settings: ClipSettings
+) -> tuple[np.ndarray | None, Problem | None]:
+    clip, copy = item
+    if copy is None:
+        return decode_clip(clip, settings)
+    origin, row, note = copy
+    waveform = record_source(origin.directory, origin.split, ("waveform",))[row]["waveform"]
+    return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
+
+
 class _Builder(tfds.core.ShardBasedBuilder):
     """Base of both builders: the config name is a fingerprint, the format array_record, and TFDS prints nothing."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(VERSION)
 
     def __init__(self, *, data_dir: Path, fingerprint: str, metadata: dict[str, Any]):
         self._metadata = metadata
-        config = tfds.core.BuilderConfig(name=fingerprint, version=str(self.VERSION))
+        config = tfds.core.BuilderConfig(name=fingerprint, version=VERSION)
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     def _dataset_info(self, description: str, example: dict[str, Any], classes: Iterable[str]) -> tfds.core.DatasetInfo:
@@ -77,11 +123,14 @@ class _Builder(tfds.core.ShardBasedBuilder):
             metadata=tfds.core.MetadataDict(self._metadata),
         )
 
-    def _shard(self, split: str, items: Sequence) -> Iterator[tuple[str, dict]]:
-        """Yields a shard's examples and empties each after use, since TFDS keeps them all until it has counted them."""
-        for key, example in self._examples(split, items):
-            yield key, example
-            example.clear()
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        """Writes records and index into the temporary folder that TFDS renames at the end."""
+        super()._download_and_prepare(dl_manager, download_config)
+        write_index(Path(self._data_dir), self._make_index())
+
+    def _make_index(self) -> pa.Table:
+        """Returns the index of the records that have been written."""
+        raise NotImplementedError
 
     def _log_download_bytes(self) -> None:
         pass
@@ -91,12 +140,28 @@ class _Builder(tfds.core.ShardBasedBuilder):
 
 
 class AudiotagClips(_Builder):
-    """Dataset of all readable clips: mono, resampled, cropped around the loudest half second."""
+    """Dataset of all readable clips: mono, resampled, cropped around the loudest half second.
 
-    def __init__(self, *, source: ClipSource, settings: ClipSettings, num_threads: int, **kwargs):
+    `contents` are hashes of the recordings by path; `copies` are by split, for its clips in the source's order;
+    `submission` lists the test clips in the order of a submission.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: ClipSource,
+        settings: ClipSettings,
+        num_threads: int,
+        contents: Mapping[str, str],
+        copies: Mapping[str, Copies],
+        submission: Sequence[str] = (),
+        metadata: Mapping[str, Any],
+        **kwargs,
+    ):
         self._source, self._settings, self._num_threads = source, settings, num_threads
-        metadata = {"classes": list(source.classes), "problems": [], **dataclasses.asdict(settings)}
-        super().__init__(metadata=metadata, **kwargs)
+        self._contents, self._copies, self._submission = contents, copies, submission
+        own = {"classes": list(source.classes), "problems": [], **dataclasses.asdict(settings)}
+        super().__init__(metadata=own | dict(metadata), **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (self._settings.stored_samples,)
@@ -104,56 +169,66 @@ class AudiotagClips(_Builder):
         return self._dataset_info("Mono clips of sound.", {"waveform": waveform}, self._source.classes)
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable]]:
-        splits = {split: [clip for clip in self._source.clips if clip.split == split] for split in ("train", "test")}
-        return {
-            split: [partial(self._shard, split, part) for part in _shards(clips)]
-            for split, clips in splits.items()
-            if clips
-        }
-
-    def _examples(self, split: str, clips: list[Clip]) -> Iterator[tuple[str, dict]]:
-        labels = {name: i for i, name in enumerate(self._source.classes)}
-        decoded = ordered_map(partial(decode_clip, settings=self._settings), clips, self._num_threads)
-        pairs = zip(clips, decoded, strict=True)
-        for clip, (waveform, problem) in progress(pairs, len(clips), f"decoding {split} clips", "clips"):
-            if problem:
-                self.info.metadata["problems"].append(dataclasses.asdict(problem))
-            if waveform is not None:
-                yield (
-                    clip.id,
-                    {
-                        "id": clip.id,
-                        "waveform": waveform,
-                        "label": -1 if clip.label is None else labels[clip.label],
-                        "fold": clip.fold,
-                        "verified": clip.verified,
-                    },
+        shards: dict[str, list[Callable]] = {}
+        for split in SPLITS:
+            clips = self._source.clips_of(split)
+            for part in _shards(range(len(clips))):
+                make = partial(
+                    clip_examples,
+                    split,
+                    clips[part.start : part.stop],
+                    self._copies[split].part(part.start, part.stop),
+                    self._settings,
+                    self._source.classes,
+                    self._num_threads,
+                    Path(self._data_dir) / f"problems.{split}-{part.start:010d}.json",
                 )
+                shards.setdefault(split, []).append(partial(_emptied, make))
+        return shards
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
         if self.info.splits["train"].num_examples == 0:
-            clip = next(clip for clip in self._source.clips if clip.split == "train")
+            clip = self._source.clips_of("train")[0]
             reason = next(p["reason"] for p in self.info.metadata["problems"] if p["id"] == clip.id)
-            total = sum(clip.split == "train" for clip in self._source.clips)
+            total = len(self._source.clips_of("train"))
             raise UserError(
                 f"None of the {total} training recordings could be read; the first is {clip.path}: {reason}.\n"
                 "Check that config.dataset.path is the folder of the recordings and their tables."
             )
 
+    def _make_index(self) -> pa.Table:
+        """Collects the problems of all shards, too."""
+        problems = self.info.metadata["problems"]
+        for file in [
+            path for split in SPLITS for path in sorted(Path(self._data_dir).glob(f"problems.{split}-*.json"))
+        ]:
+            problems += json.loads(file.read_text())
+            file.unlink()
+        left_out = [problem["id"] for problem in problems if problem["outcome"] == LEFT_OUT]
+        return make_index(self._source.clips, self._source.classes, self._contents, left_out, self._submission)
+
 
 class AudiotagSpectrograms(_Builder):
     """Dataset of one spectrogram variant of a clips dataset, as float16 images `[T, F, C]` in [0, 1].
 
-    `stored` maps channels to their single-channel datasets of the same clips and otherwise equal settings: these are
-    copied, and the other channels computed. A channel has the same bits in every combination of channels.
+    `copies` are, by split, those of each channel, for the clips in the order of the clips dataset. A channel has the
+    same bits in every combination of channels.
     """
 
-    def __init__(self, *, clips_dir: Path, settings: SpectralSettings, stored: Mapping[str, Path], **kwargs):
-        self._clips, self._settings = tfds.builder_from_directory(clips_dir), settings
-        self._stored = {channel: tfds.builder_from_directory(directory) for channel, directory in stored.items()}
-        metadata = dict(self._clips.info.metadata) | {"spectral": dataclasses.asdict(settings)}
-        super().__init__(metadata=metadata, **kwargs)
+    def __init__(
+        self,
+        *,
+        clips_dir: Path,
+        settings: SpectralSettings,
+        copies: Mapping[str, Sequence[Copies]],
+        metadata: Mapping[str, Any],
+        **kwargs,
+    ):
+        self._clips_dir, self._settings, self._copies = clips_dir, settings, copies
+        self._clips = tfds.builder_from_directory(clips_dir)
+        own = dict(self._clips.info.metadata) | {"spectral": dataclasses.asdict(settings)}
+        super().__init__(metadata=own | dict(metadata), **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (self._settings.num_frames, self._settings.num_bins, len(self._settings.channels))
@@ -162,57 +237,23 @@ class AudiotagSpectrograms(_Builder):
         return self._dataset_info(description, {"image": image}, self._clips.info.features["label"].names)
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable]]:
+        def make(split: str, part: range) -> Callable:
+            copies = [each.part(part.start, part.stop) for each in self._copies[split]]
+            return partial(_emptied, partial(image_examples, self._clips_dir, split, part, self._settings, copies))
+
         sizes = {split: info.num_examples for split, info in self._clips.info.splits.items()}
-        return {
-            split: [partial(self._shard, split, part) for part in _shards(range(size))] for split, size in sizes.items()
-        }
+        return {split: [make(split, part) for part in _shards(range(size))] for split, size in sizes.items()}
 
-    def _examples(self, split: str, indices: range) -> Iterator[tuple[str, dict]]:
-        source = self._clips.as_data_source(split)
-        stored = {channel: builder.as_data_source(split) for channel, builder in self._stored.items()}
-        chunks = (indices[i : i + SPECTROGRAM_BATCH] for i in range(0, len(indices), SPECTROGRAM_BATCH))
-        computed = ordered_map(partial(self._compute, source, stored), chunks, SPECTROGRAM_THREADS)
-        clips = (clip for chunk in computed for clip in chunk)
-        yield from progress(clips, len(indices), f"computing {split} spectrograms", "clips")
-
-    def _compute(self, source, stored: Mapping, indices: range) -> list[tuple[str, dict]]:
-        records, channels = source.__getitems__(list(indices)), self._settings.channels
-        images = np.empty((len(records), *self.info.features["image"].shape), np.float16)
-        for channel, single in stored.items():
-            copies = single.__getitems__(list(indices))
-            if [copy["id"] for copy in copies] != [record["id"] for record in records]:
-                raise UserError(
-                    f"{self._stored[channel].data_dir} contains other clips than expected: delete it and run again."
-                )
-            images[..., channels.index(channel)] = [copy["image"][..., 0] for copy in copies]
-        if missing := tuple(channel for channel in channels if channel not in stored):
-            waveforms = np.zeros((SPECTROGRAM_BATCH, *records[0]["waveform"].shape), np.float32)
-            waveforms[: len(records)] = [record["waveform"] for record in records]
-            computed = spectrograms(waveforms, dataclasses.replace(self._settings, channels=missing))
-            images[..., [channels.index(channel) for channel in missing]] = computed[: len(records)]
-        examples = []
-        for record, image in zip(records, images, strict=True):
-            kept = {name: record[name] for name in ("label", "fold", "verified")}
-            clip_id = record["id"].decode()
-            examples.append((clip_id, {"id": clip_id, "image": image, **kept}))
-        return examples
+    def _make_index(self) -> pa.Table:
+        return read_index(self._clips_dir)
 
 
-def ordered_map(function: Callable, items: Iterable, num_threads: int) -> Iterator:
-    """Yields `function(item)` in order, computed by a thread pool that runs a bounded number of items ahead."""
-    with ThreadPoolExecutor(num_threads) as pool:
-        pending: deque = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > 4 * num_threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+def _emptied(examples: Callable[[], Iterator[tuple[str, dict]]]) -> Iterator[tuple[str, dict]]:
+    """Yields a shard's examples and empties each after use, since TFDS keeps them all until it has counted them."""
+    for key, example in examples():
+        yield key, example
+        example.clear()
 
 
-def _shards(items):
+def _shards(items: range) -> list[range]:
     return [items[i : i + SHARD_CLIPS] for i in range(0, len(items), SHARD_CLIPS)]

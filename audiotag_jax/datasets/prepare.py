@@ -1,25 +1,32 @@
-"""Mode `prepare`: settings to prepared datasets. A dataset's folder is named by a hash of all its inputs."""
+"""Mode `prepare`: settings to prepared datasets. A dataset's folder is named by a hash of all its inputs.
+
+They are the table, the bytes of the recordings, the settings, and versions of the decoder and of each channel. Records
+that another dataset already contains, as after a changed label, are copied from it.
+"""
 
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import tensorflow_datasets as tfds
 
 from audiotag_jax.audio import decode
-from audiotag_jax.datasets import builders
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms
 from audiotag_jax.datasets.contents import content_hashes
+from audiotag_jax.datasets.copies import find_clips, find_images, versions
 from audiotag_jax.datasets.fsdkaggle2018 import submission_order
-from audiotag_jax.datasets.reader import read_metadata
-from audiotag_jax.datasets.records import ClipSource, check_recordings
+from audiotag_jax.datasets.index import hash_notes, make_index, read_index, rows_of, save_index, stored_notes
+from audiotag_jax.datasets.names import clips_fingerprint, hash_images, spectrograms_fingerprint
+from audiotag_jax.datasets.prepared import is_complete, read_metadata, version_dir
+from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, SPLITS, ClipSource, check_recordings
 from audiotag_jax.datasets.sources import open_source
+from audiotag_jax.datasets.without_recordings import find_prepared, has_no_files
+from audiotag_jax.runtime.environment import environment
 from audiotag_jax.runtime.files import locked
 from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.sections import ClipSettings, DatasetSettings
@@ -35,12 +42,16 @@ def run(settings: Settings, workdir: Path) -> None:
     log(f"dataset: {directory}")
 
 
-def prepare(settings: Settings) -> Path:
+def prepare(settings: Settings, recorded: str | None = None) -> Path:
     """Returns the folder of the dataset that a run trains on, and prepares it if it is missing.
 
     It contains spectrograms, or clips if the spectrograms are computed on the fly or the network reads waveforms.
+    `recorded` is the name under which a run of these settings knows its dataset: that dataset is used as long as it
+    differs in nothing but the versions of algorithms, and decides if the recordings are gone and several would do.
     """
-    clips_dir = prepare_run_clips(settings)
+    if recorded and (directory := _of_other_versions(settings, recorded)):
+        return directory
+    clips_dir = prepare_run_clips(settings, recorded)
     if settings.stored_images is None:
         return clips_dir
     return prepare_spectrograms(clips_dir, settings.stored_images, Path(settings.dataset.prepared_dir))
@@ -48,46 +59,26 @@ def prepare(settings: Settings) -> Path:
 
 def dataset_name(settings: Settings) -> str:
     """Returns the fingerprint of the network's inputs; prepares the clips for it, but no images."""
-    clips_dir = prepare_run_clips(settings)
-    return spectrograms_fingerprint(clips_dir, settings.images) if settings.images else clips_dir.parent.name
+    return _name_of_inputs(settings, prepare_run_clips(settings))
 
 
-def prepare_run_clips(settings: Settings) -> Path:
-    """Returns the folder of a run's clips dataset, and prepares it if it is missing."""
-    dataset = settings.dataset
-    return prepare_clips(clip_source(dataset), settings.clips, Path(dataset.prepared_dir), dataset.num_threads)
+def prepare_run_clips(settings: Settings, recorded: str | None = None) -> Path:
+    """Returns the folder of a run's clips dataset, and prepares it if it is missing.
 
-
-def clip_digests(dataset: DatasetSettings) -> dict[str, str]:
-    """Returns by clip id a hash of the recording's size, beginning and end, which identifies it at any path.
-
-    For a missing recording it is the clip id.
+    If none of the recordings is there, it is the dataset that was prepared from them, if there is one.
     """
-    return {clip.id: _digest(Path(clip.path)) or clip.id for clip in clip_source(dataset).clips}
-
-
-def _digest(path: Path, num_bytes: int = 16384) -> str:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            head = file.read(num_bytes)
-            file.seek(max(0, size - num_bytes))
-            return hashlib.sha256(b"%d " % size + head + file.read(num_bytes)).hexdigest()[:16]
-    except OSError:
-        return ""
-
-
-def recordings_of_clips(dataset: DatasetSettings) -> dict[str, str]:
-    """Returns by clip id the name of the recording it was cut from, for clips that have one."""
-    return {clip.id: clip.recording for clip in clip_source(dataset).clips if clip.recording}
-
-
-def test_order(dataset: DatasetSettings) -> tuple[str, ...]:
-    """Returns the ids of the test clips in the order of the challenge's sample submission if it exists, else sorted."""
-    if dataset.source == "fsdkaggle2018":
-        return submission_order(dataset.path)
-    return tuple(sorted(clip.id for clip in clip_source(dataset).clips if clip.split == "test"))
+    dataset, name = settings.dataset, functools.partial(_name_of_inputs, settings)
+    if has_no_files(dataset) and (found := find_prepared(settings, None, name, recorded)):
+        return found
+    source = clip_source(dataset)
+    if not any(Path(clip.path).is_file() for clip in source.clips) and (
+        found := find_prepared(settings, source, name, recorded)
+    ):
+        return found
+    submission = submission_order(dataset.path) if dataset.source == "fsdkaggle2018" else ()
+    return prepare_clips(
+        source, settings.clips, Path(dataset.prepared_dir), dataset.num_threads, dataset=dataset, submission=submission
+    )
 
 
 def clip_source(dataset: DatasetSettings) -> ClipSource:
@@ -103,51 +94,128 @@ def clip_source(dataset: DatasetSettings) -> ClipSource:
     return check_recordings(source) if dataset.source == "folder" else source
 
 
-def prepare_clips(source: ClipSource, settings: ClipSettings, prepared_dir: Path, num_threads: int = 0) -> Path:
-    """Returns the folder of the clips dataset of `source`, and prepares it if it is missing."""
+def prepare_clips(
+    source: ClipSource,
+    settings: ClipSettings,
+    prepared_dir: Path,
+    num_threads: int = 0,
+    *,
+    dataset: DatasetSettings | None = None,
+    submission: Sequence[str] = (),
+) -> Path:
+    """Returns the folder of the clips dataset of `source`, and prepares it if it is missing.
+
+    `dataset` are the settings that `source` comes from, `submission` its test clips in the order of a submission.
+    """
     threads = num_threads or os.cpu_count() or 1
-    make = functools.partial(AudiotagClips, source=source, settings=settings, num_threads=threads)
     contents = content_hashes({clip.path for clip in source.clips}, prepared_dir, threads)
-    return _prepared(make, AudiotagClips.name, prepared_dir, clips_fingerprint(source, settings, contents))
+
+    def make(**kwargs) -> AudiotagClips:
+        sounds = {
+            split: pa.array([contents[clip.path] for clip in source.clips_of(split)], pa.string()) for split in SPLITS
+        }
+        copies = {split: find_clips(each, settings, prepared_dir, AudiotagClips.name) for split, each in sounds.items()}
+        made_by = [environment()] if any((each.which < 0).any() for each in copies.values()) else []
+        made_by += _provenance([copies[split] for split in SPLITS], "clips")
+        metadata = {
+            "source": {"name": source.name, **_source_settings(dataset)},
+            "versions": {"decoder": decode.VERSION},
+            "provenance": {"clips": _distinct(made_by)},
+        }
+        return AudiotagClips(
+            source=source,
+            settings=settings,
+            num_threads=threads,
+            contents=contents,
+            copies=copies,
+            submission=submission,
+            metadata=metadata,
+            **kwargs,
+        )
+
+    directory = _prepared(make, AudiotagClips.name, prepared_dir, clips_fingerprint(source, settings, contents))
+    if stored_notes(directory) != hash_notes(source.clips, submission):  # no index yet, or another table or submission
+        left_out = [each["id"] for each in read_metadata(directory)["problems"] if each["outcome"] == LEFT_OUT]
+        save_index(directory, make_index(source.clips, source.classes, contents, left_out, submission))
+    return directory
 
 
 def prepare_spectrograms(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> Path:
     """Returns the folder of the spectrogram dataset of a clips dataset, and prepares it if it is missing."""
+    name = AudiotagSpectrograms.name
 
     def make(**kwargs) -> AudiotagSpectrograms:
-        stored = _single_channels(clips_dir, settings, prepared_dir)
-        return AudiotagSpectrograms(clips_dir=clips_dir, settings=settings, stored=stored, **kwargs)
+        index = read_index(clips_dir)
+        for channel in settings.channels:  # datasets of earlier releases have no index, which copying needs
+            single = spectrograms_fingerprint(clips_dir, dataclasses.replace(settings, channels=(channel,)))
+            if is_complete(folder := version_dir(prepared_dir, name, single)):
+                _copy_index(clips_dir, folder)
+        clips, sounds = read_metadata(clips_dir), {split: rows_of(index, split)["sound"] for split in SPLITS}
+        find = functools.partial(find_images, clips=clips, settings=settings, prepared_dir=prepared_dir, builder=name)
+        copies = {split: [find(each, channel) for channel in settings.channels] for split, each in sounds.items()}
+        flat = [each for split in SPLITS for each in copies[split]]
+        made_by = [environment()] if any((each.which < 0).any() for each in flat) else []
+        metadata = {
+            "clips": clips_dir.parent.name,
+            "versions": clips.get("versions", {})
+            | {channel: CHANNELS[channel].version for channel in settings.channels},
+            "provenance": clips.get("provenance", {}) | {"images": _distinct(made_by + _provenance(flat, "images"))},
+        }
+        return AudiotagSpectrograms(clips_dir=clips_dir, settings=settings, copies=copies, metadata=metadata, **kwargs)
 
-    return _prepared(make, AudiotagSpectrograms.name, prepared_dir, spectrograms_fingerprint(clips_dir, settings))
-
-
-def _single_channels(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> dict[str, Path]:
-    """Returns the existing single-channel datasets of a variant with several channels, by channel."""
-    stored = {}
-    for channel in settings.channels if len(settings.channels) > 1 else ():
-        fingerprint = spectrograms_fingerprint(clips_dir, dataclasses.replace(settings, channels=(channel,)))
-        directory = _version_dir(prepared_dir, AudiotagSpectrograms.name, fingerprint)
-        if _is_complete(directory):
-            stored[channel] = directory
-    return stored
-
-
-def clips_fingerprint(source: ClipSource, settings: ClipSettings, contents: dict[str, str]) -> str:
-    """Returns a hash of the clips' records, their files' `contents` (hashes by path), settings and decoder version.
-
-    The code's text and the libraries' versions are left out: `decode.VERSION` changes when decoded samples do.
-    """
-    files = [[clip.id, clip.label, clip.fold, clip.split, clip.verified, contents[clip.path]] for clip in source.clips]
-    return _hash([source.classes, files, dataclasses.asdict(settings), decode.VERSION])
+    directory = _prepared(make, name, prepared_dir, spectrograms_fingerprint(clips_dir, settings))
+    _copy_index(clips_dir, directory)
+    return directory
 
 
-def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str:
-    """Returns a hash of the clips dataset's fingerprint, the settings, and the version of each channel's algorithm.
+def _provenance(copies, kind: str) -> list[dict[str, str]]:
+    """Returns the environments in which what is copied was made."""
+    directories = sorted({directory for each in copies for directory in each.used()})
+    return [made for each in directories for made in read_metadata(each).get("provenance", {}).get(kind, ())]
 
-    The device and the version of JAX that computed the images are left out.
-    """
-    versions = [CHANNELS[channel].version for channel in settings.channels]
-    return _hash([Path(clips_dir).parent.name, dataclasses.asdict(settings), versions])
+
+def _distinct(environments: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [each for number, each in enumerate(environments) if each not in environments[:number]]
+
+
+def _source_settings(dataset: DatasetSettings | None) -> dict[str, Any]:
+    """Returns what a dataset records of where its clips come from."""
+    if dataset is None:
+        return {}
+    where = {"path": dataset.path, "folder": str(Path(dataset.path).absolute()), "table": dataset.table}
+    return where | {"num_folds": dataset.num_folds, "fold_seed": dataset.fold_seed}
+
+
+def _copy_index(clips_dir: Path, directory: Path) -> None:
+    """Gives a dataset of images the index of its clips if it has another one, or none."""
+    if (notes := stored_notes(clips_dir)) is None or stored_notes(directory) != notes:
+        save_index(directory, read_index(clips_dir))
+
+
+def _name_of_inputs(settings: Settings, clips_dir: Path) -> str:
+    return spectrograms_fingerprint(clips_dir, settings.images) if settings.images else clips_dir.parent.name
+
+
+def _of_other_versions(settings: Settings, recorded: str) -> Path | None:
+    """Returns the dataset named `recorded` if only versions of algorithms set it apart from that of the settings."""
+    prepared_dir, images = Path(settings.dataset.prepared_dir), settings.stored_images
+    directory = version_dir(prepared_dir, (AudiotagSpectrograms if images else AudiotagClips).name, recorded)
+    if not is_complete(directory) or (settings.images and not images):
+        return None
+    made_by = versions(read_metadata(directory))
+    now = {"decoder": decode.VERSION} | {name: CHANNELS[name].version for name in (images.channels if images else ())}
+    if made_by == now or made_by.keys() != now.keys() or has_no_files(settings.dataset):
+        return None
+    source = clip_source(settings.dataset)
+    contents = content_hashes({clip.path for clip in source.clips}, prepared_dir, os.cpu_count() or 1)
+    name = clips_fingerprint(source, settings.clips, contents, made_by["decoder"])
+    if images:
+        name = hash_images(name, images, [made_by[channel] for channel in images.channels])
+    if name != recorded:
+        return None
+    changed = ", ".join(f"{each} {made_by[each]} (now {now[each]})" for each in now if made_by[each] != now[each])
+    log(f"note: {directory} is used, which the run began with; versions of the algorithms: {changed}")
+    return directory
 
 
 def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int = 20) -> None:
@@ -157,38 +225,26 @@ def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int
     if len(problems) > most:
         log(f"… and {len(problems) - most} more, listed in {dataset_dir / 'metadata.json'}")
     outcomes = [problem["outcome"] for problem in problems]
-    counts = [f"{outcomes.count(kind)} {kind}" for kind in (builders.LEFT_OUT, builders.SILENCE, builders.KEPT)]
+    counts = [f"{outcomes.count(kind)} {kind}" for kind in (LEFT_OUT, SILENCE, KEPT)]
     log(f"recordings with problems: {len(problems)} ({', '.join(counts)})")
 
 
 def _prepared(make: Callable, name: str, prepared_dir: Path, fingerprint: str) -> Path:
     """Returns the dataset's folder; prepares a missing one under a lock, in a temporary folder, and renames that."""
-    directory = _version_dir(prepared_dir, name, fingerprint)
+    directory = version_dir(prepared_dir, name, fingerprint)
     folder = directory.parent
-    if _is_complete(directory):  # no lock: the folder may be read-only
+    if is_complete(directory):  # no lock: the folder may be read-only
         return directory
     with locked(folder, "preparing", wait=True):
         for path in folder.iterdir():  # TFDS takes any folder of the right name as a complete dataset
-            if path.name.startswith("incomplete.") or (path.is_dir() and not _is_complete(path)):
+            if path.name.startswith("incomplete.") or (path.is_dir() and not is_complete(path)):
                 shutil.rmtree(path)
         tfds.disable_progress_bar()
         builder = make(data_dir=prepared_dir, fingerprint=fingerprint)
-        if not _is_complete(directory):  # else another process has prepared it meanwhile
+        if not is_complete(directory):  # else another process has prepared it meanwhile
             log(f"preparing {directory}")
             builder.download_and_prepare(download_dir=folder / "incomplete.downloads")
             shutil.rmtree(folder / "incomplete.downloads", ignore_errors=True)
             counts = (f"{info.num_examples} {split} clips" for split, info in builder.info.splits.items())
             log(f"prepared {', '.join(counts)}")
         return directory
-
-
-def _version_dir(prepared_dir: Path, name: str, fingerprint: str) -> Path:
-    return prepared_dir / name / fingerprint / str(AudiotagClips.VERSION)
-
-
-def _is_complete(directory: Path) -> bool:
-    return (directory / "dataset_info.json").is_file()
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

@@ -1,15 +1,16 @@
-"""Reads a prepared dataset without TensorFlow."""
+"""Reads a prepared dataset without TensorFlow: what is known of its clips from its index, inputs from its records."""
 
 import dataclasses
-import functools
 import math
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from audiotag_jax.datasets.index import read_index, rows_of
+from audiotag_jax.datasets.prepared import record_source
+
 _CHUNK = 256  # records per read
-_COLUMNS = ("id", "label", "fold", "verified")  # fields besides the input
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Stored:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        records = _source(self.directory, self.split, (self.name,)).__getitems__([int(i) for i in indices])
+        records = record_source(self.directory, self.split, (self.name,)).__getitems__([int(i) for i in indices])
         return (
             np.stack([record[self.name] for record in records])
             if records
@@ -47,7 +48,8 @@ class Examples:
     """One split of a prepared dataset, in the dataset's order: by clip id.
 
     `ids` `[n]` str, `labels` `[n]` int (-1: none), `folds` `[n]` int (-1 in the test split), `verified` `[n]` bool.
-    `inputs` are images `[n, T, F, C]` float16 in [0, 1] or waveforms `[n, N]` float32, in memory or `Stored`.
+    `inputs` are images `[n, T, F, C]` float16 in [0, 1] or waveforms `[n, N]` float32, in memory or `Stored`. `sounds`
+    `[n]` bytes are hashes of the recordings' files, empty where they are not known.
     """
 
     ids: np.ndarray
@@ -55,6 +57,7 @@ class Examples:
     labels: np.ndarray
     folds: np.ndarray
     verified: np.ndarray
+    sounds: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,34 +73,17 @@ class Examples:
 
 def read_split(directory: Path, split: str) -> Examples | None:
     """Returns the examples of `split` with their inputs on disk; None if the dataset has no such split."""
-    builder = tfds.builder_from_directory(directory)
-    if split not in builder.info.splits:
+    info = tfds.builder_from_directory(directory).info
+    if split not in info.splits:
         return None
-    source = _source(directory, split, _COLUMNS)
-    columns: dict[str, list] = {name: [] for name in _COLUMNS}
-    for start in range(0, len(source), _CHUNK):
-        for record in source.__getitems__(list(range(start, min(start + _CHUNK, len(source))))):
-            for name in _COLUMNS:
-                columns[name].append(record[name])
-    name = "image" if "image" in builder.info.features else "waveform"
-    feature = builder.info.features[name]
+    rows = rows_of(read_index(directory), split)
+    name = "image" if "image" in info.features else "waveform"
+    feature = info.features[name]
     return Examples(
-        ids=np.array([clip_id.decode() for clip_id in columns["id"]]),
-        inputs=Stored(directory, split, name, (len(source), *feature.shape), np.dtype(feature.np_dtype)),
-        labels=np.array(columns["label"]),
-        folds=np.array(columns["fold"]),
-        verified=np.array(columns["verified"], bool),
+        ids=np.array(rows["id"].to_pylist(), str),
+        inputs=Stored(directory, split, name, (len(rows), *feature.shape), np.dtype(feature.np_dtype)),
+        labels=rows["label"].to_numpy().astype(np.int64),
+        folds=rows["fold"].to_numpy().astype(np.int64),
+        verified=rows["verified"].to_numpy(),
+        sounds=np.array(rows["sound"].to_pylist(), "S"),
     )
-
-
-def read_metadata(directory: Path) -> dict:
-    """Returns the metadata that a builder stored: classes, settings, problems."""
-    return dict(tfds.builder_from_directory(directory).info.metadata)
-
-
-@functools.lru_cache(maxsize=8)
-def _source(directory: Path, split: str, names: tuple[str, ...]):
-    """Returns a TFDS data source that decodes only the named fields."""
-    builder = tfds.builder_from_directory(directory)
-    unwanted = {name: tfds.decode.SkipDecoding() for name in builder.info.features if name not in names}
-    return builder.as_data_source(split, decoders=unwanted)

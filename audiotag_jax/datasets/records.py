@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from audiotag_jax.runtime.errors import UserError
 
 SPLITS = ("train", "test")
+LEFT_OUT, SILENCE, KEPT = "left out", "kept as silence", "kept"  # what became of a recording with a problem
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class ClipSource:
     def __post_init__(self):
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "clips", tuple(sorted(self.clips, key=lambda clip: (clip.split, clip.id))))
+
+    def clips_of(self, split: str) -> list[Clip]:
+        """Returns the clips of a split, in their order."""
+        return [clip for clip in self.clips if clip.split == split]
 
 
 def train_classes(clips: list[Clip]) -> tuple[str, ...]:

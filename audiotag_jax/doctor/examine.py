@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 from audiotag_jax.audio.files import audio_files
-from audiotag_jax.datasets.builders import ordered_map
 from audiotag_jax.datasets.demo import VERSION
 from audiotag_jax.datasets.records import SPLITS, Clip
 from audiotag_jax.datasets.sources import SOURCE_NAMES, open_source
@@ -26,6 +25,7 @@ from audiotag_jax.doctor.report import format_report, printable, summarize_findi
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.runtime.progress import log, progress
+from audiotag_jax.runtime.threads import ordered_map
 from audiotag_jax.settings.sections import DatasetSettings
 from audiotag_jax.settings.settings import Settings
 

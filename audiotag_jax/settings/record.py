@@ -26,6 +26,8 @@ class RunRecord:
     settings: Settings
     classes: tuple[str, ...]
     dataset: str | None  # None: recorded under a name that is not given any more
+    # `trained`: the environments in which the run was trained; `dataset`: the provenance of its dataset at that time.
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -33,11 +35,12 @@ class RunRecord:
             "config": recorded_fields(self.settings),
             "classes": list(self.classes),
             "dataset": self.dataset,
+            "provenance": self.provenance,
         }
 
     def shared_text(self) -> str:
         """What must be the same in all processes of a run."""
-        flat = flatten(self.as_json())
+        flat = flatten(self.as_json() | {"provenance": {}})
         return json.dumps({k: v for k, v in flat.items() if k.removeprefix("config.") not in LOCAL_FIELDS})
 
 
@@ -78,7 +81,12 @@ def read_record(workdir: Path) -> RunRecord:
     except UserError as error:
         raise UserError(f"{workdir / FILE_NAME}: {error}\nChoose another --workdir.") from error
     dataset = record["dataset"] if record.get("format", 1) == FORMAT else None
-    return RunRecord(settings, tuple(record["classes"]), dataset)
+    return RunRecord(settings, tuple(record["classes"]), dataset, record.get("provenance", {}))
+
+
+def recorded_dataset(workdir: Path) -> str | None:
+    """The name of the dataset of the run in the directory; None if there is no run, or one that names none."""
+    return read_record(workdir).dataset if (workdir / FILE_NAME).exists() else None
 
 
 def check_same_settings(workdir: Path, settings: Settings) -> None:

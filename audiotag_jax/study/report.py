@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from audiotag_jax.datasets import fsdkaggle2018
-from audiotag_jax.datasets.prepare import prepare, prepare_run_clips, recordings_of_clips
+from audiotag_jax.datasets.index import recordings_of_clips
+from audiotag_jax.datasets.prepare import prepare, prepare_run_clips
 from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.models.resnet import BODIES
 from audiotag_jax.runtime.files import write_atomic, write_json
@@ -33,9 +34,8 @@ def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Seque
     """Writes the scores and the report of the runs; `budget` is pairs of a name and what every variant was given."""
     results = read_results(runs, classes)
     usage = fsdkaggle2018.test_usage(settings.dataset.path) if settings.dataset.source == "fsdkaggle2018" else {}
-    scores = study_scores(
-        results, settings.comparison.baseline, usage, recordings_of_clips(settings.dataset) | dict(results.recordings)
-    )
+    recordings = recordings_of_clips(prepare_run_clips(settings)) | dict(results.recordings)
+    scores = study_scores(results, settings.comparison.baseline, usage, recordings)
     write_json(workdir / "scores.json", scores)
     about = [*describe_data(settings, results), *budget, *describe_machine()]
     text = report(scores, about, write_plots(workdir, scores))

@@ -7,7 +7,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from audiotag_jax.datasets.prepare import report_problems, test_order
+from audiotag_jax.datasets.index import test_order
+from audiotag_jax.datasets.prepare import report_problems
 from audiotag_jax.datasets.reader import Examples
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.intervals import score_table
@@ -25,7 +26,7 @@ from audiotag_jax.runtime.errors import Diverged, UserError
 from audiotag_jax.runtime.files import write_atomic, write_json, write_npz
 from audiotag_jax.runtime.processes import is_main_process
 from audiotag_jax.runtime.progress import log, progress
-from audiotag_jax.settings.record import check_same_settings, fold_dir, load_record
+from audiotag_jax.settings.record import check_same_settings, fold_dir, load_record, recorded_dataset
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
@@ -33,7 +34,7 @@ from audiotag_jax.training.input_pipeline import Batches, close, evaluation_orde
 from audiotag_jax.training.probe import Predict, Probes
 from audiotag_jax.training.state import TrainState
 from audiotag_jax.training.steps import replicate
-from audiotag_jax.training.workdir import lock_workdir, record_config
+from audiotag_jax.training.workdir import lock_workdir, log_differences, record_config
 
 
 def run(settings: Settings, workdir: Path) -> None:
@@ -42,9 +43,10 @@ def run(settings: Settings, workdir: Path) -> None:
     load_record(workdir)
     with lock_workdir(workdir):
         check_same_settings(workdir, settings)
-        experiment = open_experiment(settings)
+        experiment = open_experiment(settings, recorded_dataset(workdir))
         record_config(workdir, settings, experiment.classes, experiment.fingerprint)
         probes = Probes(experiment)
+        log_differences(workdir, experiment.metadata.get("provenance", {}))
         for fold in experiment.folds:
             save_predictions(experiment, workdir, fold, _trained(experiment, probes, workdir, fold))
         conclude(experiment, workdir)
@@ -125,7 +127,7 @@ def conclude(experiment: Experiment, workdir: Path) -> None:
     written = ["summary.json"]
     if experiment.test_examples is not None:
         test_files = [fold_dir(workdir, fold) / TEST for fold in folds]
-        order = test_order(experiment.settings.dataset)
+        order = test_order(experiment.dataset_dir)
         write_submission(workdir / "submission.csv", average_predictions(test_files), experiment.classes, order)
         written.append("submission.csv")
     report_problems(experiment.metadata["problems"], experiment.dataset_dir)

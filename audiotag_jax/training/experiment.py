@@ -10,13 +10,12 @@ import jax
 import numpy as np
 import optax
 
-from audiotag_jax.datasets.prepare import (
-    clip_digests,
-    prepare,
-    recordings_of_clips,
-    spectrograms_fingerprint,
-)
-from audiotag_jax.datasets.reader import Examples, read_metadata, read_split
+from audiotag_jax.datasets.digests import digests, earlier_digests, has_earlier_digests
+from audiotag_jax.datasets.index import recordings_of_clips
+from audiotag_jax.datasets.names import spectrograms_fingerprint
+from audiotag_jax.datasets.prepare import prepare
+from audiotag_jax.datasets.prepared import read_metadata
+from audiotag_jax.datasets.reader import Examples, read_split
 from audiotag_jax.models.build import TaggingNetwork
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.processes import broadcast_from_main
@@ -24,7 +23,7 @@ from audiotag_jax.settings.sections import ModelSettings, OptimizerSettings
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.front_end import to_images
 from audiotag_jax.training import checkpoints
-from audiotag_jax.training.initial_weights import initial_weights
+from audiotag_jax.training.initial_weights import clips_seen, initial_weights
 from audiotag_jax.training.input_pipeline import choose_place, resident_data
 from audiotag_jax.training.optimizer import Phase, learning_rates, make_optimizer, make_phases
 from audiotag_jax.training.state import TrainState, create_train_state
@@ -103,21 +102,19 @@ class Experiment:
         return replicate(state), position
 
     @functools.cached_property
-    def digests(self) -> dict[str, str]:
-        """By clip id, a hash that identifies its recording."""
-        return clip_digests(self.settings.dataset)
-
-    @functools.cached_property
     def recordings(self) -> dict[str, str]:
         """By clip id, the name of the recording it was cut from; clips that stand alone are left out."""
-        return recordings_of_clips(self.settings.dataset)
+        return recordings_of_clips(self.dataset_dir)
 
     def scored_clips(self, fold: int) -> dict[str, str]:
         """Ids by digest of the clips that no network of the fold may have seen: those held out, and the test clips."""
         held_out = np.isin(self.examples.folds, _held_out(self.settings.training.inner_split, self.all_folds, fold))
-        test = read_split(self.dataset_dir, "test")
-        ids = [*self.examples.ids[held_out].tolist(), *([] if test is None else test.ids.tolist())]
-        return {self.digests.get(clip, clip): clip for clip in ids}
+        scored = digests(self.examples, np.flatnonzero(held_out))
+        if (test := read_split(self.dataset_dir, "test")) is not None:
+            scored |= digests(test, np.arange(len(test)))
+        if has_earlier_digests(clips_seen(self.settings.model, fold)):
+            scored |= earlier_digests(self.settings.dataset, set(scored.values()))
+        return scored
 
     def training_clips(self, fold: int) -> np.ndarray:
         """Indices of the clips outside the fold, and outside the one that is scored for it."""
@@ -149,19 +146,20 @@ def check_devices(settings: Settings) -> None:
         )
 
 
-def open_experiment(settings: Settings) -> Experiment:
+def open_experiment(settings: Settings, recorded: str | None = None) -> Experiment:
     """Prepares what is missing and builds the network, the optimizer and the steps.
 
-    Raises UserError where the data has too few folds for the settings.
+    `recorded` is the name under which an earlier part of the run knows its dataset (`prepare.prepare`). Raises
+    UserError where the data has too few folds for the settings.
     """
     check_devices(settings)
     training = settings.training
-    dataset_dir = prepare(settings)
+    dataset_dir = prepare(settings, recorded)
     metadata = read_metadata(dataset_dir)
     examples = read_split(dataset_dir, "train")
     if examples is None:
         raise UserError(f"{dataset_dir} has no training clips.")
-    all_folds = tuple(sorted(set(examples.folds.tolist())))
+    all_folds = tuple(np.unique(examples.folds).tolist())
     folds = tuple(dict.fromkeys(training.folds)) or all_folds
     unknown = [fold for fold in folds if fold not in all_folds]
     if unknown or len(all_folds) < 2:

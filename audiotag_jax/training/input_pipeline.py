@@ -7,7 +7,9 @@ same numbers.
 
 import contextlib
 import dataclasses
+import functools
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +24,7 @@ from audiotag_jax.datasets.reader import Examples
 _SHARE_OF_MEMORY = 0.25  # of a device, or of a host whose memory the devices are, that inputs may take
 _BATCHES_AHEAD = 4
 _THREADS = 4  # reading for one process
+_permutation_lock = threading.Lock()  # the readers of one process reach a new epoch together: one of them draws
 
 
 def choose_place(place: str, num_bytes: int) -> str:
@@ -37,8 +40,14 @@ def epoch_order(num_examples: int, num_batches: int, *, seed: int, fold: int, ep
     No batch is a small remainder, none is dropped; a function of its arguments alone, so the step number is all that
     an interrupted run must know.
     """
+    return np.array_split(_permutation(num_examples, seed, fold, epoch), num_batches)
+
+
+@functools.lru_cache(maxsize=3)  # readers may be in two epochs, beside a validation
+def _permutation(num_examples: int, seed: int, fold: int, epoch: int) -> np.ndarray:
     order = np.random.default_rng((seed, fold, epoch)).permutation(num_examples)
-    return np.array_split(order, num_batches)
+    order.flags.writeable = False
+    return order
 
 
 class Order(Protocol):
@@ -63,9 +72,13 @@ class TrainingOrder:
         return self.num_steps
 
     def __getitem__(self, step: int) -> np.ndarray:
+        """Returns one batch of `epoch_order`, without splitting all of the epoch."""
         epoch, place = divmod(int(step), self.steps_per_epoch)
-        order = epoch_order(len(self.clips), self.steps_per_epoch, seed=self.seed, fold=self.fold, epoch=epoch)
-        return self.clips[order[place]]
+        with _permutation_lock:
+            order = _permutation(len(self.clips), self.seed, self.fold, epoch)
+        size, larger = divmod(len(order), self.steps_per_epoch)  # the first `larger` batches have one clip more
+        start = place * size + min(place, larger)
+        return self.clips[order[start : start + size + (place < larger)]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import scipy.special
 
+from audiotag_jax.datasets.digests import digests
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.processes import any_process, broadcast_from_main, is_main_process
 from audiotag_jax.runtime.progress import log, progress
-from audiotag_jax.settings.record import check_same_settings, fold_dir
+from audiotag_jax.settings.record import check_same_settings, fold_dir, recorded_dataset
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.evaluate import conclude, is_finished, predict_logits, save_predictions
@@ -33,8 +34,10 @@ def run(settings: Settings, workdir: Path) -> None:
     check_devices(settings)
     with lock_workdir(workdir):
         check_same_settings(workdir, settings)
-        experiment = open_experiment(settings)
-        record_config(workdir, settings, experiment.classes, experiment.fingerprint)
+        experiment = open_experiment(settings, recorded_dataset(workdir))
+        finished = all(is_finished(experiment, workdir, fold) for fold in experiment.folds)
+        trained_on = None if finished else experiment.metadata.get("provenance", {})
+        record_config(workdir, settings, experiment.classes, experiment.fingerprint, trained_on=trained_on)
         for fold in experiment.folds:
             check_fold(experiment, workdir, fold)
         unfinished = [
@@ -121,8 +124,7 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
 
 
 def _record_seen(experiment: Experiment, workdir: Path, fold: int) -> None:
-    clips = experiment.examples.ids[experiment.training_clips(fold)].tolist()
-    seen = (experiment.digests.get(clip, clip) for clip in clips)
+    seen = digests(experiment.examples, experiment.training_clips(fold))
     record_seen(fold_dir(workdir, fold), experiment.settings.model, fold, seen)
 
 
@@ -136,6 +138,7 @@ class _Loop:
         steps = np.arange(experiment.num_steps)  # all rates at once: fetching one a step would wait for the device
         rates = {label: rate for label, rate in experiment.programs.rates.items() if "_" not in label}
         self.rates = {f"learning_rate_{label}": np.asarray(jax.vmap(rate)(steps)) for label, rate in rates.items()}
+        self.clips_per_step = len(experiment.training_clips(fold)) / experiment.steps_per_epoch
         self.clock, self.clock_step = time.monotonic(), 0  # when and at which step metrics were last logged
 
     def run(self, state: TrainState, batches, stop: Callable[[], bool]) -> TrainState:
@@ -174,11 +177,10 @@ class _Loop:
         return stopping
 
     def _log(self, step: int, metrics: dict) -> None:
-        experiment = self.experiment
         values = {name: value for name, value in jax.device_get(metrics).items() if name != "health"}
         values |= {name: rates[step - 1] for name, rates in self.rates.items()}
-        now, clips = time.monotonic(), len(experiment.training_clips(self.fold)) / experiment.steps_per_epoch
-        values["clips_per_second"] = clips * (step - self.clock_step) / max(now - self.clock, 1e-9)
+        now = time.monotonic()
+        values["clips_per_second"] = self.clips_per_step * (step - self.clock_step) / max(now - self.clock, 1e-9)
         self.clock, self.clock_step = now, step
         self.monitor.remember(step, values)
         self.writer.write(step, "train", values)

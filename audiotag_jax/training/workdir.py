@@ -2,16 +2,25 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from audiotag_jax.runtime.environment import differences, environment
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked, write_atomic
 from audiotag_jax.runtime.processes import all_processes_equal, barrier, broadcast_from_main, is_main_process
-from audiotag_jax.settings.record import FILE_NAME, RunRecord, check_same_data, check_same_settings, write_record
+from audiotag_jax.runtime.progress import log
+from audiotag_jax.settings.record import (
+    FILE_NAME,
+    RunRecord,
+    check_same_data,
+    check_same_settings,
+    read_record,
+    write_record,
+)
 from audiotag_jax.settings.settings import Settings
 
 
@@ -32,9 +41,16 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
         yield
 
 
-def record_config(workdir: Path, settings: Settings, classes: Sequence[str], dataset: str) -> None:
+def record_config(
+    workdir: Path,
+    settings: Settings,
+    classes: Sequence[str],
+    dataset: str,
+    trained_on: Mapping[str, Any] | None = None,
+) -> None:
     """Writes `config.json`: settings, classes and `dataset`, the name of what the network is trained on.
 
+    Training records its environment, and the provenance `trained_on` of its dataset, beside those recorded before.
     Raises UserError if the directory contains a run of other settings, or of other data.
     """
     record = RunRecord(settings, tuple(classes), dataset)
@@ -43,10 +59,35 @@ def record_config(workdir: Path, settings: Settings, classes: Sequence[str], dat
     check_same_settings(workdir, settings)
     if (workdir / FILE_NAME).exists():
         check_same_data(workdir, dataset, classes)
+        record.provenance.update(read_record(workdir).provenance)
     barrier("checked")
     if is_main_process():
+        if trained_on is not None:
+            _add_environment(record.provenance, trained_on)
         write_record(workdir, record)
     barrier("recorded")
+
+
+def log_differences(workdir: Path, dataset: Mapping[str, Any]) -> None:
+    """Logs what differs between this environment and those that the run was trained in, and likewise of its images.
+
+    `dataset` is the provenance of the images now: where they were lost and made again, it is not the recorded one.
+    """
+    provenance = read_record(workdir).provenance
+    trained, now = provenance.get("trained", []), environment()
+    if trained and all(differences(each, now) for each in trained):
+        changed = ", ".join(differences(trained[-1], now))
+        log(f"note: the run was trained with {changed}; scores may differ in the last digits")
+    before, after = (each.get("images", []) for each in (provenance.get("dataset", {}), dataset))
+    if before and after and (changed := ", ".join(differences(before[0], after[0]))):
+        log(f"note: the images that the run was trained on were computed with {changed}; they were computed again")
+
+
+def _add_environment(provenance: dict[str, Any], dataset: Mapping[str, Any]) -> None:
+    trained, now = provenance.setdefault("trained", []), environment()
+    if not trained or all(differences(each, now) for each in trained):
+        trained.append(now)
+    provenance.setdefault("dataset", dict(dataset))
 
 
 class MetricsWriter:

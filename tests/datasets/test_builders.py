@@ -16,10 +16,11 @@ import soundfile
 
 from audiotag_jax.audio.crop import crop_loudest
 from audiotag_jax.audio.decode import load_audio
-from audiotag_jax.datasets import builders
+from audiotag_jax.datasets import builders, images
 from audiotag_jax.datasets.builders import KEPT, LEFT_OUT, SILENCE, ClipSettings, ordered_map
 from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
-from audiotag_jax.datasets.reader import read_metadata, read_split
+from audiotag_jax.datasets.prepared import read_metadata
+from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.datasets.records import Clip, ClipSource
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.spectral.features import SpectralSettings, spectrograms
@@ -129,7 +130,7 @@ def test_a_mix_of_stored_channels_equals_a_computed_mix(source, prepared, tmp_pa
         computed.append(settings.channels)
         return spectrograms(waveforms, settings)
 
-    monkeypatch.setattr(builders, "spectrograms", recorded)
+    monkeypatch.setattr(images, "spectrograms", recorded)
     directory = prepare_spectrograms(clips_dir, MIX, prepared)
     rest = tuple(channel for channel in MIX.channels if channel not in stored)
     assert computed == ([rest, rest] if rest else [])  # the two splits
@@ -139,16 +140,6 @@ def test_a_mix_of_stored_channels_equals_a_computed_mix(source, prepared, tmp_pa
         assert len(np.unique(expected.inputs)) > 10
         np.testing.assert_array_equal(examples.inputs, expected.inputs)
     assert read_metadata(directory) == read_metadata(alone)
-
-
-def test_stored_channels_of_other_clips_raise(source, prepared, tmp_path):
-    clips_dir = prepare_clips(source, CLIPS, prepared, 2)
-    clips = (dataclasses.replace(source.clips[0], id="other.wav"), *source.clips[1:])
-    other = prepare_clips(ClipSource("own", source.classes, clips), CLIPS, prepared, 2)
-    stored = {"mel_db": prepare_spectrograms(other, dataclasses.replace(MIX, channels=("mel_db",)), prepared)}
-    given = {"data_dir": tmp_path / "mixed", "fingerprint": "mixed", "settings": MIX, "stored": stored}
-    with pytest.raises(UserError, match="contains other clips than expected"):
-        builders.AudiotagSpectrograms(clips_dir=clips_dir, **given).download_and_prepare()
 
 
 def test_a_source_without_test_clips_has_no_test_split(tmp_path, prepared):

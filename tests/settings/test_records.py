@@ -1,4 +1,4 @@
-"""Runs of the first release can be resumed, evaluated, inspected, used for tagging and exported."""
+"""Runs of earlier releases, libraries and devices are resumed, evaluated, inspected, used for tagging and exported."""
 
 import json
 import shutil
@@ -10,8 +10,11 @@ import random_runs
 
 from audiotag_jax.inference import export
 from audiotag_jax.inference.tagger import load_tagger
+from audiotag_jax.runtime import environment
+from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import read_record
-from audiotag_jax.settings.settings import parse_settings
+from audiotag_jax.settings.settings import Settings, parse_settings
+from audiotag_jax.spectral.features import CHANNELS
 from audiotag_jax.training import evaluate, inspect_checkpoint, train
 
 FIRST_FORMAT = Path(__file__).with_name("first_format.json")  # written by the release before records had a format
@@ -66,3 +69,86 @@ def test_an_old_run_is_inspected_used_for_tagging_and_exported(settings, finishe
     np.testing.assert_array_equal(load_tagger(old).probabilities(waveforms), expected)
     export.run(old)
     assert (old / "exported/tagger.stablehlo").stat().st_size > 0
+
+
+@pytest.fixture
+def elsewhere(folder, finished, tmp_path) -> tuple[Settings, Path]:
+    """Settings of a copy of sounds, datasets and run, and its work directory."""
+    for name in ("sounds", "prepared"):
+        shutil.copytree(folder.with_name(name), tmp_path / name)
+    settings = parse_settings(random_runs.tiny_config(tmp_path / "sounds"))
+    return settings, Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def logits(workdir: Path) -> np.ndarray:
+    with np.load(workdir / "fold_1/predictions.npz") as saved:
+        return saved["logits"]
+
+
+def upgrade(monkeypatch) -> None:
+    monkeypatch.setattr(environment, "_version", lambda name: "99.0")
+    monkeypatch.setattr(environment, "_device", lambda: "gpu NVIDIA H100")
+
+
+def test_a_run_is_evaluated_after_an_upgrade_and_on_another_device(elsewhere, monkeypatch, capsys):
+    settings, workdir = elsewhere
+    (workdir / "fold_1/predictions.npz").unlink()
+    train.run(settings, workdir)  # it records where
+    evaluate.run(settings, workdir)
+    expected, record = logits(workdir), read_record(workdir)
+    assert "note: the run was trained" not in capsys.readouterr().out
+    assert [each["device"] for each in record.provenance["trained"]] == ["cpu"]
+    upgrade(monkeypatch)
+    evaluate.run(settings, workdir)
+    printed = capsys.readouterr().out
+    assert "preparing" not in printed and "computed again" not in printed
+    [note] = [line for line in printed.splitlines() if line.startswith("note: the run was trained with")]
+    jax_version = record.provenance["trained"][0]["jax"]
+    assert f"jax {jax_version}, here 99.0" in note and "device cpu, here gpu NVIDIA H100; scores may differ" in note
+    np.testing.assert_array_equal(logits(workdir), expected)
+    assert read_record(workdir) == record
+    for path in settings_datasets(settings):
+        shutil.rmtree(path)
+    evaluate.run(settings, workdir)
+    assert "note: the images that the run was trained on were computed with jax" in capsys.readouterr().out
+    train.run(settings, workdir)  # all folds are finished
+    assert read_record(workdir) == record
+    (workdir / "fold_1/predictions.npz").unlink()
+    train.run(settings, workdir)
+    assert [each["device"] for each in read_record(workdir).provenance["trained"]] == ["cpu", "gpu NVIDIA H100"]
+
+
+def settings_datasets(settings: Settings) -> list[Path]:
+    return list((Path(settings.dataset.prepared_dir) / "audiotag_spectrograms").iterdir())
+
+
+def test_a_run_is_resumed_and_evaluated_without_its_recordings(elsewhere, capsys):
+    settings, workdir = elsewhere
+    shutil.rmtree(settings.dataset.path)
+    expected = logits(workdir)
+    (workdir / "fold_1/predictions.npz").unlink()
+    train.run(settings, workdir)
+    evaluate.run(settings, workdir)
+    np.testing.assert_array_equal(logits(workdir), expected)
+    assert "note: there are no recordings in" in capsys.readouterr().out
+
+
+def test_a_run_is_evaluated_on_its_own_images_after_a_new_version_of_the_algorithm(elsewhere, monkeypatch, capsys):
+    settings, workdir = elsewhere
+    expected = logits(workdir)
+    monkeypatch.setitem(CHANNELS, "log_db", CHANNELS["log_db"]._replace(version=7))
+    evaluate.run(settings, workdir)
+    assert "versions of the algorithms: log_db 1 (now 7)" in capsys.readouterr().out
+    np.testing.assert_array_equal(logits(workdir), expected)
+    for path in settings_datasets(settings):
+        shutil.rmtree(path)
+    with pytest.raises(UserError, match="contains a run on other data"):  # whose images nothing can make any more
+        evaluate.run(settings, workdir)
+
+
+def test_a_changed_label_is_other_data(elsewhere):
+    settings, workdir = elsewhere
+    table = Path(settings.dataset.path) / "clips.csv"
+    table.write_text(table.read_text().replace("rain", "bird", 1))
+    with pytest.raises(UserError, match="contains a run on other data"):
+        evaluate.run(settings, workdir)

@@ -1,10 +1,17 @@
 """Weights that have seen a clip are never scored on it, whatever run, source or ancestor they come from."""
 
+import dataclasses
+import hashlib
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
-from audiotag_jax.datasets.prepare import clip_digests
+from audiotag_jax.datasets.digests import digests, earlier_digests, has_earlier_digests
+from audiotag_jax.datasets.prepare import prepare_run_clips
+from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.training.initial_weights import (
@@ -72,18 +79,46 @@ def test_a_file_of_weights_must_be_there(config, tmp_path, monkeypatch):
     assert resolve_init_from("~/run/fold_{fold}", 0) == tmp_path / "run/fold_0/checkpoints"
 
 
-def test_a_recording_is_known_by_its_contents(tmp_path):
-    """Under another name, in another folder, in another fold: what lies in it decides."""
-    sounds = {"one/dog/a.wav": b"x" * 40000, "one/rain/b.wav": b"y" * 40000, "two/dog/c.wav": b"x" * 40000}
-    sounds |= {"two/rain/b.wav": b"y" * 39999 + b"z", "two/rain/d.wav": b"y" * 30000}
-    for name, contents in sounds.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(contents)
-    config = log_db.get_config("folder")
-    config.dataset.num_folds = 2
-    config.dataset.path = str(tmp_path / "one")
-    one = clip_digests(parse_settings(config).dataset)
-    config.dataset.path = str(tmp_path / "two")
-    two = clip_digests(parse_settings(config).dataset)
-    assert one["dog/a.wav"] == two["dog/c.wav"]
-    assert len({*one.values(), *two.values()}) == 4
+def write_noise(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.random.default_rng(seed).standard_normal(400), 4000)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Examples of the folders `one` and `two`, which share a sound under other names, labels and folders."""
+    for name, seed in {"one/dog/a": 0, "one/rain/b": 1, "two/dog/c": 1, "two/rain/b": 2, "two/rain/d": 3}.items():
+        write_noise(tmp_path / f"{name}.wav", seed)
+
+    def opened(name):
+        config = log_db.get_config("folder")
+        config.dataset.num_folds, config.dataset.prepared_dir = 2, str(tmp_path / "prepared")
+        config.dataset.sample_rate_hz, config.dataset.duration_s = 4000, 0.1
+        config.dataset.path = str(tmp_path / name)
+        settings = parse_settings(config)
+        return settings.dataset, read_split(prepare_run_clips(settings), "train")
+
+    return opened
+
+
+def test_a_recording_is_known_by_its_contents(opened):
+    (_, one), (_, two) = opened("one"), opened("two")
+    first, second = digests(one, np.arange(2)), digests(two, np.arange(3))
+    common = first.keys() & second.keys()
+    assert [(first[each], second[each]) for each in common] == [("rain/b.wav", "dog/c.wav")]
+    assert len(first.keys() | second.keys()) == 4 and not has_earlier_digests(first)
+    unknown = dataclasses.replace(one, sounds=np.array([b"", b""]))
+    assert digests(unknown, np.arange(1)) == {"dog/a.wav": "dog/a.wav"}
+
+
+def test_clips_that_a_run_of_an_earlier_release_has_seen_are_found(opened, tmp_path):
+    """Its digests are of a file's size, beginning and end, so the recordings are read for them."""
+    dataset, examples = opened("one")
+    path = tmp_path / "one/rain/b.wav"
+    data = path.read_bytes()
+    seen = hashlib.sha256(b"%d " % len(data) + data + data[-16384:]).hexdigest()[:16]
+    assert has_earlier_digests([seen]) and not has_earlier_digests(["sha256:" + seen, "a.wav"])
+    assert earlier_digests(dataset, set(examples.ids.tolist()))[seen] == "rain/b.wav"
+    assert seen not in earlier_digests(dataset, {"dog/a.wav"})
+    with pytest.raises(UserError, match="earlier release, so the recordings are needed"):
+        earlier_digests(dataset, {"rain/moved.wav"})

@@ -105,6 +105,29 @@ def test_more_batches_than_a_small_fold_fills(examples):
     assert [len(batch) for batch in batches] == [1, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize(("num_clips", "steps_per_epoch"), [(83, 7), (80, 8), (5, 8), (64, 1)])
+def test_a_step_s_clips_are_those_of_its_epoch_s_permutation(num_clips, steps_per_epoch):
+    """As runs of earlier releases drew them, bit for bit."""
+    clips = np.arange(num_clips) * 3
+    order = TrainingOrder(clips, steps_per_epoch, 3 * steps_per_epoch, seed=4, fold=2)
+    for epoch in (1, 0, 2):
+        drawn = np.random.default_rng((4, 2, epoch)).permutation(num_clips)
+        for place, expected in enumerate(np.array_split(drawn, steps_per_epoch)):
+            np.testing.assert_array_equal(order[epoch * steps_per_epoch + place], clips[expected])
+
+
+def test_an_epoch_is_drawn_once_by_all_its_readers(examples, monkeypatch):
+    drawn, default_rng = [], np.random.default_rng
+
+    def counted(seed):
+        drawn.append(seed)
+        return default_rng(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", counted)
+    take(examples, 0, 15, seed=71)
+    assert sorted(drawn) == [(71, 0, 0), (71, 0, 1), (71, 0, 2)]
+
+
 # Batches for devices.
 
 
@@ -188,5 +211,5 @@ def test_a_share_without_rows_keeps_its_type(tmp_path, monkeypatch):
     """Else two processes would compile different programs."""
     stored = Stored(tmp_path, "train", "image", (10, 4, 3, 1), np.dtype(np.float16))
     source = type("Source", (), {"__getitems__": lambda self, indices: []})()
-    monkeypatch.setattr("audiotag_jax.datasets.reader._source", lambda *_: source)
+    monkeypatch.setattr("audiotag_jax.datasets.reader.record_source", lambda *_: source)
     assert (stored[np.arange(0)].dtype, stored[np.arange(0)].shape) == (np.float16, (0, 4, 3, 1))

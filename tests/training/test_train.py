@@ -131,8 +131,8 @@ def watched(monkeypatch, interrupt_at: int | None = None, after: Callable = lamb
     """
     steps, opened = [], train.open_experiment
 
-    def open_experiment(config):
-        made = opened(config)
+    def open_experiment(config, recorded=None):
+        made = opened(config, recorded)
 
         def step(*arguments):
             if len(steps) == interrupt_at:

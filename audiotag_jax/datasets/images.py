@@ -1,0 +1,90 @@
+"""The records of a spectrogram dataset, a shard at a time: images that are copied, and images that are computed.
+
+These are functions of their arguments alone, which can be pickled: any process can make any shard.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiotag_jax.datasets.copies import Copies
+from audiotag_jax.datasets.prepared import record_source
+from audiotag_jax.runtime.progress import progress
+from audiotag_jax.runtime.threads import ordered_map
+from audiotag_jax.spectral.features import SpectralSettings, spectrograms
+
+SPECTROGRAM_BATCH = 16  # clips per jitted call
+SPECTROGRAM_THREADS = 2  # concurrent calls: the serial parts of one overlap with the other
+_FIELDS = ("id", "label", "fold", "verified")
+
+
+def image_examples(
+    clips_dir: Path, split: str, indices: range, settings: SpectralSettings, copies: Sequence[Copies]
+) -> Iterator[tuple[str, dict]]:
+    """Yields id and example of the clips at `indices` of a clips dataset; `copies` are theirs, by channel."""
+    absent = np.stack([each.which < 0 for each in copies], axis=1)
+    groups: dict[tuple[bool, ...], list[int]] = {}  # clips that lack the same channels go through one program
+    for number, lacking in enumerate(map(tuple, absent.tolist())):
+        groups.setdefault(lacking, []).append(number)
+    make = partial(_make_examples, clips_dir, split, indices, settings, copies)
+    streams = {lacking: _stream(partial(make, lacking), numbers) for lacking, numbers in groups.items()}
+    ordered = (next(streams[lacking]) for lacking in map(tuple, absent.tolist()))
+    what = "computing" if absent.any() else "copying"
+    yield from progress(ordered, len(indices), f"{what} {split} spectrograms", "clips")
+
+
+def image_example(clip: dict[str, Any], image: np.ndarray) -> tuple[str, dict]:
+    """Returns id and example of an image `[T, F, C]` float16 of a clip's record."""
+    clip_id = clip["id"].decode()
+    return clip_id, {"id": clip_id, "image": image, **{name: clip[name] for name in _FIELDS[1:]}}
+
+
+def compute_images(waveforms: Sequence[np.ndarray], settings: SpectralSettings) -> np.ndarray:
+    """Returns images `[n, T, F, C]` float16 of at most `SPECTROGRAM_BATCH` waveforms `[N]`."""
+    padded = np.zeros((SPECTROGRAM_BATCH, *waveforms[0].shape), np.float32)  # one shape: compiled once
+    padded[: len(waveforms)] = waveforms
+    return np.asarray(spectrograms(padded, settings))[: len(waveforms)].astype(np.float16)
+
+
+def _stream(make, numbers: list[int]) -> Iterator[tuple[str, dict]]:
+    chunks = (numbers[i : i + SPECTROGRAM_BATCH] for i in range(0, len(numbers), SPECTROGRAM_BATCH))
+    return (example for chunk in ordered_map(make, chunks, SPECTROGRAM_THREADS) for example in chunk)
+
+
+def _make_examples(
+    clips_dir: Path,
+    split: str,
+    indices: range,
+    settings: SpectralSettings,
+    copies: Sequence[Copies],
+    lacking: tuple[bool, ...],
+    numbers: list[int],
+) -> list[tuple[str, dict]]:
+    """Returns the examples of the clips `indices[number]`; computes the channels that are `lacking`."""
+    names = (*_FIELDS, "waveform") if any(lacking) else _FIELDS
+    clips = record_source(clips_dir, split, names).__getitems__([indices[number] for number in numbers])
+    images = np.empty((len(clips), settings.num_frames, settings.num_bins, len(settings.channels)), np.float16)
+    for channel, is_lacking in enumerate(lacking):
+        if not is_lacking:
+            images[..., channel] = _copied(copies[channel], np.array(numbers))
+    if any(lacking):
+        missing = tuple(name for name, is_lacking in zip(settings.channels, lacking, strict=True) if is_lacking)
+        computed = compute_images([clip["waveform"] for clip in clips], dataclasses.replace(settings, channels=missing))
+        images[..., np.flatnonzero(lacking)] = computed
+    return [image_example(clip, image) for clip, image in zip(clips, images, strict=True)]
+
+
+def _copied(copies: Copies, numbers: np.ndarray) -> np.ndarray:
+    """Returns one channel `[n, T, F]` of the images to copy."""
+    found: list[Any] = [None] * len(numbers)
+    for which in np.unique(copies.which[numbers]):
+        origin, places = copies.origins[which], np.flatnonzero(copies.which[numbers] == which)
+        source = record_source(origin.directory, origin.split, ("image",))
+        records = source.__getitems__(copies.rows[numbers[places]].tolist())
+        for place, record in zip(places.tolist(), records, strict=True):
+            found[place] = record["image"][..., origin.channel]
+    return np.stack(found)

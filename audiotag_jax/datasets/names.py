@@ -1,0 +1,46 @@
+"""What names a dataset: the table, the bytes of the recordings, the settings, and versions of the algorithms.
+
+The text of the code, the libraries, the device and the machine are left out; the metadata records them as provenance.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiotag_jax.audio import decode
+from audiotag_jax.datasets.records import ClipSource
+from audiotag_jax.settings.sections import ClipSettings
+from audiotag_jax.spectral.features import CHANNELS, SpectralSettings
+
+
+def clips_fingerprint(
+    source: ClipSource, settings: ClipSettings, contents: Mapping[str, str], version: int | None = None
+) -> str:
+    """Returns a hash of the clips' records, their files' `contents` (hashes by path), settings and decoder version.
+
+    The code's text and the libraries' versions are left out: `decode.VERSION`, the default, changes when decoded
+    samples do.
+    """
+    files = [[clip.id, clip.label, clip.fold, clip.split, clip.verified, contents[clip.path]] for clip in source.clips]
+    return _hash([source.classes, files, dataclasses.asdict(settings), decode.VERSION if version is None else version])
+
+
+def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str:
+    """Returns a hash of the clips dataset's fingerprint, the settings, and the version of each channel's algorithm.
+
+    The device and the version of JAX that computed the images are left out.
+    """
+    now = [CHANNELS[channel].version for channel in settings.channels]
+    return hash_images(Path(clips_dir).parent.name, settings, now)
+
+
+def hash_images(clips_name: str, settings: SpectralSettings, channel_versions: Sequence[int]) -> str:
+    """Returns the fingerprint of the images of a clips dataset, with the given versions of the channels."""
+    return _hash([clips_name, dataclasses.asdict(settings), list(channel_versions)])
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""Prepared datasets in place of recordings that are not there: on another machine, or deleted since."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from audiotag_jax.datasets.builders import AudiotagClips
+from audiotag_jax.datasets.copies import clips_alike
+from audiotag_jax.datasets.index import make_index, read_index
+from audiotag_jax.datasets.prepared import complete_datasets, read_metadata
+from audiotag_jax.datasets.records import LEFT_OUT, ClipSource
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.progress import log
+from audiotag_jax.settings.sections import DatasetSettings
+from audiotag_jax.settings.settings import Settings
+
+
+def has_no_files(dataset: DatasetSettings) -> bool:
+    """Returns whether there is neither a table nor a recording at the path; the demo's sounds are always at hand."""
+    path = Path(dataset.path)
+    return dataset.source != "demo" and not (path.is_dir() and any(each.is_file() for each in path.rglob("*")))
+
+
+def find_prepared(
+    settings: Settings, source: ClipSource | None, name: Callable[[Path], str], recorded: str | None
+) -> Path | None:
+    """Returns the complete clips dataset that was prepared for these settings, with a note; None if there is none.
+
+    It must have the clips of `source`, or, if there is no table either, come from the same public data set, or from the
+    same path, with the same assignment of folds. `name` gives what a run calls a clips dataset and `recorded` what it
+    called its own, which decides between several. Raises UserError if several are left.
+    """
+    dataset, prepared_dir = settings.dataset, Path(settings.dataset.prepared_dir)
+    found = [
+        directory
+        for directory in complete_datasets(prepared_dir, AudiotagClips.name)
+        if clips_alike(directory, settings.clips)
+        and (
+            _has_clips(directory, source) if source else _comes_from(directory, dataset) or name(directory) == recorded
+        )
+    ]
+    found = [directory for directory in found if name(directory) == recorded] or found
+    found = [directory for directory in found if _is_from_same_path(directory, dataset)] or found
+    if len(found) > 1:
+        listed = ", ".join(map(str, found[:3])) + (", …" if len(found) > 3 else "")
+        raise UserError(
+            f"There are no recordings in {dataset.path}, and {len(found)} prepared datasets fit them: {listed}.\n"
+            "Put the recordings back, or move away the datasets that are not meant."
+        )
+    if not found:
+        return None
+    _log_once(f"note: there are no recordings in {dataset.path}; using {found[0]}, which was prepared from them")
+    return found[0]
+
+
+def _comes_from(directory: Path, dataset: DatasetSettings) -> bool:
+    fields = {"name": dataset.source, "num_folds": dataset.num_folds, "fold_seed": dataset.fold_seed}
+    same = fields.items() <= read_metadata(directory).get("source", {}).items()
+    return same and (dataset.source != "folder" or _is_from_same_path(directory, dataset))
+
+
+def _is_from_same_path(directory: Path, dataset: DatasetSettings) -> bool:
+    source = read_metadata(directory).get("source", {})
+    given = dataset.path == source.get("path") or str(Path(dataset.path).absolute()) == source.get("folder")
+    return given and source.get("table") == dataset.table
+
+
+def _has_clips(directory: Path, source: ClipSource) -> bool:
+    """Returns whether the table of the source is that of the dataset; recordings that could not be read are lacking."""
+    metadata = read_metadata(directory)
+    if (
+        metadata["classes"] != list(source.classes)
+        or metadata.get("source", {}).get("name", source.name) != source.name
+    ):
+        return False
+    left_out = [each["id"] for each in metadata["problems"] if each["outcome"] == LEFT_OUT]
+    columns = ["split", "id", "label", "fold", "verified"]
+    index = make_index(source.clips, source.classes, {}, left_out)
+    return read_index(directory).select(columns).equals(index.select(columns))
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+    log(text)
