@@ -39,6 +39,8 @@ def _dataset_fields() -> ConfigDict:
     dataset.num_workers = 0  # reader processes of input stream; 0: threads of this process
     dataset.on_the_fly = False  # compute spectrograms from the clips in each training step
     dataset.margin_s = 0.0  # on the fly: extra length of the clips, for random crops in training
+    dataset.beam_runner = ""  # prepare by Apache Beam: DirectRunner, FlinkRunner, …; empty: by this process
+    dataset.beam_options = ""  # of that runner, as on its command line
     return dataset
 
 

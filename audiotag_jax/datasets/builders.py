@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 
 from audiotag_jax.audio.clip import load_clip
 from audiotag_jax.audio.decode import AudioError
+from audiotag_jax.datasets.beam import write_splits
 from audiotag_jax.datasets.copies import Copies, Origin
 from audiotag_jax.datasets.images import image_examples
 from audiotag_jax.datasets.index import make_index, read_index, write_index
@@ -29,7 +30,7 @@ from audiotag_jax.runtime.threads import ordered_map
 from audiotag_jax.settings.sections import ClipSettings
 from audiotag_jax.spectral.features import SpectralSettings
 
-SHARD_CLIPS = 2048  # at most, per shard
+SHARD_CLIPS = 512  # at most, per shard, which one process writes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +126,20 @@ class _Builder(tfds.core.ShardBasedBuilder):
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         """Writes records and index into the temporary folder that TFDS renames at the end."""
-        super()._download_and_prepare(dl_manager, download_config)
+        self._shards = self._make_shards()
+        write = partial(super()._download_and_prepare, dl_manager, download_config)
+        if download_config is None or download_config.beam_runner is None:
+            write()
+        else:
+            write_splits(self, self._shards, write)
         write_index(Path(self._data_dir), self._make_index())
+
+    def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable]]:
+        return self._shards
+
+    def _make_shards(self) -> dict[str, list[Callable]]:
+        """Returns for each split the functions that yield the examples of a shard."""
+        raise NotImplementedError
 
     def _make_index(self) -> pa.Table:
         """Returns the index of the records that have been written."""
@@ -168,7 +181,7 @@ class AudiotagClips(_Builder):
         waveform = tfds.features.Tensor(shape=shape, dtype=np.float32, encoding="bytes")
         return self._dataset_info("Mono clips of sound.", {"waveform": waveform}, self._source.classes)
 
-    def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable]]:
+    def _make_shards(self) -> dict[str, list[Callable]]:
         shards: dict[str, list[Callable]] = {}
         for split in SPLITS:
             clips = self._source.clips_of(split)
@@ -236,7 +249,7 @@ class AudiotagSpectrograms(_Builder):
         description = f"Spectrograms of sound: {', '.join(self._settings.channels)}."
         return self._dataset_info(description, {"image": image}, self._clips.info.features["label"].names)
 
-    def _shard_iterators_per_split(self, dl_manager) -> dict[str, list[Callable]]:
+    def _make_shards(self) -> dict[str, list[Callable]]:
         def make(split: str, part: range) -> Callable:
             copies = [each.part(part.start, part.stop) for each in self._copies[split]]
             return partial(_emptied, partial(image_examples, self._clips_dir, split, part, self._settings, copies))

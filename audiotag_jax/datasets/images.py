@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from audiotag_jax.datasets.copies import Copies
@@ -17,7 +18,7 @@ from audiotag_jax.runtime.progress import progress
 from audiotag_jax.runtime.threads import ordered_map
 from audiotag_jax.spectral.features import SpectralSettings, spectrograms
 
-SPECTROGRAM_BATCH = 16  # clips per jitted call
+SPECTROGRAM_BATCH, ACCELERATOR_BATCH = 16, 64  # clips per jitted call, on CPU and on a GPU or TPU
 SPECTROGRAM_THREADS = 2  # concurrent calls: the serial parts of one overlap with the other
 _FIELDS = ("id", "label", "fold", "verified")
 
@@ -31,7 +32,9 @@ def image_examples(
     for number, lacking in enumerate(map(tuple, absent.tolist())):
         groups.setdefault(lacking, []).append(number)
     make = partial(_make_examples, clips_dir, split, indices, settings, copies)
-    streams = {lacking: _stream(partial(make, lacking), numbers) for lacking, numbers in groups.items()}
+    streams = {
+        lacking: _stream(partial(make, lacking), numbers, batch_size(settings)) for lacking, numbers in groups.items()
+    }
     ordered = (next(streams[lacking]) for lacking in map(tuple, absent.tolist()))
     what = "computing" if absent.any() else "copying"
     yield from progress(ordered, len(indices), f"{what} {split} spectrograms", "clips")
@@ -44,14 +47,19 @@ def image_example(clip: dict[str, Any], image: np.ndarray) -> tuple[str, dict]:
 
 
 def compute_images(waveforms: Sequence[np.ndarray], settings: SpectralSettings) -> np.ndarray:
-    """Returns images `[n, T, F, C]` float16 of at most `SPECTROGRAM_BATCH` waveforms `[N]`."""
-    padded = np.zeros((SPECTROGRAM_BATCH, *waveforms[0].shape), np.float32)  # one shape: compiled once
+    """Returns images `[n, T, F, C]` float16 of at most `batch_size` waveforms `[N]`."""
+    padded = np.zeros((batch_size(settings), *waveforms[0].shape), np.float32)  # one shape: compiled once
     padded[: len(waveforms)] = waveforms
     return np.asarray(spectrograms(padded, settings))[: len(waveforms)].astype(np.float16)
 
 
-def _stream(make, numbers: list[int]) -> Iterator[tuple[str, dict]]:
-    chunks = (numbers[i : i + SPECTROGRAM_BATCH] for i in range(0, len(numbers), SPECTROGRAM_BATCH))
+def batch_size(settings: SpectralSettings) -> int:
+    """Returns the number of clips per jitted call: exact reassignment, stride 1, needs much memory for each."""
+    return SPECTROGRAM_BATCH if jax.default_backend() == "cpu" or settings.stride < 4 else ACCELERATOR_BATCH
+
+
+def _stream(make, numbers: list[int], size: int) -> Iterator[tuple[str, dict]]:
+    chunks = (numbers[i : i + size] for i in range(0, len(numbers), size))
     return (example for chunk in ordered_map(make, chunks, SPECTROGRAM_THREADS) for example in chunk)
 
 

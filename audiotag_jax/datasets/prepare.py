@@ -16,6 +16,7 @@ import pyarrow as pa
 import tensorflow_datasets as tfds
 
 from audiotag_jax.audio import decode
+from audiotag_jax.datasets.beam import download_config
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms
 from audiotag_jax.datasets.contents import content_hashes
 from audiotag_jax.datasets.copies import find_clips, find_images, versions
@@ -54,7 +55,9 @@ def prepare(settings: Settings, recorded: str | None = None) -> Path:
     clips_dir = prepare_run_clips(settings, recorded)
     if settings.stored_images is None:
         return clips_dir
-    return prepare_spectrograms(clips_dir, settings.stored_images, Path(settings.dataset.prepared_dir))
+    dataset = settings.dataset
+    how = download_config(dataset.beam_runner, dataset.beam_options)
+    return prepare_spectrograms(clips_dir, settings.stored_images, Path(dataset.prepared_dir), how)
 
 
 def dataset_name(settings: Settings) -> str:
@@ -133,15 +136,21 @@ def prepare_clips(
             **kwargs,
         )
 
-    directory = _prepared(make, AudiotagClips.name, prepared_dir, clips_fingerprint(source, settings, contents))
+    how = download_config(dataset.beam_runner, dataset.beam_options) if dataset else None
+    directory = _prepared(make, AudiotagClips.name, prepared_dir, clips_fingerprint(source, settings, contents), how)
     if stored_notes(directory) != hash_notes(source.clips, submission):  # no index yet, or another table or submission
         left_out = [each["id"] for each in read_metadata(directory)["problems"] if each["outcome"] == LEFT_OUT]
         save_index(directory, make_index(source.clips, source.classes, contents, left_out, submission))
     return directory
 
 
-def prepare_spectrograms(clips_dir: Path, settings: SpectralSettings, prepared_dir: Path) -> Path:
-    """Returns the folder of the spectrogram dataset of a clips dataset, and prepares it if it is missing."""
+def prepare_spectrograms(
+    clips_dir: Path,
+    settings: SpectralSettings,
+    prepared_dir: Path,
+    how: tfds.download.DownloadConfig | None = None,
+) -> Path:
+    """Returns the folder of the spectrogram dataset of a clips dataset, and prepares it, as `how` says, if missing."""
     name = AudiotagSpectrograms.name
 
     def make(**kwargs) -> AudiotagSpectrograms:
@@ -163,7 +172,7 @@ def prepare_spectrograms(clips_dir: Path, settings: SpectralSettings, prepared_d
         }
         return AudiotagSpectrograms(clips_dir=clips_dir, settings=settings, copies=copies, metadata=metadata, **kwargs)
 
-    directory = _prepared(make, name, prepared_dir, spectrograms_fingerprint(clips_dir, settings))
+    directory = _prepared(make, name, prepared_dir, spectrograms_fingerprint(clips_dir, settings), how)
     _copy_index(clips_dir, directory)
     return directory
 
@@ -229,7 +238,13 @@ def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int
     log(f"recordings with problems: {len(problems)} ({', '.join(counts)})")
 
 
-def _prepared(make: Callable, name: str, prepared_dir: Path, fingerprint: str) -> Path:
+def _prepared(
+    make: Callable,
+    name: str,
+    prepared_dir: Path,
+    fingerprint: str,
+    how: tfds.download.DownloadConfig | None = None,
+) -> Path:
     """Returns the dataset's folder; prepares a missing one under a lock, in a temporary folder, and renames that."""
     directory = version_dir(prepared_dir, name, fingerprint)
     folder = directory.parent
@@ -243,7 +258,7 @@ def _prepared(make: Callable, name: str, prepared_dir: Path, fingerprint: str) -
         builder = make(data_dir=prepared_dir, fingerprint=fingerprint)
         if not is_complete(directory):  # else another process has prepared it meanwhile
             log(f"preparing {directory}")
-            builder.download_and_prepare(download_dir=folder / "incomplete.downloads")
+            builder.download_and_prepare(download_dir=folder / "incomplete.downloads", download_config=how)
             shutil.rmtree(folder / "incomplete.downloads", ignore_errors=True)
             counts = (f"{info.num_examples} {split} clips" for split, info in builder.info.splits.items())
             log(f"prepared {', '.join(counts)}")

@@ -51,6 +51,8 @@ class DatasetSettings:
     num_workers: Annotated[int, at_least(0), FREE]
     on_the_fly: bool = False
     margin_s: Annotated[float, NOT_NEGATIVE, between(0, MAX_DURATION_S)] = 0.0
+    beam_runner: Annotated[str, FREE, LOCAL] = ""
+    beam_options: Annotated[str, FREE, LOCAL] = ""
 
     def __post_init__(self):
         check_fields(self, "dataset.")

@@ -1,0 +1,63 @@
+"""Preparing on several machines: TFDS writes a dataset's shards in an Apache Beam pipeline, one shard a task.
+
+The records are those of the local way: the same functions make them, in whatever process they run.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from audiotag_jax.runtime.errors import UserError
+
+
+def download_config(runner: str, options: str) -> tfds.download.DownloadConfig:
+    """Returns how TFDS prepares a dataset: by Beam's `runner` with its command line `options`, or here if that is "".
+
+    Raises UserError if Beam is not installed, or does not know the runner.
+    """
+    if not runner:
+        return tfds.download.DownloadConfig()
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.runners.runner import create_runner
+    except ImportError as error:
+        raise UserError(
+            "config.dataset.beam_runner needs Apache Beam, in an environment of its own: "
+            "pip install -r requirements.txt -r requirements-beam.txt"
+        ) from error
+    try:
+        create_runner(runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(f"config.dataset.beam_runner: {str(error).splitlines()[0]}") from error
+    return tfds.download.DownloadConfig(beam_runner=runner, beam_options=PipelineOptions(options.split()))
+
+
+def write_splits(
+    builder: tfds.core.ShardBasedBuilder, shards: dict[str, list[Callable]], write: Callable[[], None]
+) -> None:
+    """Calls `write` with one split at a time in `shards`, which `builder` reads; then gives it the sizes of all.
+
+    TFDS 4.9 would add a second split to the pipeline of the first, and run that again. It lists the sizes of shards in
+    the order of their numbers as text (0, 1, 10, 11, …, 2), so that they are counted again here.
+    """
+    infos, everything = [], dict(shards)
+    for split, makers in everything.items():
+        shards.clear()
+        shards[split] = makers
+        write()
+        info = builder.info.splits[split]
+        infos.append(dataclasses.replace(info, shard_lengths=[_count(path) for path in info.filepaths]))
+    builder.info.set_splits(tfds.core.SplitDict(infos))
+    for leftover in Path(builder.data_dir).glob("*.shard_infos.json"):
+        leftover.unlink()
+
+
+def _count(path: Path) -> int:
+    reader = array_record_module.ArrayRecordReader(str(path))
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()

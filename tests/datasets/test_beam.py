@@ -1,0 +1,67 @@
+"""Preparing by Apache Beam: the records of the local way, whatever the runner; it needs an environment of its own."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from test_builders import CLIPS, IMAGES, data_source, make_source
+
+from audiotag_jax.datasets import builders
+from audiotag_jax.datasets.beam import download_config
+from audiotag_jax.datasets.index import read_index
+from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
+from audiotag_jax.datasets.prepared import read_metadata
+from audiotag_jax.runtime.errors import UserError
+
+HAS_BEAM = importlib.util.find_spec("apache_beam") is not None
+needs_beam = pytest.mark.skipif(not HAS_BEAM, reason="Apache Beam is not installed (requirements-beam.txt)")
+
+
+@needs_beam
+def test_beam_writes_the_records_of_the_local_way(tmp_path, monkeypatch):
+    """More than ten shards, whose order TFDS confuses, and two splits, which it would put into one pipeline."""
+    monkeypatch.setattr(builders, "SHARD_CLIPS", 2)
+    source = make_source(tmp_path / "sounds", num_train=23, num_test=3)
+    (tmp_path / "sounds" / "train_05.wav").write_bytes(b"")
+    made = []
+    for name, runner in (("alone", ""), ("beam", "DirectRunner")):
+        how = download_config(runner, "--direct_num_workers=1")
+        monkeypatch.setattr("audiotag_jax.datasets.prepare.download_config", lambda *_, how=how: how)
+        settings = _Dataset(path=str(tmp_path / "sounds"))
+        clips = prepare_clips(source, CLIPS, tmp_path / name, 1, dataset=settings)
+        made.append((clips, prepare_spectrograms(clips, IMAGES, tmp_path / name, how)))
+    for alone, beam in zip(*made, strict=True):
+        assert sorted(path.name for path in alone.iterdir()) == sorted(path.name for path in beam.iterdir())
+        assert read_index(alone).equals(read_index(beam))
+        assert read_metadata(alone) == read_metadata(beam)
+        assert len(read_metadata(beam)["problems"]) == 1
+        for split, number in (("train", 22), ("test", 3)):
+            pairs = list(zip(data_source(alone, split), data_source(beam, split), strict=True))
+            assert len(pairs) == number
+            for expected, record in pairs:
+                assert expected.keys() == record.keys()
+                assert all(np.array_equal(expected[field], record[field]) for field in expected)
+
+
+class _Dataset:
+    """The fields of `DatasetSettings` that preparing clips reads."""
+
+    def __init__(self, path):
+        self.path, self.table, self.num_folds, self.fold_seed = path, "", 2, 0
+        self.beam_runner = self.beam_options = ""
+
+
+@needs_beam
+def test_an_unknown_runner_is_one_line():
+    with pytest.raises(UserError, match=r"^config.dataset.beam_runner: .*NoSuchRunner[^\n]*$"):
+        download_config("NoSuchRunner", "")
+
+
+@pytest.mark.skipif(HAS_BEAM, reason="Apache Beam is installed")
+def test_without_beam_the_message_names_the_requirements():
+    with pytest.raises(UserError, match=r"needs Apache Beam.*requirements-beam\.txt"):
+        download_config("DirectRunner", "")
+
+
+def test_without_a_runner_nothing_of_beam_is_needed():
+    assert download_config("", "--anything").beam_runner is None
