@@ -17,6 +17,10 @@ from ml_collections import ConfigDict, config_flags
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.log_file import log_to_file
 from audiotag_jax.runtime.memory import keep_freed_memory
+from audiotag_jax.runtime.paths import check_path
+from audiotag_jax.runtime.progress import log
+from audiotag_jax.runtime.terminal import print_line
+from audiotag_jax.runtime.users import name_unknown_users
 from audiotag_jax.settings.variants import import_configs, list_variants, variant_file
 
 if TYPE_CHECKING:
@@ -34,6 +38,9 @@ MODES = {
     "export": "audiotag_jax.inference.export",
 }
 OF_A_RUN = ("predict", "export")  # modes whose `run(workdir, …)` needs only the work directory of a trained run
+CONTINUED = ("train", "prepare", "study")  # modes of which the same command continues what was interrupted
+
+_HELP = {"--help", "-help", "--helpshort", "--helpfull", "--helpxml", "-h", "-?"}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "VARIANT[:PRESET], or FILE.py[:PRESET]")
 _WORKDIR = flags.DEFINE_string(
@@ -54,7 +61,12 @@ def run() -> None:
     """Runs the command line of this process: the console command `audiotag`, and `main.py`."""
     for flag in flags.FLAGS.flags_by_module_dict()[__name__]:  # --help lists the flags of the script alone
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    app.run(main, flags_parser=parse_flags)
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except SystemExit as ended:
+        if ended.code == 1 and _HELP & {*sys.argv}:  # absl ends with 1 after it has printed the help
+            sys.exit(0)
+        raise
 
 
 def main(argv: list[str]) -> None:
@@ -63,25 +75,33 @@ def main(argv: list[str]) -> None:
     workdir = Path(_WORKDIR.value or f"runs/{mode if mode == 'study' else config.name}-{config.preset}")
     log_to_file(workdir if mode in ("train", "evaluate", "study") else None)  # other modes write nothing there
     try:
+        _check_paths()
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir {workdir} is a file; name a folder.")
         if mode in ("train", "study"):
             keep_freed_memory()
         settings = _settings()
+        name_unknown_users()
         _set_up_jax(settings)
+        if mode in OF_A_RUN and settings is not None:
+            log(f"mode {mode} takes the settings of the run in {workdir}; those of --config are not used")
         module = importlib.import_module(MODES[mode])
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `start` leaves it, while modules are imported
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         module.run(workdir, **_options(argv)) if mode in OF_A_RUN else module.run(settings, workdir)
     except UserError as error:
         _stop(str(error), at_once=_is_one_of_several())  # else JAX waits for the other processes
     except Stopped as stopped:
         _stop(f"{stopped} The same command continues.", status=128 + signal.SIGTERM, at_once=True)
     except KeyboardInterrupt:
-        _stop("Interrupted. The same command continues from what is complete.", status=130, at_once=True)
+        then = "continues from what is complete" if mode in CONTINUED else "starts again"
+        _stop(f"Interrupted. The same command {then}.", status=130, at_once=True)
     except Exception as error:
         reason = _trouble(error)
         if not reason:
             raise
-        _stop(f"{reason}\nFix that and run the same command: it continues from what is complete.", at_once=True)
+        then = "it continues from what is complete" if mode in CONTINUED else "it starts again"
+        _stop(f"{reason}\nFix that and run the same command: {then}.", at_once=True)
 
 
 def _settings() -> "Settings | None":
@@ -96,7 +116,10 @@ def _set_up_jax(settings: "Settings | None") -> None:
 
     joins = _MODE.value in ("train", "evaluate")
     if not joins and (_COORDINATOR.value or _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None):
-        raise UserError(f"Mode {_MODE.value} runs in one process: leave out --coordinator and the flags with it.")
+        where = "\nPreparing on several machines: see docs/scaling.md." if _MODE.value == "prepare" else ""
+        raise UserError(
+            f"Mode {_MODE.value} runs in one process: leave out --coordinator and the flags with it.{where}"
+        )
     if joins and processes.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
         processes.check_equal_devices()
         if not processes.is_main_process():
@@ -104,6 +127,15 @@ def _set_up_jax(settings: "Settings | None") -> None:
     compiles = _MODE.value in ("train", "evaluate", "study")
     if compiles and settings is not None and settings.training.compilation_cache:
         compilation.enable_compilation_cache(Path(settings.dataset.prepared_dir) / "compiled")
+
+
+def _check_paths() -> None:
+    """Raises UserError for an empty path, as from an unset variable, and for one that is not local."""
+    for flag in (_WORKDIR, _OUT):
+        if flag.value is not None:
+            check_path(f"--{flag.name}", flag.value)
+    for path in _AUDIO.value:
+        check_path("--audio", path)
 
 
 def _options(argv: list[str]) -> dict:
@@ -137,6 +169,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     import_configs()
     try:
         argv = _with_config_path(argv)
+        if any(argument in ("--flagfile=", "-flagfile=") for argument in argv):
+            check_path("--flagfile", "")
     except UserError as error:
         _stop(str(error))
     try:
@@ -214,8 +248,9 @@ def _unknown_field(config: ConfigDict, argv: list[str]) -> str:
 
 def _stop(message: str, status: int = 2, *, at_once: bool = False) -> None:
     """Prints the message and ends the program; `at_once` does not wait for other threads."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    sys.stdout.flush()
+    print_line(f"error: {message}", sys.stderr)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     if at_once:
         os._exit(status)
     sys.exit(status)

@@ -16,6 +16,7 @@ import soundfile
 from random_runs import make_sounds
 
 import main
+from audiotag_jax import cli
 from audiotag_jax.training import checkpoints
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +59,7 @@ def run(*arguments, printed="", **environment) -> str:
         ([DEMO, "--mode=fly"], r"--mode=fly: .*train\|prepare\|evaluate"),
         ([DEMO, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
         ([DEMO, "nope"], r"Unknown argument 'nope'"),
+        (["--flagfile=/nowhere"], r"--flagfile needs a file of flags: .*'/nowhere'"),
     ],
 )
 def test_command_line(arguments, said):
@@ -108,7 +110,7 @@ def sounds(tmp_path) -> Path:
         ("path,label\na.wav,x\nb.wav,y\n./a.wav,x\n", r"duplicate clip id a\.wav"),
         ("path,label,split\na.wav,x,train\nb.wav,y,train\nc.wav,z,test\n", r"'c\.wav' has label 'z', .*\(x, y\)"),
         ("path,label\na.wav,x\n", r"Too few training clips, 1, for 2 folds"),
-        ("path,label,fold\na.wav,x,0\nb.wav,y,one\n", r"clip 'b\.wav' has fold 'one'; a whole number"),
+        ("path,label,fold\na.wav,x,0\nb.wav,y,1.5\n", r"clip 'b\.wav' has fold '1\.5'; a whole number"),
     ],
 )
 def test_tables(sounds, table, said):
@@ -143,7 +145,8 @@ def test_no_network(tmp_path):
     nobody = "http://127.0.0.1:9"
     config = "--config=configs/log_db.py"
     arguments = [config, f"--config.dataset.path={tmp_path}/data", f"--workdir={tmp_path}/run", "--mode=prepare"]
-    said = run(*arguments, HTTP_PROXY=nobody, HTTPS_PROXY=nobody, https_proxy=nobody, NO_PROXY="", no_proxy="")
+    proxies = {"HTTP_PROXY": nobody, "HTTPS_PROXY": nobody, "https_proxy": nobody, "NO_PROXY": "", "no_proxy": ""}
+    said = run(*arguments, printed=r"downloading FSDKaggle2018\.meta\.zip\n", **proxies)
     assert re.search(r"FSDKaggle2018 could not be downloaded: .*10\.5281/zenodo\.2552860.*\n.*log_db\.py:demo", said)
 
 
@@ -171,19 +174,46 @@ def test_read_only_work_directory(tmp_path):
     assert re.search(r"Permission denied: .*", run(DEMO, f"--workdir={tmp_path}/run"))
 
 
-def stopped(monkeypatch, capsys, error: BaseException) -> tuple[int, str]:
+def stopped(monkeypatch, capsys, error: BaseException, mode: str = "prepare") -> tuple[int, str]:
     """Exit status and standard error of a run in this process whose mode raises `error`."""
 
     def fail(config, workdir):
         raise error
 
-    monkeypatch.setattr("audiotag_jax.datasets.prepare.run", fail)
+    monkeypatch.setattr(f"{cli.MODES[mode]}.run", fail)
     monkeypatch.setattr(os, "_exit", sys.exit)
-    monkeypatch.setattr(sys, "argv", ["main.py", DEMO, "--mode=prepare"])
+    monkeypatch.setattr(sys, "argv", ["main.py", DEMO, f"--mode={mode}"])
     main.parse_flags(sys.argv)
     with pytest.raises(SystemExit) as exit_status:
         main.main(sys.argv)
     return exit_status.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([DEMO, "--flagfile="], r"--flagfile is empty"),
+        ([DEMO, "--workdir=", "--mode=doctor"], r"--workdir is empty; name a path"),
+        ([FOLDER, "--config.dataset.path=", "--mode=doctor"], r"config\.dataset\.path is empty; name a path"),
+        ([FOLDER, "--config.dataset.prepared_dir= ", "--mode=doctor"], r"prepared_dir is empty; name a path"),
+        (["--workdir=runs/x", "--mode=predict", "--audio="], r"--audio is empty; name a path"),
+        (["--workdir=runs/x", "--mode=predict", "--out=", "--audio=a"], r"--out is empty; name a path"),
+        ([FOLDER, "--config.dataset.path=gs://b/x"], r"path is gs://b/x, but only local paths work\.\n.*gcsfuse"),
+        ([DEMO, "--workdir=s3://b/x", "--mode=inspect"], r"--workdir is s3://b/x, but only local paths work"),
+        ([DEMO, "--workdir=runs/a[1]"], r"runs/a\[1\]: checkpoints cannot be read back .*'\['.*\n.*another --workdir"),
+        ([DEMO, "--mode=prepare", "--coordinator=nowhere:1"], r"runs in one process: .*\n.*see docs/scaling\.md"),
+    ],
+)
+def test_paths_that_are_empty_or_not_local(monkeypatch, capsys, arguments, said):
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main.main(main.parse_flags(sys.argv))
+    text = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert re.search(said, text), text
+    assert len(text.splitlines()) <= 2
 
 
 FULL = os.strerror(errno.ENOSPC)
@@ -213,11 +243,6 @@ def test_out_of_memory(monkeypatch, capsys, error):
     assert re.fullmatch(r"error: Out of memory: lower config\.train\.batch_size .*\n.+\n", text)
 
 
-def test_one_process_modes_refuse_a_coordinator():
-    said = run(DEMO, "--mode=prepare", "--coordinator=nowhere:1", "--num_processes=2", "--process_id=1")
-    assert "Mode prepare runs in one process" in said
-
-
 def test_a_clip_too_short_for_the_waveform_network(tmp_path):
     arguments = ["--config=configs/waveform.py:demo", "--config.dataset.duration_s=0.002", f"--workdir={tmp_path}/run"]
     assert re.search(r"config\.dataset\.duration_s is too short: .*64 samples or more", run(*arguments))
@@ -238,10 +263,50 @@ def test_inspect_leaves_the_accelerator_alone(argument):
     assert done.stdout == "initialized False\n", done
 
 
-def test_interrupt(monkeypatch, capsys):
-    status, text = stopped(monkeypatch, capsys, KeyboardInterrupt())
+@pytest.mark.parametrize(("mode", "then"), [("prepare", "continues from what is complete"), ("doctor", "starts again")])
+def test_interrupt(monkeypatch, capsys, mode, then):
+    status, text = stopped(monkeypatch, capsys, KeyboardInterrupt(), mode)
     assert status == 130
-    assert text == "error: Interrupted. The same command continues from what is complete.\n"
+    assert text == f"error: Interrupted. The same command {then}.\n"
+
+
+def test_full_disk_in_a_mode_that_does_not_continue(monkeypatch, capsys):
+    status, text = stopped(monkeypatch, capsys, OSError(errno.ENOSPC, FULL), "doctor")
+    assert status == 2
+    assert text == f"error: {FULL}\nFix that and run the same command: it starts again.\n"
+
+
+def test_predict_states_that_it_ignores_the_configuration(monkeypatch, capsys):
+    monkeypatch.setattr("audiotag_jax.inference.predict.run", lambda workdir, **options: None)
+    monkeypatch.setattr(sys, "argv", ["main.py", DEMO, "--mode=predict", "--audio=a.wav", "--workdir=runs/mine"])
+    main.main(main.parse_flags(sys.argv))
+    out = "mode predict takes the settings of the run in runs/mine; those of --config are not used\n"
+    assert capsys.readouterr().out == out
+
+
+def call(*arguments, script="import runpy; runpy.run_path('main.py', run_name='__main__')", **options):
+    command = [sys.executable, "-c", f"import sys; sys.argv[0] = 'main.py'; {script}", *arguments]
+    return subprocess.run(command, cwd=ROOT, text=True, timeout=120, **options)
+
+
+def test_help_ends_with_0():
+    done = call("--help", capture_output=True)
+    assert done.returncode == 0
+    assert "--mode" in done.stdout
+    assert done.stderr == ""
+
+
+def test_an_interrupt_in_the_first_moments_has_no_traceback():
+    """It arrives while the first of the large modules is imported."""
+    script = (
+        "import os, signal, builtins; load = builtins.__import__\n"
+        "def loading(name, *rest):\n"
+        "    if name.startswith('ml_collections'): os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return load(name, *rest)\n"
+        "builtins.__import__ = loading; import runpy; runpy.run_path('main.py', run_name='__main__')"
+    )
+    done = call(DEMO, script=script, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 SHRUNK = {

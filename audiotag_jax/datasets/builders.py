@@ -174,6 +174,7 @@ class AudiotagClips(_Builder):
         self._source, self._settings, self._num_threads = source, settings, num_threads
         self._contents, self._copies, self._submission = contents, copies, submission
         own = {"classes": list(source.classes), "problems": [], **dataclasses.asdict(settings)}
+        own["fold_names"] = list(source.fold_names)
         super().__init__(metadata=own | dict(metadata), **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:

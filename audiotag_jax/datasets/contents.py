@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from stat import S_ISREG
 
 from audiotag_jax.runtime.files import locked, write_json
 from audiotag_jax.runtime.progress import progress
@@ -39,7 +40,9 @@ def content_hashes(paths: Iterable[str], cache_dir: Path, num_threads: int = 1) 
 def _stamp(path: str) -> list[int] | None:
     try:
         stat = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):
+        return None
+    if not S_ISREG(stat.st_mode):  # opening a named pipe would wait for its other end
         return None
     # Files of equal size and date that were swapped are detected by inode and by the time of the renaming (ctime).
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]

@@ -45,6 +45,8 @@ def earlier_digests(dataset: DatasetSettings, ids: Collection[str]) -> dict[str,
 
 
 def _earlier_digest(path: Path, num_bytes: int = 16384) -> str:
+    if not path.is_file():  # opening a named pipe would wait for its other end
+        return ""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

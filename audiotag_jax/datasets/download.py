@@ -4,6 +4,7 @@ import shutil
 import sys
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import pooch
@@ -12,10 +13,17 @@ import requests
 from audiotag_jax.datasets.fsdkaggle2018 import is_complete
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
-from audiotag_jax.runtime.progress import progress
+from audiotag_jax.runtime.progress import log, progress
 
 ZENODO_URL = "doi:10.5281/zenodo.2552860/"
 PARTS = ("FSDKaggle2018.meta", "FSDKaggle2018.audio_test", "FSDKaggle2018.audio_train")
+# Pinned, so that the server that gives the files cannot vouch for itself. The record https://zenodo.org/records/2552860
+# lists them; public copies are in the data set's loader of MTEB (scripts/data/fsdkaggle2018/create_data.py).
+CHECKSUMS = {
+    "FSDKaggle2018.meta.zip": "md5:f16828ac8be0e5285b9175a12f90d784",
+    "FSDKaggle2018.audio_test.zip": "md5:f85c8665c3fc39311ea1b748e194a81d",
+    "FSDKaggle2018.audio_train.zip": "md5:a8b47ff4b52022c178f88fa5c6f080d0",
+}
 STAGING = ".download"
 
 
@@ -28,12 +36,12 @@ def needs_download(path: str | Path) -> bool:
 
 
 def download_fsdkaggle2018(
-    path: str | Path, base_url: str = ZENODO_URL, registry: dict[str, str] | None = None
+    path: str | Path, base_url: str = ZENODO_URL, registry: Mapping[str, str] = CHECKSUMS
 ) -> None:
     """Downloads the Zenodo release to `path`: folders FSDKaggle2018.audio_train, .audio_test and .meta.
 
-    `registry` maps archive names to checksums; if None, `base_url` is a DOI whose repository provides them. Existing
-    folders are skipped. Raises UserError on an error of the network, a checksum, an archive or the disk.
+    `registry` maps archive names to checksums. Existing folders are skipped. Raises UserError on an error of the
+    network, a checksum, an archive or the disk.
     """
     path = Path(path)
     try:
@@ -44,30 +52,21 @@ def download_fsdkaggle2018(
         raise UserError(f"Cannot write FSDKaggle2018 into {path}: {error.strerror or error}.") from error
 
 
-def _download_parts(path: Path, base_url: str, registry: dict[str, str] | None) -> None:
+def _download_parts(path: Path, base_url: str, registry: Mapping[str, str]) -> None:
     missing = [part for part in PARTS if not (path / part).is_dir()]
     if not missing:
         return
-    fetcher = pooch.create(path / STAGING, base_url, registry=registry)
-    if registry is None:
-        _load_checksums(fetcher, path)
+    pooch.get_logger().setLevel("WARNING")  # it would log to standard error
+    fetcher = pooch.create(path / STAGING, base_url, registry=dict(registry))
     for part in missing:
+        log(f"downloading {part}.zip")
         archive = _fetch(fetcher, f"{part}.zip", path)
         _unzip(archive, path / STAGING / f"{part}.unzipping", path / part)
         archive.unlink()
         (path / STAGING / "incomplete").touch()  # keeps the folder, which `needs_download` looks for, after an error
 
 
-def _load_checksums(fetcher: pooch.Pooch, path: Path) -> None:
-    try:
-        fetcher.load_registry_from_doi()
-    except (requests.RequestException, ValueError, KeyError) as error:  # the latter two: an unexpected response
-        raise _unreachable(fetcher.base_url, path, error) from error
-
-
 def _fetch(fetcher: pooch.Pooch, name: str, path: Path) -> Path:
-    if name not in fetcher.registry:
-        raise UserError(f"{fetcher.base_url} does not list {name}, a part of FSDKaggle2018.")
     downloader = pooch.DOIDownloader if fetcher.base_url.startswith("doi:") else pooch.HTTPDownloader
     try:
         return Path(fetcher.fetch(name, downloader=downloader(progressbar=sys.stderr.isatty(), chunk_size=2**20)))
@@ -76,7 +75,9 @@ def _fetch(fetcher: pooch.Pooch, name: str, path: Path) -> Path:
     except (ValueError, KeyError) as error:
         if "hash" not in str(error):  # not pooch's checksum error, but an unexpected response
             raise _unreachable(fetcher.base_url + name, path, error) from error
-        raise UserError(f"{name} is damaged: its checksum is wrong.\nRun the same command again.") from error
+        raise UserError(
+            f"{name} is damaged, or is not what was published: its checksum is wrong.\nRun the same command again."
+        ) from error
 
 
 def _unreachable(url: str, path: Path, error: Exception) -> UserError:

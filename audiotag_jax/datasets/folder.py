@@ -1,14 +1,18 @@
 """A user's own recordings: a folder per label, or a CSV table."""
 
 import difflib
+import os
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from audiotag_jax.audio.files import AUDIO_SUFFIXES, audio_files
-from audiotag_jax.datasets.folds import stratified_folds
+from audiotag_jax.audio.files import AUDIO_SUFFIXES, describe_left_out, list_sounds
+from audiotag_jax.datasets.folds import number_folds, stratified_folds
+from audiotag_jax.datasets.layouts import describe_unused, place_files
 from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource, train_classes, validate
-from audiotag_jax.datasets.tables import parse_flag, parse_int, read_table
+from audiotag_jax.datasets.tables import parse_flag, parse_fold, read_table
 from audiotag_jax.runtime.errors import UserError
 
 PATH_COLUMNS = ("path", "filename", "fname", "file")
@@ -20,10 +24,11 @@ def open_folder(
 ) -> ClipSource:
     """Lists the clips of `path/LABEL/*`, or of the CSV file `table` if one is given.
 
+    `path/train/LABEL/*` and `path/test/LABEL/*` are taken as splits, `path/fold1/LABEL/*` and so on as folds.
     The table may be in `path` or elsewhere. Columns are one of path, filename, fname or file, then label and,
-    optionally, fold, split (train or test), verified or manually_verified (0, 1, true, false) and recording (a name
-    shared by clips cut from the same recording). Paths are relative to the table's folder or to `path`. Without a
-    column fold, `stratified_folds` assigns the folds. Raises UserError.
+    optionally, fold (a number or a name), split (train or test), verified or manually_verified (0, 1, true, false) and
+    recording (a name shared by clips cut from the same recording). Paths are relative to the table's folder or to
+    `path`. Without folds of the data, `stratified_folds` assigns them. Raises UserError.
     """
     root = Path(path)
     if not root.is_dir():
@@ -31,32 +36,74 @@ def open_folder(
             f"There is no folder {root}.\n"
             "Set config.dataset.path to a folder with a subfolder per label, or a CSV table (config.dataset.table)."
         )
-    clips, folds = _clips_of_table(root, table) if table else (_clips_of_folder(root), {})
+    clips, fold_names, notes = _clips_of_table(root, table) if table else _clips_of_folder(root)
+    clips, label_notes = _merge_labels(clips)
     train = [clip for clip in clips if clip.split == "train"]
+    folds, names = number_folds(fold_names)
     if train and not folds:
         labels = [clip.label or "" for clip in train]  # a missing label is for `validate` to report
         verified, recordings = [clip.verified for clip in train], [clip.recording for clip in train]
         folds = stratified_folds([clip.id for clip in train], labels, verified, num_folds, seed, recordings)
     clips = [replace(clip, fold=folds[clip.id]) if clip.split == "train" else clip for clip in clips]
-    return validate(ClipSource(name, train_classes(clips), tuple(clips)))
+    return validate(ClipSource(name, train_classes(clips), tuple(clips), names, (*notes, *label_notes)))
 
 
-def _clips_of_folder(root: Path) -> list[Clip]:
-    clips = []
-    for label_dir in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        for file in audio_files(label_dir):
-            clip_id = file.relative_to(root).as_posix()
-            clips.append(Clip(clip_id, str(file), label_dir.name, -1, "train", verified=True))
+# Clips without folds, the names of the folds of training clips by id ({}: there are none), and notes for the user.
+_Listed = tuple[list[Clip], dict[str, str], list[str]]
+
+
+def _clips_of_folder(root: Path) -> _Listed:
+    listing = list_sounds(root)
+    notes = [*describe_left_out(listing), *describe_unused(listing)]
+    clips, folds = [], {}
+    for file, place in place_files(listing).items():
+        clip_id = _as_text(file.relative_to(root).as_posix())
+        label = None if place.label is None else _as_text(place.label)
+        clips.append(Clip(clip_id, str(file), label, -1, place.split, verified=True))
+        if place.fold:
+            folds[clip_id] = place.fold
     if not clips:
+        found = f" Found: {'; '.join(notes)}." if notes else ""
         raise UserError(
             f"No recordings under {root}: expected {root}/LABEL/*.wav (or {', '.join(AUDIO_SUFFIXES[1:])}).\n"
-            "If a CSV table lists the recordings, set config.dataset.table to it."
+            f"If a CSV table lists the recordings, set config.dataset.table to it.{found}"
         )
-    return clips
+    labels = sorted({clip.label for clip in clips if clip.label is not None})
+    if len(labels) == 1:
+        raise UserError(
+            f"All recordings under {root} have one label, {labels[0]!r}; at least 2 distinct classes are needed.\n"
+            f"Set config.dataset.path to the folder that contains the labels' folders, such as {root / labels[0]}."
+        )
+    return clips, folds, notes
 
 
-def _clips_of_table(root: Path, table: str) -> tuple[list[Clip], dict[str, int]]:
-    """Returns the table's clips without folds, and the folds of training clips by id, {} if the table has none."""
+def _as_text(name: str) -> str:
+    """Returns a name with the bytes that are not UTF-8 escaped: records store valid text alone."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _merge_labels(clips: list[Clip]) -> tuple[list[Clip], list[str]]:
+    """Makes labels that differ only in their Unicode form one, and notes that, and labels that differ only in case."""
+    forms = defaultdict(set)
+    for label in {clip.label for clip in clips if clip.label is not None}:
+        forms[unicodedata.normalize("NFC", label)].add(label)
+    merged = {label: form for form, labels in forms.items() if len(labels) > 1 for label in labels}
+    notes = [
+        f"label {form!r}: written in {len(labels)} Unicode forms, taken as one"
+        for form, labels in sorted(forms.items())
+        if len(labels) > 1
+    ]
+    cases = defaultdict(list)
+    for form in sorted(forms):
+        cases[form.casefold()].append(form)
+    alike = (", ".join(map(repr, labels)) for labels in cases.values() if len(labels) > 1)
+    notes += [f"labels {labels} differ only in case: they are different classes" for labels in alike]
+    if merged:
+        clips = [replace(clip, label=merged.get(clip.label, clip.label)) for clip in clips]
+    return clips, notes
+
+
+def _clips_of_table(root: Path, table: str) -> _Listed:
     table_path = root / table if (root / table).is_file() else Path(table)
     if not table_path.is_file():
         raise UserError(f"There is no table {table} in {root} or here.\nSet config.dataset.table to a CSV file.")
@@ -70,16 +117,13 @@ def _clips_of_table(root: Path, table: str) -> tuple[list[Clip], dict[str, int]]
     _check_columns(table_path, rows[0])
     clips = [_clip_of_row(row, row[path_column], table_path, root) for row in rows]
     if "fold" not in rows[0]:
-        return clips, {}
+        return clips, {}, []
     folds = {
-        clip.id: parse_int(row["fold"], table_path, "fold", clip.id)
+        clip.id: parse_fold(row["fold"], table_path, clip.id)
         for clip, row in zip(clips, rows, strict=True)
         if clip.split == "train"
     }
-    numbers = sorted(set(folds.values()))
-    if numbers and numbers[0] < 0:
-        raise UserError(f"{table_path}: fold {numbers[0]} in a training row; folds are numbered from 0 or 1.")
-    return clips, {clip_id: numbers.index(fold) for clip_id, fold in folds.items()}
+    return clips, folds, []
 
 
 def _check_columns(table: Path, columns: Iterable[str]) -> None:

@@ -1,10 +1,26 @@
 """Stratified cross-validation folds, a function of the clips and the seed alone."""
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from audiotag_jax.runtime.errors import UserError
+
+
+def number_folds(names: Mapping[str, str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Returns the number of the fold of every id, from its fold's name, and the names in the order of the numbers.
+
+    They are sorted as people do: 2 before 10, and numbers before other names.
+    """
+    ordered = sorted(set(names.values()), key=_natural_order)
+    numbers = {name: number for number, name in enumerate(ordered)}
+    return {clip_id: numbers[name] for clip_id, name in names.items()}, tuple(ordered)
+
+
+def _natural_order(name: str) -> tuple:
+    parts = [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name)]
+    return not name.isdecimal(), parts, name
 
 
 def stratified_folds(

@@ -29,7 +29,7 @@ from audiotag_jax.datasets.sources import open_source
 from audiotag_jax.datasets.without_recordings import find_prepared, has_no_files
 from audiotag_jax.runtime.environment import environment
 from audiotag_jax.runtime.files import locked
-from audiotag_jax.runtime.progress import log
+from audiotag_jax.runtime.progress import log, log_once
 from audiotag_jax.settings.sections import ClipSettings, DatasetSettings
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.features import CHANNELS, SpectralSettings
@@ -85,7 +85,10 @@ def prepare_run_clips(settings: Settings, recorded: str | None = None) -> Path:
 
 
 def clip_source(dataset: DatasetSettings) -> ClipSource:
-    """Lists the clips of a data set, downloading it if needed and possible; reads no audio."""
+    """Lists the clips of a data set, downloading it if needed and possible; reads no audio.
+
+    What is left out, and labels that look like mistakes, are logged, once in a process.
+    """
     source = open_source(
         dataset.source,
         dataset.path,
@@ -94,6 +97,8 @@ def clip_source(dataset: DatasetSettings) -> ClipSource:
         seed=dataset.fold_seed,
         download=dataset.download,
     )
+    for note in source.notes:
+        log_once(note)
     return check_recordings(source) if dataset.source == "folder" else source
 
 

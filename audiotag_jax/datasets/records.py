@@ -1,8 +1,9 @@
 """The records that every clip source yields, and the checks that every source must pass."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from audiotag_jax.evaluation.submission import check_classes
 from audiotag_jax.runtime.errors import UserError
 
 SPLITS = ("train", "test")
@@ -27,11 +28,17 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipSource:
-    """The classes, in the order of the logits, and the clips, sorted by split and id."""
+    """The classes, in the order of the logits, and the clips, sorted by split and id.
+
+    `fold_names` are what the data call the folds 0, 1, …; without them the numbers are their names. `notes` are lines
+    for the user: what was left out, and labels that look like mistakes.
+    """
 
     name: str
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
+    fold_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self):
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -63,6 +70,8 @@ def validate(source: ClipSource) -> ClipSource:
     odd = [label for label in source.classes if label != label.strip() or not label.isprintable()]
     if odd:
         raise UserError(f"{name}: label {odd[0]!r} has blanks at its ends or characters that cannot be printed.")
+    if len(train) < len(source.clips):  # test clips: the run ends with a submission
+        check_classes(source.classes)
     for clip in source.clips:
         _validate_clip(source, clip)
     folds = sorted({clip.fold for clip in train})
@@ -73,6 +82,11 @@ def validate(source: ClipSource) -> ClipSource:
     return source
 
 
+def fold_name(source: ClipSource, fold: int) -> str:
+    """Returns what the data call a fold."""
+    return source.fold_names[fold] if source.fold_names else str(fold)
+
+
 def check_recordings(source: ClipSource) -> ClipSource:
     """Returns `source` unchanged, or raises UserError if the clips of a recording are in several folds.
 
@@ -81,7 +95,8 @@ def check_recordings(source: ClipSource) -> ClipSource:
     fold_of: dict[str, int] = {}
     for clip in source.clips:
         if clip.recording and fold_of.setdefault(clip.recording, clip.fold) != clip.fold:
-            places = [f"fold {fold}" if fold >= 0 else "the test set" for fold in (fold_of[clip.recording], clip.fold)]
+            folds = (fold_of[clip.recording], clip.fold)
+            places = [f"fold {fold_name(source, fold)}" if fold >= 0 else "the test set" for fold in folds]
             raise UserError(
                 f"{source.name}: recording '{clip.recording}' has clips in {' and '.join(places)}, so one "
                 "would be trained on and the other scored; put all of them in one fold."

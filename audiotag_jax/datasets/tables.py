@@ -1,7 +1,8 @@
 """Reads CSV tables strictly: any fault raises an error that names it."""
 
 import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from audiotag_jax.runtime.errors import UserError
@@ -18,9 +19,10 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             header = [(column or "").strip() for column in reader.fieldnames or []]
+            _check_characters(path, 1, header)
             _check_header(path, header, columns)
             reader.fieldnames = header
-            rows = [_row(path, reader.line_num, row) for row in reader]
+            rows = [_row(path, reader.line_num, row) for row in reader if not _is_blank(row)]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}); save the table as UTF-8 CSV.") from error
     except csv.Error as error:
@@ -39,15 +41,24 @@ def parse_flag(text: str, path: Path, column: str, clip_id: str) -> bool:
     return _FLAGS[text.lower()]
 
 
-def parse_int(text: str, path: Path, column: str, clip_id: str) -> int:
-    """Returns a whole number, also as spreadsheets write it (2.0); raises UserError for anything else."""
+def parse_fold(text: str, path: Path, clip_id: str) -> str:
+    """Returns the name of a fold: a whole number, also as spreadsheets write it (2.0), or any other text.
+
+    Raises UserError for an empty name, a negative number, a fraction and NaN.
+    """
     try:
-        number = float(text)
-        if number == int(number):
-            return int(number)
-    except (ValueError, OverflowError):
-        pass
-    raise UserError(f"{path}: clip '{clip_id}' has {column} '{text}'; a whole number is needed.")
+        number = float(text) if "_" not in text else None  # Python reads 1_2 as 12
+    except ValueError:
+        number = None
+    if not text:
+        raise UserError(f"{path}: clip '{clip_id}' has fold ''; a training row needs the number or name of one.")
+    if number is None:
+        return text
+    if not math.isfinite(number) or number != int(number):
+        raise UserError(f"{path}: clip '{clip_id}' has fold '{text}'; a whole number or a name is needed.")
+    if number < 0:
+        raise UserError(f"{path}: fold {text} in a training row; folds are numbered from 0 or 1, or have names.")
+    return str(int(number))
 
 
 def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None:
@@ -62,7 +73,20 @@ def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None
         raise UserError(f"{path} has the column {repeated[0]} more than once.")
 
 
+def _is_blank(row: dict) -> bool:
+    """Returns whether a row has no values: a blank line, or the commas of a spreadsheet's empty row."""
+    cells = (cell for value in row.values() for cell in (value if isinstance(value, list) else [value]))
+    return not any(cell and cell.strip() for cell in cells)
+
+
+def _check_characters(path: Path, line: int, cells: Iterable[str | None]) -> None:
+    if any("\0" in (cell or "") for cell in cells):
+        raise UserError(f"{path}, line {line}: a NUL character; the file is damaged, or not UTF-8 text.")
+
+
 def _row(path: Path, line: int, row: dict) -> dict[str, str]:
-    if None in row or None in row.values():
+    extra = row.pop(None, [])
+    _check_characters(path, line, [*row.values(), *extra])
+    if any(cell.strip() for cell in extra) or None in row.values():
         raise UserError(f"{path}, line {line}: the row has more or fewer values than the header has columns.")
     return {column: value.strip() for column, value in row.items()}

@@ -1,6 +1,5 @@
 """Prepared datasets in place of recordings that are not there: on another machine, or deleted since."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from audiotag_jax.datasets.index import make_index, read_index
 from audiotag_jax.datasets.prepared import complete_datasets, read_metadata
 from audiotag_jax.datasets.records import LEFT_OUT, ClipSource
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.progress import log
+from audiotag_jax.runtime.progress import log_once
 from audiotag_jax.settings.sections import DatasetSettings
 from audiotag_jax.settings.settings import Settings
 
@@ -49,7 +48,7 @@ def find_prepared(
         )
     if not found:
         return None
-    _log_once(f"note: there are no recordings in {dataset.path}; using {found[0]}, which was prepared from them")
+    log_once(f"note: there are no recordings in {dataset.path}; using {found[0]}, which was prepared from them")
     return found[0]
 
 
@@ -77,8 +76,3 @@ def _has_clips(directory: Path, source: ClipSource) -> bool:
     columns = ["split", "id", "label", "fold", "verified"]
     index = make_index(source.clips, source.classes, {}, left_out)
     return read_index(directory).select(columns).equals(index.select(columns))
-
-
-@functools.cache
-def _log_once(text: str) -> None:
-    log(text)

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from audiotag_jax.audio.decode import AudioError, read_blocks, stream_audio
-from audiotag_jax.audio.files import AUDIO_SUFFIXES
 from audiotag_jax.audio.level import CANCELLED_DB, SILENCE_DBFS, Level
 from audiotag_jax.audio.stream import Noted
 from audiotag_jax.datasets.records import Clip
@@ -121,7 +119,7 @@ def _scan(path: str | Path) -> dict:
         digest.update(mono.tobytes())
         if samples.shape[1] == len(sums):  # a later stream may have more or fewer channels
             sums, num_frames = sums + samples.sum(axis=0, dtype=np.float64), num_frames + len(samples)
-            count, recent = count_in_runs(recent, np.abs(samples) >= _FULL_SCALE.get(block.subtype, 32767 / 32768))
+            count, recent = count_in_runs(recent, _at_full_scale(samples, block.subtype))
             num_clipped += count
     if first is None:
         raise AudioError("no audio frames")
@@ -135,6 +133,13 @@ def _scan(path: str | Path) -> dict:
         "clipped_share": num_clipped / (num_frames * len(sums)),
         "content": "" if is_zero else digest.hexdigest(),
     }
+
+
+def _at_full_scale(samples: np.ndarray, subtype: str) -> np.ndarray:
+    """Flags samples at full scale or beyond; in float formats only those at it, since these keep what is above."""
+    magnitudes = np.abs(samples)
+    flags = magnitudes >= _FULL_SCALE.get(subtype, 32767 / 32768)
+    return flags & (magnitudes <= 1) if subtype in ("FLOAT", "DOUBLE") else flags
 
 
 def count_in_runs(recent: np.ndarray, flags: np.ndarray) -> tuple[int, np.ndarray]:
@@ -181,29 +186,3 @@ def group_clips(clips: Sequence[Clip], keys: Mapping[str, Hashable]) -> list[Gro
             ids, splits = sorted(clip.id for clip in group), {clip.split for clip in group}
             groups.append(Group(tuple(ids), tuple(sorted(labels)), len(folds) > 1, len(splits) > 1))
     return sorted(groups, key=lambda group: group.ids)
-
-
-def near_names(missing: Mapping[str, Path], files: Sequence[Path]) -> dict[str, Path]:
-    """Returns for missing files, by clip id, one of `files` with a similar name, if there is one.
-
-    Similar: the same path except for case or Unicode form, else also for the suffix, else the same name elsewhere.
-    """
-    found: dict[str, Path] = {}
-    for key in (_same_path, _same_but_suffix, _same_name):
-        by_key = {key(path): path for path in reversed(files)}
-        for clip_id, path in missing.items():
-            if clip_id not in found and key(path) in by_key:
-                found[clip_id] = by_key[key(path)]
-    return found
-
-
-def _same_path(path: Path) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
-
-
-def _same_but_suffix(path: Path) -> str:
-    return _same_path(path.with_suffix("") if path.suffix.lower() in AUDIO_SUFFIXES else path)
-
-
-def _same_name(path: Path) -> str:
-    return _same_path(Path(path.name))

@@ -3,14 +3,15 @@
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from audiotag_jax.audio.files import audio_files
+from audiotag_jax.audio.files import Listing, audio_files, describe_left_out, list_sounds
 from audiotag_jax.datasets.demo import VERSION
-from audiotag_jax.datasets.records import SPLITS, Clip
+from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource
 from audiotag_jax.datasets.sources import SOURCE_NAMES, open_source
 from audiotag_jax.doctor.audit import (
     KINDS,
@@ -19,8 +20,8 @@ from audiotag_jax.doctor.audit import (
     findings,
     group_clips,
     measure,
-    near_names,
 )
+from audiotag_jax.doctor.names import describe_tag_lists, near_names, propose_change
 from audiotag_jax.doctor.report import format_report, printable, summarize_findings
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic, write_json
@@ -50,23 +51,27 @@ def run(settings: Settings, workdir: Path) -> None:
 def examine(dataset: DatasetSettings) -> dict:
     """Returns the report as plain data, the content of `doctor.json`. Raises UserError as `run` does."""
     rate_hz = dataset.sample_rate_hz
-    root, clips, table_error = list_clips(dataset)
-    files = audio_files(root)
+    root, source, table_error = list_clips(dataset)
+    clips, listing = source.clips, list_sounds(root)
     threads = dataset.num_threads or os.cpu_count() or 1
     measured = ordered_map(lambda clip: measure(clip.path, rate_hz), clips, threads)
     shown = progress(zip(clips, measured, strict=True), len(clips), "measuring", "recordings")
     audits = {clip.id: audit for clip, audit in shown}
     found = {clip_id: findings(audit, rate_hz) for clip_id, audit in audits.items()}
     named = {os.path.realpath(clip.path) for clip in clips}
-    extra = [path for path in files if os.path.realpath(path) not in named]
+    extra = [path for path in listing.files if os.path.realpath(path) not in named]
     missing = {clip.id: Path(clip.path) for clip in clips if "missing" in found[clip.id]}
-    for clip_id, path in near_names(missing, extra).items():
+    near = near_names(missing, extra)
+    for clip_id, path in near.items():
         found[clip_id]["missing"] = f"but {_inside(path, root)} exists"
+    paths = {_inside(missing[clip_id], root): _inside(path, root) for clip_id, path in near.items()}
     duplicates = group_clips(clips, {clip_id: audit.content for clip_id, audit in audits.items()})
     report = {
         "source": dataset.source,
         "path": str(root),
         "table_error": table_error,
+        "notes": [*_notes(dataset, source, listing), *describe_tag_lists(source.classes)],
+        "path_change": propose_change(paths, len(missing)),
         "sample_rate_hz": rate_hz,
         "num_recordings": _by_split(clips),
         "num_lost": _by_split([clip for clip in clips if audits[clip.id].loss]),
@@ -74,6 +79,7 @@ def examine(dataset: DatasetSettings) -> dict:
         "duplicates": [_group(group) for group in duplicates],
         "takes": _takes(clips),
         "extra_files": [_inside(path, root) for path in extra],
+        "fold_names": list(source.fold_names),
         **describe_labels(clips, audits),
         "formats": describe_formats([audit for audit in audits.values() if not audit.loss]),
         "recordings": {clip_id: _measures(audit) for clip_id, audit in audits.items()},
@@ -81,7 +87,14 @@ def examine(dataset: DatasetSettings) -> dict:
     return {"verdict": summarize_findings(report), **report}
 
 
-def list_clips(dataset: DatasetSettings) -> tuple[Path, list[Clip], str]:
+def _notes(dataset: DatasetSettings, source: ClipSource, listing: Listing) -> Iterator[str]:
+    """Yields what preparing would log, and what of the folder cannot be looked at."""
+    if dataset.source != "folder" or dataset.table or not source.classes:  # else the source's own notes have it
+        yield from describe_left_out(replace(listing, others=()) if source.classes else listing)
+    yield from source.notes
+
+
+def list_clips(dataset: DatasetSettings) -> tuple[Path, ClipSource, str]:
     """Returns the data folder, its clips and the error of its table; with an error, the clips are all sound files.
 
     Raises UserError for an unknown source, and if neither a table nor a sound file is found.
@@ -100,13 +113,13 @@ def list_clips(dataset: DatasetSettings) -> tuple[Path, list[Clip], str]:
             seed=dataset.fold_seed,
             download=False,
         )
-        return root, list(source.clips), ""
+        return root, source, ""
     except UserError as error:
         files = audio_files(root) if root.is_dir() and dataset.source in SOURCE_NAMES else []
         if not files:
             raise
         clips = [Clip(_inside(path, root), str(path), None, -1, UNLISTED, verified=False) for path in files]
-        return root, clips, str(error)
+        return root, ClipSource(dataset.source, (), tuple(clips)), str(error)
 
 
 def describe_labels(clips: Sequence[Clip], audits: Mapping[str, RecordingAudit]) -> dict:

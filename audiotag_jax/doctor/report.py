@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from audiotag_jax.audio.files import printable
 from audiotag_jax.doctor.audit import KINDS, LOST
 
 MOST = 20  # names listed per section; doctor.json has all
@@ -13,11 +14,6 @@ _TITLES = {
     "dc_offset": "with a DC offset",
     "low_rate": "at a low rate",
 }
-
-
-def printable(text: str) -> str:
-    """Returns `text` in one line, with non-printable characters (newlines, controls, surrogates) escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def escape(text: str) -> str:
@@ -38,7 +34,7 @@ def code(text: str) -> str:
 
 def summarize_findings(report: Mapping) -> list[str]:
     """Returns the main findings, one line each in plain text: unusable recordings, leaks, absent labels, and fixes."""
-    lines = [*_table(report), *_losses(report), *_leaks(report), *_folds(report), *_oddities(report)]
+    lines = [*_table(report), *_losses(report), *report["notes"], *_leaks(report), *_folds(report), *_oddities(report)]
     return lines or ["No problems found."]
 
 
@@ -54,7 +50,8 @@ def _losses(report: Mapping) -> Iterator[str]:
     missing = report["problems"].get("missing", {})
     if len(missing) == _total(report):
         yield f"NO AUDIO: all {_many(len(missing), 'recording')} of the tables are missing from {report['path']}."
-        yield "Training would stop. Copy the recordings there, or set config.dataset.path to their folder."
+        hint = "Copy the recordings there, or set config.dataset.path to their folder."
+        yield f"Training would stop. {report['path_change'] or hint}"
         return
     kinds = ", ".join(f"{len(report['problems'][kind])} {_title(kind)}" for kind in LOST if kind in report["problems"])
     if not num_lost:
@@ -69,7 +66,9 @@ def _losses(report: Mapping) -> Iterator[str]:
     if num_lost.get("test"):
         yield f"SILENCE instead of {num_lost['test']} of {_many(total['test'], 'test recording')}."
     similar = sum(bool(hint) for hint in missing.values())
-    if similar:
+    if report["path_change"]:
+        yield f"ALL IN THE SAME WAY: {report['path_change']}"
+    elif similar:
         yield f"{_many(similar, 'missing file')} may exist under a similar name: correct the table or the name."
     for label, counts in report["labels"].items():
         if counts["lost"] == sum(counts["folds"]) and lost < train:
@@ -199,8 +198,9 @@ def _label_section(report: Mapping) -> Iterator[str]:
         return
     sizes = report["fold_sizes"]
     yield "## Labels and folds"
+    names = report["fold_names"] or [str(fold) for fold in range(len(sizes))]
     yield (
-        f"Training clips a fold: {', '.join(map(str, sizes))}. {_deviation(report['largest_deviation'])} "
+        f"Training clips a fold: {', '.join(map(str, sizes))}. {_deviation(report['largest_deviation'], names)} "
         f"Test clips without a label: {report['num_unlabelled_test']}. Counts are those of the tables; *lost* "
         "training clips have no samples."
     )
@@ -208,16 +208,16 @@ def _label_section(report: Mapping) -> Iterator[str]:
         [code(label), counts["verified"], counts["unverified"], counts["lost"], counts["test"], *counts["folds"]]
         for label, counts in report["labels"].items()
     ]
-    folds = [f"fold {fold}" for fold in range(len(sizes))]
+    folds = [f"fold {name}".replace("|", "/") for name in names]
     yield _grid(["label", "verified", "unverified", "lost", "test", *folds], rows)
 
 
-def _deviation(largest: Mapping) -> str:
+def _deviation(largest: Mapping, names: Sequence[str]) -> str:
     if abs(largest["count"] - largest["even_share"]) < 1:
         return "Every label is spread evenly over the folds."
     return (
         f"Largest deviation from an even share: {code(largest['label'])} has {largest['count']} clips in fold "
-        f"{largest['fold']} instead of {largest['even_share']:.1f}."
+        f"{escape(names[largest['fold']])} instead of {largest['even_share']:.1f}."
     )
 
 

@@ -14,6 +14,18 @@ HEADER = ("fname", "label")
 NUM_LABELS = 3  # in a row
 
 
+def check_classes(classes: Sequence[str]) -> None:
+    """Raises UserError, naming them, if two classes are spelled alike in a submission, where blanks are underscores."""
+    spelled: dict[str, str] = {}
+    for name in classes:
+        other = spelled.setdefault(_spelled(name), name)
+        if other != name:
+            raise UserError(
+                f"The labels {other!r} and {name!r} are the same in a submission, which spells blanks as underscores.\n"
+                "Rename one of them, or leave the test clips out."
+            )
+
+
 def format_submission(predictions: Predictions, classes: Sequence[str], order: Sequence[str]) -> str:
     """CSV with a row for each id of `order`, the label column holding the three likeliest labels separated by spaces.
 

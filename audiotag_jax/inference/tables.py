@@ -4,13 +4,13 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from audiotag_jax.runtime.files import write_atomic
+from audiotag_jax.runtime.files import write_together
 
 NONE = "none of these"  # the tag where no class reaches the threshold
 _PATH_COLUMNS = 40  # of a terminal
@@ -113,15 +113,7 @@ def write_tables(
             whole.write(text.encode())
         whole.write(b"\n  ]\n}\n")
 
-    _write_together([out / name for name in ("predictions.csv", "windows.csv", "predictions.json")], write)
-
-
-def _write_together(paths: Sequence[Path], write: Callable[..., None]) -> None:
-    """Calls `write(file, …)` on temporary files, one a path, that are renamed when it has returned."""
-    if not paths:
-        write()
-        return
-    write_atomic(paths[0], lambda file: _write_together(paths[1:], lambda *others: write(file, *others)))
+    write_together([out / name for name in ("predictions.csv", "windows.csv", "predictions.json")], write)
 
 
 def _recording_row(prediction: RecordingPrediction, tag_options: TagOptions) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 
 from audiotag_jax.audio.crop import crop_loudest
 from audiotag_jax.audio.decode import AudioError, expected_duration_s, stream_audio
-from audiotag_jax.audio.files import AUDIO_SUFFIXES, audio_files
+from audiotag_jax.audio.files import describe_left_out, list_sounds, readable_suffixes
 from audiotag_jax.audio.level import is_silent
 from audiotag_jax.audio.stream import Noted
 from audiotag_jax.runtime.errors import UserError
@@ -53,14 +53,19 @@ def find_files(audio: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for name in audio:
-        below = audio_files(Path(name)) if Path(name).is_dir() else [Path(name)]
-        if not below:
+        if not Path(name).is_dir():
+            found.append(Path(name))
+            continue
+        listing = list_sounds(Path(name))
+        for line in describe_left_out(listing):
+            log(line)
+        if not listing.files:
             log(f"{name}: no sound files in this folder")
-        found += below
+        found += listing.files
     if not found:
         raise UserError(
             f"There is nothing to tag{' in ' + ', '.join(map(str, audio)) if audio else ''}.\n"
-            f"Name files, or folders that hold files of the kinds {', '.join(AUDIO_SUFFIXES)}."
+            f"Name files, or folders that hold files of the kinds {', '.join(readable_suffixes())}."
         )
     return list(dict.fromkeys(found))
 

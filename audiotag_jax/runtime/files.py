@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -17,15 +17,30 @@ from audiotag_jax.runtime.progress import log
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write(file)` on a temporary file beside `path`, then renames it, so readers never see a partial file."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    write_together([path], write)
+
+
+def write_together(paths: Sequence[Path], write: Callable[..., object]) -> None:
+    """Calls `write(file, …)` on a temporary file beside each path; when all are on the disk, renames them.
+
+    On an error, also of the disk, all paths are left as they were.
+    """
+    temporary = [path.with_name(f".{path.name}.tmp") for path in paths]
     try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(each.open("wb")) for each in temporary]
+            write(*files)
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
+        for path in paths:
+            if path.is_dir():
+                raise UserError(f"{path} is a folder; remove it, or choose another place for the file.")
+        for each, path in zip(temporary, paths, strict=True):
+            each.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for each in temporary:
+            each.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,11 +1,14 @@
 """Log messages, and the progress of long steps: a bar on a terminal, plain lines elsewhere."""
 
+import functools
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from audiotag_jax.runtime.terminal import print_line
 
 Item = TypeVar("Item")
 
@@ -22,8 +25,14 @@ def log(text: str) -> None:
     """Prints one message at once, above a progress bar if there is one."""
     if _silent:
         return
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    with tqdm.external_write_mode(file=sys.stdout):
+        print_line(text, sys.stdout)
+
+
+@functools.cache
+def log_once(text: str) -> None:
+    """Prints a message that was not printed before in this process."""
+    log(text)
 
 
 def progress(
@@ -36,7 +45,7 @@ def progress(
     if _silent:
         yield from items
         return
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         yield from tqdm(items, total=total, initial=first, desc=description, unit=f" {unit}", leave=False)
         return
     start = last = time.monotonic()

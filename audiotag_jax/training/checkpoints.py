@@ -57,6 +57,27 @@ def restore(manager: Manager, template: "TrainState") -> tuple["TrainState", dic
     return template.replace(**restored.state), restored.position
 
 
+def check_saved(directory: Path, state: "TrainState") -> None:
+    """Reads back step and metadata of the latest checkpoint's arrays; raises UserError unless they are `state`'s.
+
+    A file system, or a path that orbax misreads, can lose what was written without an error.
+    """
+    step, path = int(state.step), directory / str(int(state.step))
+    expected = sorted(np.shape(array) for array in jax.tree.leaves(state.arrays()))
+    try:
+        store = _open_store(path / "state")
+        keys = [] if store is None else [key for key in store.list().result() if key.endswith(b"/.zarray")]
+        found = sorted(tuple(json.loads(store.read(key).result().value)["shape"]) for key in keys)
+        whole = kept_steps(directory)[-1:] == [step] and found == expected
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise _damaged(path, error) from error
+    if not whole:
+        raise UserError(
+            f"Checkpoint {path} cannot be read back, although it was written: {len(found)} of {len(expected)} arrays "
+            "are there.\nChoose a --workdir on another disk, with a plain name."
+        )
+
+
 def kept_steps(directory: Path) -> list[int]:
     """Steps of the checkpoints `directory/STEP/`, ascending; one that is still being written has another name."""
     if not directory.is_dir():
@@ -117,11 +138,17 @@ def _check_readable(state: Path) -> None:
 
     Orbax reads all at once and, when one fails, leaves the others to complain on standard error for themselves.
     """
-    if (state / "manifest.ocdbt").exists():
-        files = {"driver": "file", "path": f"{state}/"}
-        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": files}).result()
-        for key in store.list().result():
-            store.read(key).result()
+    store = _open_store(state)
+    for key in store.list().result() if store is not None else ():
+        store.read(key).result()
+
+
+def _open_store(state: Path) -> tensorstore.KvStore | None:
+    """The database of a state's arrays; None where there is none."""
+    if not (state / "manifest.ocdbt").exists():
+        return None
+    files = {"driver": "file", "path": f"{state}/"}
+    return tensorstore.KvStore.open({"driver": "ocdbt", "base": files}).result()
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

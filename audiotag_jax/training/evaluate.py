@@ -154,6 +154,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
     """Scores of the held-out clips over the given folds and by fold; of the labelled test clips by the folds' mean."""
     by_fold = {fold: _with_recordings(experiment, fold_dir(workdir, fold) / VALIDATION) for fold in folds}
     problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
+    names = dict(enumerate(experiment.metadata.get("fold_names") or map(str, range(1 + max(experiment.all_folds)))))
     summary = {
         "name": experiment.settings.name,
         "num_classes": len(experiment.classes),
@@ -162,7 +163,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
         "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],
         "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
         "validation": _scores(concatenate(list(by_fold.values()))),
-        "folds": [{"fold": fold, **_scores(saved)} for fold, saved in by_fold.items()],
+        "folds": [{"fold": fold, "name": names[fold], **_scores(saved)} for fold, saved in by_fold.items()],
     }
     if experiment.test_examples is not None:
         ensemble = average_predictions([fold_dir(workdir, fold) / TEST for fold in folds])
@@ -185,9 +186,16 @@ def format_summary(summary: dict) -> str:
     for title, kind, table in rows:
         cells = "".join(f"{_cell(table[name]):<30}" for name in names)
         lines.append(f"{title:10}{kind:10}{table['num_clips']:>6}  {cells}")
+    named = [f"{entry['fold']} is {entry['name']!r}" for entry in summary["folds"] if _is_named(entry)]
+    if named:
+        lines.append(f"names of the folds in the data: {', '.join(named)}")
     if summary["missing_folds"]:
         lines.append(f"folds not trained yet: {', '.join(map(str, summary['missing_folds']))}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _is_named(entry: dict) -> bool:
+    return entry["name"] != str(entry["fold"])
 
 
 def _cell(score: dict) -> str:

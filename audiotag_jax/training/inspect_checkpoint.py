@@ -1,8 +1,6 @@
 """Mode `inspect`: what the checkpoints of a work directory hold, as plain text; nothing is prepared or written."""
 
 import json
-import os
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -29,11 +27,8 @@ def run(settings: Settings | None, workdir: Path) -> None:
     Raises UserError if there is no checkpoint, or the latest of a fold is damaged.
     """
     jax.config.update("jax_platforms", "cpu")  # a training beside this may hold the GPU or TPU
-    try:
-        for lines in report(settings, workdir):
-            log("\n".join(lines))
-    except BrokenPipeError:  # `| head` has seen enough; what is still to be flushed goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for lines in report(settings, workdir):
+        log("\n".join(lines))
 
 
 def report(settings: Settings | None, workdir: Path) -> Iterator[list[str]]:

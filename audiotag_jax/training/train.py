@@ -12,6 +12,7 @@ import scipy.special
 from audiotag_jax.datasets.digests import digests
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.runtime.errors import Stopped, UserError
+from audiotag_jax.runtime.paths import check_checkpoint_path
 from audiotag_jax.runtime.processes import any_process, broadcast_from_main, is_main_process
 from audiotag_jax.runtime.progress import log, progress
 from audiotag_jax.settings.record import check_same_settings, fold_dir, recorded_dataset
@@ -32,6 +33,7 @@ _PROFILE_AFTER = 10  # steps of a process before its profile: they compile and w
 def run(settings: Settings, workdir: Path) -> None:
     """Mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
     check_devices(settings)
+    check_checkpoint_path(str(workdir.absolute()))
     with lock_workdir(workdir):
         check_same_settings(workdir, settings)
         experiment = open_experiment(settings, recorded_dataset(workdir))
@@ -55,6 +57,7 @@ def run(settings: Settings, workdir: Path) -> None:
                     predict = train_probe(experiment, probes, workdir, fold)
                 else:
                     state = train_fold(experiment, workdir, fold, stop)
+                    checkpoints.check_saved(fold_dir(workdir, fold) / "checkpoints", state)
                     predict = functools.partial(predict_logits, experiment, state)
                 save_predictions(experiment, workdir, fold, predict)
                 if any_process(stop()):

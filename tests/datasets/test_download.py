@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import re
 import socket
 import threading
 import zipfile
@@ -13,7 +14,7 @@ import pytest
 import requests
 
 from audiotag_jax.datasets import sources
-from audiotag_jax.datasets.download import PARTS, download_fsdkaggle2018, needs_download
+from audiotag_jax.datasets.download import CHECKSUMS, PARTS, download_fsdkaggle2018, needs_download
 from audiotag_jax.runtime.errors import UserError
 
 CONTENT = {
@@ -92,7 +93,7 @@ def test_open_source_downloads_then_opens(tmp_path, served, monkeypatch):
 def test_a_wrong_checksum_raises_and_complete_parts_are_kept(tmp_path, served):
     path, registry = tmp_path / "data", served.registry
     wrong = {**registry, f"{PARTS[-1]}.zip": "md5:" + "0" * 32}
-    with pytest.raises(UserError, match="audio_train.zip is damaged: its checksum is wrong"):
+    with pytest.raises(UserError, match="audio_train.zip is damaged, .*: its checksum is wrong"):
         download_fsdkaggle2018(path, served.url, wrong)
     assert needs_download(path)
     assert sorted(entry.name for entry in path.iterdir()) == [".download", PARTS[1], PARTS[0]]
@@ -100,6 +101,15 @@ def test_a_wrong_checksum_raises_and_complete_parts_are_kept(tmp_path, served):
     download_fsdkaggle2018(path, served.url, registry)
     assert present(path) == CONTENT
     assert {name.split(" ")[0] for name in served.requests} == {f"/{PARTS[-1]}.zip"}
+
+
+def test_the_published_checksums_are_not_those_of_the_server(tmp_path, served):
+    """The server here has whole archives, and would vouch for them itself; the pinned checksums refuse the first."""
+    assert sorted(CHECKSUMS) == sorted(f"{part}.zip" for part in PARTS)
+    assert all(re.fullmatch("md5:[0-9a-f]{32}", checksum) for checksum in CHECKSUMS.values())
+    with pytest.raises(UserError, match="meta.zip is damaged, or is not what was published"):
+        download_fsdkaggle2018(tmp_path / "data", served.url)
+    assert needs_download(tmp_path / "data")
 
 
 def test_an_interrupted_unzip_is_repeated(tmp_path, served, monkeypatch):
@@ -160,10 +170,10 @@ def test_refused_connections_and_missing_files_raise(tmp_path, served):
     "error", [requests.ConnectionError("no route"), ValueError("not a repository"), KeyError("files")]
 )
 def test_an_unreachable_doi_raises(tmp_path, monkeypatch, error):
-    def fail(self):
+    def fail(self, name, downloader):
         raise error
 
-    monkeypatch.setattr(pooch.Pooch, "load_registry_from_doi", fail)
+    monkeypatch.setattr(pooch.Pooch, "fetch", fail)
     with pytest.raises(UserError) as caught:
         sources.open_source("fsdkaggle2018", tmp_path / "data")
     check_two_lines(caught, "doi:10.5281/zenodo.2552860/", tmp_path / "data")

@@ -1,8 +1,6 @@
 """Measurements of signals with known level, offset and clipping; groups and similar names by hand."""
 
 import itertools
-import unicodedata
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ import soundfile
 from audiotag_jax.audio import decode, sndfile
 from audiotag_jax.datasets.records import Clip
 from audiotag_jax.doctor import audit
-from audiotag_jax.doctor.audit import Group, count_in_runs, findings, group_clips, measure, near_names
+from audiotag_jax.doctor.audit import Group, count_in_runs, findings, group_clips, measure
 
 RATE_HZ = 22050
 
@@ -85,6 +83,13 @@ def test_clipping_is_detected_in_every_sample_format(tmp_path, subtype):
     assert measure(path, RATE_HZ).clipped_share == pytest.approx(share, abs=0.02)
     assert list(kinds(path)) == ["clipped"]
     assert kinds(write(tmp_path / "a.wav", 0.97 * loud, subtype="PCM_16")) == {}
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_float_samples_above_full_scale_are_not_clipped(tmp_path, subtype):
+    assert kinds(write(tmp_path / "a.wav", sine(2.5), subtype=subtype)) == {}
+    limited = np.clip(sine(2.5), -1, 1)
+    assert list(kinds(write(tmp_path / "a.wav", limited, subtype=subtype))) == ["clipped"]
 
 
 def test_single_peaks_at_full_scale_are_not_clipped(tmp_path):
@@ -189,19 +194,3 @@ def test_group_clips_finds_conflicts_and_crossed_folds():
     assert [group.conflicts for group in group_clips(clips, keys)] == [False, True, False]
     (group,) = group_clips(clips, {"a": 1, "e": 1})
     assert (group.crosses_folds, group.crosses_splits, group.conflicts) == (False, True, False)
-
-
-def test_near_names_finds_similar_names():
-    decomposed = unicodedata.normalize("NFD", "Café")
-    files = [Path("d/A.WAV"), Path(f"d/{decomposed}.wav"), Path("d/b.flac"), Path("d/e/c.wav"), Path("d/f.wav")]
-    missing = {
-        name: Path("d", name) for name in ("a.wav", "Café.wav", "B.wav", "c.wav", "f", "other.wav", "1.5", "1.6.wav")
-    }
-    assert near_names(missing, files) == {
-        "a.wav": files[0],
-        "Café.wav": files[1],
-        "B.wav": files[2],
-        "c.wav": files[3],
-        "f": files[4],
-    }
-    assert near_names({"a": Path("d/a.wav")}, [Path("d/a.flac"), Path("d/a.Wav")]) == {"a": Path("d/a.Wav")}

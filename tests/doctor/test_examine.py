@@ -150,6 +150,47 @@ def test_clean_data_has_one_line_of_summary(tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["doctor.json", "doctor.md"]
 
 
+def test_paths_that_are_all_wrong_in_the_same_way(tmp_path):
+    root = tmp_path / "sounds"
+    rows = [(f"{n}", "ab"[n % 2], n // 2 % 2) for n in range(8)]
+    for name, *_ in rows:
+        write(root / "audio" / f"{name}.wav", noise(int(name)))
+    write_table(root / "clips.csv", "path,label,fold", rows)
+    report, _ = run(root, tmp_path / "work", table="clips.csv")
+    assert report["verdict"][0].startswith("NO AUDIO: all 8 recordings")
+    assert report["verdict"][1] == (
+        "Training would stop. 8 of 8 missing files exist under paths that differ in the same way ('0' is "
+        "'audio/0.wav'): in the table, put 'audio/' before them, append '.wav'."
+    )
+
+
+def test_what_a_folder_leaves_out_and_odd_labels_are_in_the_summary(tmp_path):
+    root = tmp_path / "sounds"
+    for n, label in enumerate(("dog,loud", "dog,loud", "rain,loud", "rain,loud", "Dog", "Dog", "dog", "dog")):
+        write(root / label / f"{n}.wav", noise(n))
+    (root / "rain,loud" / "notes.txt").touch()
+    (root / "dog" / "loop").symlink_to("..")
+    os.mkfifo(root / "dog" / "pipe.wav")
+    report, text = run(root, tmp_path / "work")
+    assert report["verdict"][1:] == [
+        f"left out in {root}: 1 file of other types (1 .txt)",
+        f"left out in {root}: 1 link to a folder around it: dog/loop",
+        f"left out in {root}: 1 named pipe, or the like: dog/pipe.wav",
+        "labels 'Dog', 'dog' differ only in case: they are different classes",
+        "SEVERAL TAGS? 2 of 4 labels have ',' between words that other labels have too, such as 'dog,loud': each such "
+        "list is one class of its own.",
+    ]
+    assert "SEVERAL TAGS" in text
+
+
+def test_folds_have_the_names_of_the_data(tmp_path):
+    for n in range(8):
+        write(tmp_path / "sounds" / f"fold{'37'[n % 2]}" / "ab"[n // 2 % 2] / f"{n}.wav", noise(n))
+    report, text = run(tmp_path / "sounds", tmp_path / "work")
+    assert report["fold_names"] == ["3", "7"]
+    assert "| fold 3 | fold 7 |" in text
+
+
 def test_files_are_audited_in_spite_of_a_bad_table(tmp_path):
     root = tmp_path / "sounds"
     write(root / "a.wav", noise(0))

@@ -1,5 +1,6 @@
 """Atomic writes leave the new or the old file; locks exclude other processes and end with their owner."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from audiotag_jax.runtime import files
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.files import locked, write_atomic, write_json, write_npz
+from audiotag_jax.runtime.files import locked, write_atomic, write_json, write_npz, write_together
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +45,32 @@ def test_error_leaves_the_old_file_and_no_temporary_one(tmp_path, error):
         write_atomic(path, write)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a.bin"]
+
+
+def test_files_are_replaced_together_or_not_at_all(tmp_path, monkeypatch):
+    """A disk that is full when the last of three files is to be put on it."""
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_bytes(b"old")
+    write_together(paths, lambda *files: [file.write(b"new") for file in files])
+    assert [path.read_bytes() for path in paths] == [b"new"] * 3
+    calls = []
+
+    def fsync(number):
+        calls.append(number)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        write_together(paths, lambda *files: [file.write(b"newer") for file in files])
+    assert [path.read_bytes() for path in paths] == [b"new"] * 3
+    assert names(tmp_path) == ["a", "b", "c"]
+    paths[2].unlink()
+    paths[2].mkdir()
+    with pytest.raises(UserError, match="c is a folder"):
+        write_together(paths, lambda *files: None)
+    assert paths[0].read_bytes() == b"new"
 
 
 def test_error_in_the_first_write_leaves_no_file(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 
 from audiotag_jax.models.build import build_model
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.paths import check_checkpoint_path
 from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.optimizer import make_optimizer, make_phases
@@ -99,6 +100,36 @@ def test_round_trip_is_bit_equal(saved, states):
     assert_same(host(restored), host(states[-1]))
     assert len(jax.tree.leaves(restored.opt_state)) > 100
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(restored.arrays()))  # to be placed anywhere
+
+
+def test_the_latest_checkpoint_is_read_back(tmp_path, copied, states):
+    folder, directory = copied
+    checkpoints.check_saved(directory, states[-1])
+    with pytest.raises(UserError, match=r"checkpoints/20 cannot be read back"):  # it is not the latest
+        checkpoints.check_saved(directory, states[1])
+    (directory / "30/state/manifest.ocdbt").unlink()
+    with pytest.raises(UserError, match=r"30 cannot be read back, .*: 0 of \d+ arrays are there"):
+        checkpoints.check_saved(directory, states[-1])
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a\\b"])
+def test_paths_that_orbax_misreads_are_refused(tmp_path, name):
+    """It writes there without an error; so does training, unless the path is checked before the first step."""
+    state = SimpleNamespace(step=3, arrays=lambda: {"w": np.ones(2, np.float32)})
+    save(tmp_path / name, state)
+    with pytest.raises(UserError, match="cannot be read back"):
+        checkpoints.check_saved(tmp_path / name / "checkpoints", state)
+    with pytest.raises(UserError, match="checkpoints cannot be read back from a path with the character"):
+        check_checkpoint_path(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a*b", "a?b", "a]b", "a b", "{fold}", "a%20b", "名前"])
+def test_other_paths_work(tmp_path, name):
+    state = SimpleNamespace(step=3, arrays=lambda: {"w": np.ones(2, np.float32)})
+    check_checkpoint_path(str(tmp_path / name))
+    save(tmp_path / name, state)
+    checkpoints.check_saved(tmp_path / name / "checkpoints", state)
+    np.testing.assert_array_equal(checkpoints.read_arrays(tmp_path / name / "checkpoints")[1]["w"], np.ones(2))
 
 
 def test_checkpoint_does_not_follow_a_state_that_is_used_up(tmp_path):

@@ -1,0 +1,112 @@
+"""Names that look like mistakes: paths that nearly exist, and labels that look like several tags."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from audiotag_jax.audio.files import readable_suffixes
+
+_SAME_WAY = 0.9  # share of the missing files that a change of the paths must explain to be proposed
+_SEPARATORS = ",;|"
+
+
+def near_names(missing: Mapping[str, Path], files: Sequence[Path]) -> dict[str, Path]:
+    """Returns for missing files, by clip id, one of `files` with a similar name, if there is one.
+
+    Similar: the same path except for case or Unicode form, else also for the suffix, else the same name elsewhere, with
+    any suffix if need be.
+    """
+    found: dict[str, Path] = {}
+    for key in (_same_path, _same_but_suffix, _same_name, _same_stem):
+        by_key = {key(path): path for path in reversed(files)}
+        for clip_id, path in missing.items():
+            if clip_id not in found and key(path) in by_key:
+                found[clip_id] = by_key[key(path)]
+    return found
+
+
+def propose_change(found: Mapping[str, str], num_missing: int) -> str:
+    """Returns the change of the paths that most of the missing files need, as a sentence; "" if there is none.
+
+    `found` are the paths that exist by those that are missing.
+    """
+    changes = Counter(_change(wanted, there) for wanted, there in found.items())
+    change, count = changes.most_common(1)[0] if changes else (None, 0)
+    if change is None or count < 2 or count < _SAME_WAY * num_missing:
+        return ""
+    wanted, there = next(pair for pair in found.items() if _change(*pair) == change)
+    return (
+        f"{count} of {num_missing} missing files exist under paths that differ in the same way ({wanted!r} is "
+        f"{there!r}): in the table, {', '.join(_instructions(*change))}."
+    )
+
+
+def _change(wanted: str, there: str) -> tuple[str, str, str, str]:
+    """Returns beginnings and suffixes of two paths, without what they have in common."""
+    suffixes = [_audio_suffix(path) for path in (wanted, there)]
+    parts = [path.removesuffix(suffix).split("/") for path, suffix in zip((wanted, there), suffixes, strict=True)]
+    while parts[0] and parts[1] and _normalized(parts[0][-1]) == _normalized(parts[1][-1]):
+        parts = [each[:-1] for each in parts]
+    beginnings = ["/".join(each) + "/" if each else "" for each in parts]
+    if suffixes[0] == suffixes[1]:
+        suffixes = ["", ""]
+    return beginnings[0], beginnings[1], suffixes[0], suffixes[1]
+
+
+def _instructions(beginning: str, new_beginning: str, suffix: str, new_suffix: str) -> Iterator[str]:
+    if beginning and new_beginning:
+        yield f"replace {beginning!r} at the beginning by {new_beginning!r}"
+    elif beginning:
+        yield f"remove {beginning!r} from the beginning"
+    elif new_beginning:
+        yield f"put {new_beginning!r} before them"
+    if suffix and new_suffix:
+        yield f"replace {suffix!r} by {new_suffix!r}"
+    elif suffix or new_suffix:
+        yield f"append {new_suffix!r}" if new_suffix else f"remove {suffix!r}"
+    if not (beginning or new_beginning or suffix or new_suffix):
+        yield "write them in the case and the Unicode form of the files"
+
+
+def describe_tag_lists(labels: Sequence[str]) -> Iterator[str]:
+    """Yields a line for each separator in labels that look like several tags: their parts occur in other labels too."""
+    for separator in _SEPARATORS:
+        parts = {label: [part.strip() for part in label.split(separator)] for label in labels}
+        lists = [label for label in labels if len(parts[label]) > 1]
+        counts = Counter(part for label in labels for part in set(parts[label]))
+        if any(counts[part] > 1 for label in lists for part in parts[label]):
+            yield (
+                f"SEVERAL TAGS? {len(lists)} of {len(labels)} labels have {separator!r} between words that other "
+                f"labels have too, such as {lists[0]!r}: each such list is one class of its own."
+            )
+
+
+def _audio_suffix(path: str) -> str:
+    suffix = Path(path).suffix
+    return suffix if suffix.lower() in readable_suffixes() else ""
+
+
+def _normalized(text: str) -> str:
+    try:
+        text = os.fsencode(text).decode()
+    except UnicodeDecodeError:
+        text = os.fsencode(text).decode("latin-1")  # as old archives leave names
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def _same_path(path: Path) -> str:
+    return _normalized(str(path))
+
+
+def _same_but_suffix(path: Path) -> str:
+    return _normalized(str(path).removesuffix(_audio_suffix(str(path))))
+
+
+def _same_name(path: Path) -> str:
+    return _normalized(path.name)
+
+
+def _same_stem(path: Path) -> str:
+    return _normalized(path.name.removesuffix(_audio_suffix(path.name)))
