@@ -14,6 +14,7 @@ from audiotag_jax.datasets.prepare import dataset_name, prepare, prepare_run_cli
 from audiotag_jax.datasets.prepared import read_metadata
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
+from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.settings import Settings, parse_settings
 
 
@@ -28,7 +29,7 @@ def original(folder) -> Path:
 def gone(request, original, tmp_path, monkeypatch) -> Settings:
     """Settings of a copy elsewhere, without its folder of sounds, or without sounds in it; paths are relative."""
     monkeypatch.chdir(shutil.copytree(original, tmp_path / "elsewhere"))
-    monkeypatch.setattr(without_recordings, "_log_once", without_recordings.log)
+    monkeypatch.setattr(without_recordings, "log_once", log)
     if request.param == "folder":
         shutil.rmtree("sounds")
     else:
