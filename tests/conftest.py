@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+from xla_flags import with_devices
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {with_devices(8)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Nearly all of a test is compiling, and a program that runs once is not worth its optimization. Tests of numbers and of
 # speed are marked `optimized`; they compile as users do. Processes that tests start inherit this.

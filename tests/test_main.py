@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from random_runs import make_sounds
+from xla_flags import with_devices
 
 import main
 from audiotag_jax import cli
@@ -340,10 +341,9 @@ def train(folder: Path, name: str) -> subprocess.Popen:
     arguments = [FOLDER, f"--workdir={folder / name}"]
     arguments += [f"--config.dataset.{field}={folder / place}" for field, place in PLACES.items()]
     arguments += [f"--config.{field}={value}" for field, value in SHRUNK.items()]
-    xla = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, "-c", QUICKLY_COMPILED, *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": xla}, **pipes)
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": with_devices(1)}, **pipes)
 
 
 def test_told_to_end_it_saves_says_so_and_continues(tmp_path):

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from xla_flags import with_devices
 
 from audiotag_jax.runtime import processes
 from audiotag_jax.runtime.errors import UserError
@@ -50,7 +51,7 @@ def start(tmp_path: Path, name: str, num_devices: int, *arguments: str) -> subpr
     command = [sys.executable, "main.py", "--config=configs/log_db.py:demo", f"--workdir={tmp_path / name}"]
     command += [f"--config.dataset.{field}={tmp_path / field}" for field in ("path", "prepared_dir")]
     command += [f"--config.{field}={value}" for field, value in BUDGET.items()]
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
+    environment = os.environ | {"XLA_FLAGS": with_devices(num_devices)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command + list(arguments), cwd=ROOT, env=environment, **pipes)
 
