@@ -8,17 +8,19 @@ from xla_flags import with_devices
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {with_devices(8)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Nearly all of a test is compiling, and a program that runs once is not worth its optimization. Tests of numbers and of
-# speed are marked `optimized`; they compile as users do. Processes that tests start inherit this.
+# speed are marked `optimized`; they compile as users do, but for the code generator (see xla_flags.py). Processes that
+# tests start inherit this.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+LONGEST = ("test_train.py", "test_readme.py", "test_processes.py", "test_run.py", "test_configs.py")
 
 
 def pytest_collection_modifyitems(items):
-    """Starts with the file that takes longest, so that the processes end together."""
-    items.sort(key=lambda item: item.path.name != "test_reassignment.py")
+    """Starts with the files that take longest, so that the processes end together."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="module", autouse=True)
