@@ -1,5 +1,6 @@
 """Logits of every clip once and in order, and what the summary says of saved ones."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_logits_are_the_network_s_in_the_order_asked_for(experiment, state, dire
 def test_saved_predictions_are_the_fold_s_and_the_test_split_s(experiment, state, directly, tmp_path):
     (tmp_path / "fold_1").mkdir()
     assert not is_finished(experiment, tmp_path, 1)
-    save_predictions(experiment, tmp_path, 1, state)
+    save_predictions(experiment, tmp_path, 1, functools.partial(predict_logits, experiment, state))
     assert is_finished(experiment, tmp_path, 1)
     examples, test = experiment.examples, experiment.test_examples
     for name, source, clips in (
