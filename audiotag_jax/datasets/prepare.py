@@ -19,7 +19,7 @@ from audiotag_jax.audio import decode
 from audiotag_jax.datasets.beam import download_config
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms
 from audiotag_jax.datasets.contents import content_hashes
-from audiotag_jax.datasets.copies import find_clips, find_images, versions
+from audiotag_jax.datasets.copies import Copies, find_clips, find_images, versions
 from audiotag_jax.datasets.fsdkaggle2018 import submission_order
 from audiotag_jax.datasets.index import hash_notes, make_index, read_index, rows_of, save_index, stored_notes
 from audiotag_jax.datasets.names import clips_fingerprint, hash_images, spectrograms_fingerprint
@@ -123,12 +123,11 @@ def prepare_clips(
             split: pa.array([contents[clip.path] for clip in source.clips_of(split)], pa.string()) for split in SPLITS
         }
         copies = {split: find_clips(each, settings, prepared_dir, AudiotagClips.name) for split, each in sounds.items()}
-        made_by = [environment()] if any((each.which < 0).any() for each in copies.values()) else []
-        made_by += _provenance([copies[split] for split in SPLITS], "clips")
+        made_by = _made_by(list(copies.values()), "clips")
         metadata = {
             "source": {"name": source.name, **_source_settings(dataset)},
             "versions": {"decoder": decode.VERSION},
-            "provenance": {"clips": _distinct(made_by)},
+            "provenance": {"clips": made_by},
         }
         return AudiotagClips(
             source=source,
@@ -167,13 +166,12 @@ def prepare_spectrograms(
         clips, sounds = read_metadata(clips_dir), {split: rows_of(index, split)["sound"] for split in SPLITS}
         find = functools.partial(find_images, clips=clips, settings=settings, prepared_dir=prepared_dir, builder=name)
         copies = {split: [find(each, channel) for channel in settings.channels] for split, each in sounds.items()}
-        flat = [each for split in SPLITS for each in copies[split]]
-        made_by = [environment()] if any((each.which < 0).any() for each in flat) else []
+        made_by = _made_by([each for split in SPLITS for each in copies[split]], "images")
         metadata = {
             "clips": clips_dir.parent.name,
             "versions": clips.get("versions", {})
             | {channel: CHANNELS[channel].version for channel in settings.channels},
-            "provenance": clips.get("provenance", {}) | {"images": _distinct(made_by + _provenance(flat, "images"))},
+            "provenance": clips.get("provenance", {}) | {"images": made_by},
         }
         return AudiotagSpectrograms(clips_dir=clips_dir, settings=settings, copies=copies, metadata=metadata, **kwargs)
 
@@ -182,13 +180,14 @@ def prepare_spectrograms(
     return directory
 
 
-def _provenance(copies, kind: str) -> list[dict[str, str]]:
-    """Returns the environments in which what is copied was made."""
-    directories = sorted({directory for each in copies for directory in each.used()})
-    return [made for each in directories for made in read_metadata(each).get("provenance", {}).get(kind, ())]
-
-
-def _distinct(environments: list[dict[str, str]]) -> list[dict[str, str]]:
+def _made_by(copies: Sequence[Copies], kind: str) -> list[dict[str, str]]:
+    """Returns the environments in which records of a `kind` are made: here, and those of what is copied."""
+    total, missing = sum(len(each.which) for each in copies), sum(int((each.which < 0).sum()) for each in copies)
+    environments = [environment()] if missing else []
+    for directory in sorted({directory for each in copies for directory in each.used()}):
+        environments += read_metadata(directory).get("provenance", {}).get(kind, [])
+    if missing < total:
+        log(f"copying {total - missing} of {total} {kind} from earlier datasets")
     return [each for number, each in enumerate(environments) if each not in environments[:number]]
 
 

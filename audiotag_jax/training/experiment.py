@@ -73,7 +73,11 @@ class Experiment:
     @functools.cached_property
     def test_examples(self) -> Examples | None:
         """The test clips; None on an inner split, which chooses settings."""
-        return None if self.settings.training.inner_split else read_split(self.dataset_dir, "test")
+        return None if self.settings.training.inner_split else self._test_split
+
+    @functools.cached_property
+    def _test_split(self) -> Examples | None:
+        return read_split(self.dataset_dir, "test")
 
     @functools.cached_property
     def data(self) -> dict:
@@ -110,7 +114,7 @@ class Experiment:
         """Ids by digest of the clips that no network of the fold may have seen: those held out, and the test clips."""
         held_out = np.isin(self.examples.folds, _held_out(self.settings.training.inner_split, self.all_folds, fold))
         scored = digests(self.examples, np.flatnonzero(held_out))
-        if (test := read_split(self.dataset_dir, "test")) is not None:
+        if (test := self._test_split) is not None:
             scored |= digests(test, np.arange(len(test)))
         if has_earlier_digests(clips_seen(self.settings.model, fold)):
             scored |= earlier_digests(self.settings.dataset, set(scored.values()))

@@ -111,6 +111,9 @@ def read_ahead(batches: Batches, first: int = 0, num_workers: int = 0) -> Iterat
     """The batches from number `first` on, prefetched in threads, or in `num_workers` processes."""
     if first >= len(batches):
         return iter(())
+    if num_workers:  # they need no ids, and would each get a copy
+        bare = dataclasses.replace(batches.examples, ids=batches.examples.ids[:0], sounds=None)
+        batches = dataclasses.replace(batches, examples=bare)
     threads = 1 if batches.resident else _THREADS
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, _BATCHES_AHEAD))
     dataset = grain.MapDataset.source(batches)[first:].to_iter_dataset(options)

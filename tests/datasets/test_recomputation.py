@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import pickle
 import shutil
 from pathlib import Path
 
@@ -241,3 +242,20 @@ def test_names_do_not_depend_on_where_they_are_computed(source, tmp_path, monkey
         len(datasets(tmp_path / "two")) == 2
         and len(set(content_hashes([c.path for c in moved.clips], copies).values())) == 11
     )
+
+
+def test_shards_can_be_written_by_any_process(source, prepared, tmp_path, monkeypatch):
+    """What writes a shard is a function of its pickled arguments: decoding, copying and computing."""
+    monkeypatch.setattr(builders, "SHARD_CLIPS", 3)
+    expected = prepare(source, tmp_path / "here")
+    for builder in (builders.AudiotagClips, builders.AudiotagSpectrograms):
+
+        def pickled(self, manager, listed=builder._shard_iterators_per_split):
+            shards = listed(self, manager)
+            return {split: [pickle.loads(pickle.dumps(each)) for each in shards[split]] for split in shards}
+
+        monkeypatch.setattr(builder, "_shard_iterators_per_split", pickled)
+    for directory, alike in zip(prepare(source, prepared), expected, strict=True):
+        assert as_bytes(directory) == as_bytes(alike)
+    other = prepare(changed(source, label="b"), prepared)
+    assert as_bytes(other[1]).keys() == as_bytes(expected[1]).keys()
