@@ -29,6 +29,7 @@ import numpy as np
 import soundfile
 
 ROOT = Path(__file__).parents[1]
+READY = "ready"  # a process prints it when it has loaded its modules
 RATE_HZ, LABELS = 22050, ("dog", "rain", "siren", "wind")
 MODIFIED = {"changed label": (0, "label", "wind"), "changed verified flag": (1, "verified", "0")}
 
@@ -84,9 +85,7 @@ def kill_again_and_again(folder: Path, kills: int, rng: random.Random) -> int:
     modify(changed, 0, "label", "wind")
     lengths_s, expected = {}, {}
     for name in ("base", "changed"):
-        start = time.monotonic()
-        prepare(folder / name)
-        lengths_s[name], expected[name] = time.monotonic() - start, records(folder / name)
+        lengths_s[name], expected[name] = prepare(folder / name)["seconds"], records(folder / name)
     shutil.copytree(folder / "base" / "prepared", folder / "before")
     same = 0
     for trial in range(kills):
@@ -94,7 +93,7 @@ def kill_again_and_again(folder: Path, kills: int, rng: random.Random) -> int:
         shutil.rmtree(folder / name / "prepared")
         if name == "changed":  # what it was prepared from before is there, to copy from
             shutil.copytree(folder / "before", folder / name / "prepared")
-        after_s = rng.uniform(0.2, 1.0) * lengths_s[name]
+        after_s = rng.uniform(0.0, 0.9) * lengths_s[name]
         state = kill(folder / name, after_s)
         counts = prepare(folder / name)
         found = {key: value for key, value in records(folder / name).items() if key in expected[name]}
@@ -123,16 +122,14 @@ def prepare(folder: Path, fold_seed: int = 0, python: str = sys.executable, envi
 
 
 def kill(folder: Path, after_s: float) -> str:
-    """Starts preparing, kills it after `after_s` seconds, and returns what had been completed."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(
-        command(folder), start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, **quiet
-    )
-    try:
-        process.wait(after_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """Starts preparing, kills it `after_s` seconds after its start-up, and returns what had been completed."""
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command(folder), start_new_session=True, env=variables, **pipes)
+    process.stdout.readline()  # READY
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
     counts = [
         len(list(folder.glob(f"prepared/{name}/*/1.0.0"))) for name in ("audiotag_clips", "audiotag_spectrograms")
     ]
@@ -229,8 +226,11 @@ def prepare_and_count(folder: Path, fold_seed: int) -> None:
     config = get_config("log_db", "folder")
     config.dataset.path, config.dataset.table = str(folder / "sounds"), "clips.csv"
     config.dataset.prepared_dir, config.dataset.fold_seed = str(folder / "prepared"), fold_seed
-    prepare(parse_settings(config))
-    print(json.dumps(counts))
+    settings = parse_settings(config)
+    print(READY, flush=True)
+    start = time.monotonic()
+    prepare(settings)
+    print(json.dumps(counts | {"seconds": time.monotonic() - start}))
 
 
 if __name__ == "__main__":
