@@ -6,6 +6,8 @@ import numpy as np
 
 _TIE = 1 - 1e-9  # of windows that are equally loud up to rounding, the first is used
 
+_CHUNK_SAMPLES = 1 << 16
+
 
 def crop_loudest(samples: np.ndarray, length_samples: int, window_samples: int, margin_samples: int = 0) -> np.ndarray:
     """Crops `samples [N]` to float32 `[length_samples]` centred on the loudest window of `window_samples`.
@@ -39,7 +41,7 @@ def cut(pieces: Iterable[np.ndarray], first: int, last: int) -> np.ndarray:
 
 
 class LoudestWindow:
-    """Finds the loudest window of `window_samples` in samples that come in pieces, in memory of a piece and a window.
+    """Finds the loudest window of `window_samples` in samples that come in pieces, in memory of some windows.
 
     The result does not depend on how the samples are divided.
     """
@@ -53,6 +55,10 @@ class LoudestWindow:
 
     def add(self, samples: np.ndarray) -> None:
         """Adds the next samples."""
+        for start in range(0, len(samples), _CHUNK_SAMPLES):
+            self._add(samples[start : start + _CHUNK_SAMPLES])
+
+    def _add(self, samples: np.ndarray) -> None:
         squares = np.square(samples, dtype=np.float64)
         new = np.cumsum(np.concatenate([self._sums[-1:], squares]))[1:]  # one addition after the other, as in one piece
         sums = np.concatenate([self._sums, new])

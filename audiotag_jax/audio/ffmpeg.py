@@ -30,7 +30,8 @@ def read_with_ffmpeg(path: Path) -> Generator[Block, None, str]:
 
     num_frames, rate_hz, damaged, expected_s = 0, 0, 0, 0.0
     try:
-        with path.open("rb") as file, av.open(file, options={"format_whitelist": _CONTAINERS}) as container:
+        options = {"format_whitelist": _CONTAINERS}
+        with path.open("rb") as file, av.open(file, options=options, metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise AudioError("unreadable (FFmpeg: no sound in it)")
             stream = container.streams.audio[0]

@@ -20,6 +20,7 @@ _KBPS = {  # by version 1 or another, and layer
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+_MOST_PADDING = 2 * 4095  # samples that an encoder adds and the Xing header declares, at both ends
 _MOST_JUNK = 1 << 20  # bytes searched for a first frame
 
 
@@ -90,7 +91,7 @@ class _MpegPart:
         if declared is None:
             return Stream(self.start, stop, {}, held_s, slack_s, is_estimated=True, is_cut=self.end > stop)
         patches = {at: struct.pack(">I", self.num_frames)} if declared < self.num_frames else {}
-        return Stream(self.start, stop, patches)
+        return Stream(self.start, stop, patches, held_s, slack_s + _MOST_PADDING / self.kind.rate_hz)
 
 
 def _mpeg_frames(view: ByteView, start: int) -> Iterator[tuple[int, _FrameKind, bytes]]:
