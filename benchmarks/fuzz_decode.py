@@ -94,11 +94,11 @@ def damaged_files(folder: Path, count: int, seed: int) -> Iterator[tuple[Path, s
         yield path, damage.__name__
 
 
-def whole_files(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
-    """Yields suffixes and contents of intact files of 0.5 to 3 s."""
+def whole_files(rng: np.random.Generator, *, one_each: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Yields suffixes and contents of intact files of 0.5 to 3 s; with `one_each` one of each suffix."""
     for suffix, (kind, subtypes, rates) in FORMATS.items():
-        for subtype in subtypes:
-            for rate_hz in rates:
+        for subtype in subtypes[:1] if one_each else subtypes:
+            for rate_hz in rates[:1] if one_each else rates:
                 channels = 1 if "ADPCM" in subtype else int(rng.integers(1, 3))
                 sound, file = noise(rng, rate_hz, channels), io.BytesIO()
                 soundfile.write(file, sound, rate_hz, subtype, format=kind)

@@ -8,19 +8,27 @@ _CHUNK_BYTES = 1 << 20
 
 
 class ByteView(io.RawIOBase):
-    """Reads bytes `[start, stop)` of an open file; `patches` (bytes by offset in the view) replace what is there.
+    """Reads `header` and behind it bytes `[start, stop)` of an open file, with `patches` (bytes by offset) in place.
 
     Reads by position, so that several views of a file do not disturb each other.
     """
 
-    def __init__(self, file_descriptor: int, start: int, stop: int, patches: Mapping[int, bytes] | None = None):
-        self._descriptor, self._start, self._patches, self._position = file_descriptor, start, dict(patches or {}), 0
-        self.size = stop - start
+    def __init__(
+        self,
+        file_descriptor: int,
+        start: int,
+        stop: int,
+        patches: Mapping[int, bytes] | None = None,
+        header: bytes = b"",
+    ):
+        self._descriptor, self._start, self._position = file_descriptor, start - len(header), 0
+        self._num_header, self._patches = len(header), {0: header, **(patches or {})}
+        self.size = len(header) + stop - start
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
         """Returns up to `num_bytes` from `offset` on; fewer only at the view's end. Raises OSError."""
         num_bytes = max(0, min(num_bytes, self.size - offset))
-        found = bytearray()
+        found = bytearray(max(0, min(self._num_header - offset, num_bytes)))
         while len(found) < num_bytes:
             part = os.pread(self._descriptor, num_bytes - len(found), self._start + offset + len(found))
             if not part:  # the file became shorter
@@ -32,9 +40,11 @@ class ByteView(io.RawIOBase):
                 found[first - offset : last - offset] = patch[first - at : last - at]
         return bytes(found)
 
-    def patched(self, start: int, stop: int, patches: Mapping[int, bytes] | None = None) -> "ByteView":
-        """Returns the view of `[start, stop)` of this view; `patches` are relative to `start`."""
-        return ByteView(self._descriptor, self._start + start, self._start + stop, patches)
+    def part(
+        self, start: int, stop: int, patches: Mapping[int, bytes] | None = None, header: bytes = b""
+    ) -> "ByteView":
+        """Returns a view of `[start, stop)` of this view, which has neither header nor patches itself."""
+        return ByteView(self._descriptor, self._start + start, self._start + stop, patches, header)
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """Yields the bytes from `start` on, in pieces of about a megabyte."""

@@ -19,7 +19,7 @@ from audiotag_jax.audio.files import AUDIO_SUFFIXES
 from audiotag_jax.audio.level import Mix
 from audiotag_jax.audio.sections import find_streams, is_foreign
 from audiotag_jax.audio.stream import AudioError as AudioError  # the name that others import
-from audiotag_jax.audio.stream import Block, Noted, Stream
+from audiotag_jax.audio.stream import Block, NoFramesError, Noted, Stream
 
 VERSION = 1  # part of the names of prepared datasets: increment it when decoded or cropped samples change
 MAX_DURATION_S = 600  # limits the memory of what is decoded in one piece
@@ -71,7 +71,7 @@ def read_blocks(path: str | Path) -> Generator[Block, None, str]:
     Raises AudioError if the file is missing, no regular file, empty or unreadable.
     """
     path = Path(path)
-    notes, error, has_samples = [], AudioError("no audio frames"), False
+    notes, error, has_samples = [], AudioError(""), False
     with _opened(path) as view:
         streams = find_streams(view)
         for number, stream in enumerate(streams, 1):
@@ -85,6 +85,8 @@ def read_blocks(path: str | Path) -> Generator[Block, None, str]:
             except AudioError as each:
                 error = each
                 notes.append(f"truncated: part {number} of {len(streams)} is not decoded, {each}")
+        if not has_samples and isinstance(error, NoFramesError):
+            raise error
         if not has_samples:
             return (yield from _read_with_ffmpeg(path, view, error))
     return "; ".join(filter(None, dict.fromkeys(notes)))
@@ -120,15 +122,21 @@ def _opened(path: Path) -> Iterator[ByteView]:
         os.close(descriptor)
 
 
-def _open_stream(path: Path, view: ByteView, stream: Stream, is_only: bool):
+def _open_stream(path: Path, view: ByteView, stream: Stream, is_only: bool) -> sndfile.SequentialFile:
+    part = view.part(stream.start, stream.stop, stream.patches)  # without the tags before it
     if not is_only or stream.patches:
-        return sndfile.open_stream(view.patched(stream.start, stream.stop, stream.patches))
-    try:
-        return sndfile.open_stream(path)
-    except AudioError:
-        if stream.start == 0:
-            raise
-    return sndfile.open_stream(view.patched(stream.start, stream.stop))  # without the tags before it
+        sound = sndfile.open_stream(part)
+    else:
+        try:
+            sound = sndfile.open_stream(path)
+        except AudioError:
+            if stream.start == 0:
+                raise
+            sound = sndfile.open_stream(part)
+    if stream.header and sound.frames / sound.samplerate < (stream.held_s or 0):
+        sound.close()
+        return sndfile.open_stream(view.part(stream.start, stream.stop, stream.patches, stream.header))
+    return sound
 
 
 def _read_with_ffmpeg(path: Path, view: ByteView, error: AudioError) -> Generator[Block, None, str]:

@@ -69,7 +69,7 @@ def find_mpeg_streams(view: ByteView, start: int) -> list[Stream]:
     for position, kind, head in _mpeg_frames(view, start):
         tag = _xing(kind, head)
         if not parts or tag or parts[-1].kind.rate_hz != kind.rate_hz:
-            parts.append(_MpegPart(position, kind, tag))
+            parts.append(_MpegPart(position, kind, head, tag))
         parts[-1].num_frames += tag is None
         parts[-1].end = position + kind.lengths[head[:3]]
     stops = [*(part.start for part in parts[1:]), view.size]
@@ -80,6 +80,7 @@ def find_mpeg_streams(view: ByteView, start: int) -> list[Stream]:
 class _MpegPart:
     start: int
     kind: _FrameKind
+    head: bytes  # of the first frame
     tag: tuple[int, int | None] | None  # of `_xing`
     num_frames: int = 0
     end: int = 0  # of the last frame
@@ -89,9 +90,21 @@ class _MpegPart:
         held_s, slack_s = self.num_frames * frame_s, 3 * frame_s  # a decoder's delay, and frames that need others
         at, declared = self.tag or (0, None)
         if declared is None:
-            return Stream(self.start, stop, {}, held_s, slack_s, is_estimated=True, is_cut=self.end > stop)
+            header = b"" if self.tag else self._xing_frame()
+            is_cut = self.end > stop
+            return Stream(self.start, stop, {}, held_s, slack_s, is_estimated=True, header=header, is_cut=is_cut)
         patches = {at: struct.pack(">I", self.num_frames)} if declared < self.num_frames else {}
         return Stream(self.start, stop, patches, held_s, slack_s + _MOST_PADDING / self.kind.rate_hz)
+
+    def _xing_frame(self) -> bytes:
+        """Returns a frame like the first with a Xing header that declares the frames of this part."""
+        begin = 4 + self.kind.side_bytes[self.head[3] >> 6 == 3]
+        tag = b"Xing" + struct.pack(">II", 1, self.num_frames)
+        for bits in range(0x10, 0xF0, 0x10):  # the lowest bit rate that has room for it
+            head = bytes((0xFF, self.head[1] | 1, bits | self.head[2] & 0x0C, self.head[3]))
+            if self.kind.lengths[head[:3]] >= begin + len(tag):
+                return (head + bytes(begin - 4) + tag).ljust(self.kind.lengths[head[:3]], b"\0")
+        return b""
 
 
 def _mpeg_frames(view: ByteView, start: int) -> Iterator[tuple[int, _FrameKind, bytes]]:

@@ -49,7 +49,7 @@ def _chunked_streams(view: ByteView) -> list[Stream]:
     streams: list[Stream] = []
     start: int | None = 0
     while start is not None and len(streams) < _MOST_STREAMS:
-        part = view.patched(start, view.size)
+        part = view.part(start, view.size)
         samples = find_samples(part)
         if samples is None:
             break

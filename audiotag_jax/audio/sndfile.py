@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from audiotag_jax.audio.byte_view import ByteView
-from audiotag_jax.audio.stream import AudioError, Block, Stream
+from audiotag_jax.audio.stream import AudioError, Block, NoFramesError, Stream
 
 _BLOCK_FRAMES = 4096
 UNKNOWN_FRAMES = 2**62  # libsndfile reports 2**63 - 1 if the header gives no length
@@ -49,7 +49,9 @@ def read_stream(sound: soundfile.SoundFile, stream: Stream) -> Generator[Block, 
         num_frames += len(decoded)
         yield Block(decoded, sound.samplerate, sound.subtype)
     if num_frames == 0:
-        raise AudioError(f"nothing could be decoded (libsndfile: {error})" if error else "no audio frames")
+        raise (
+            AudioError(f"nothing could be decoded (libsndfile: {error})") if error else NoFramesError("no audio frames")
+        )
     return _note(sound, stream, num_frames, error)
 
 

@@ -19,6 +19,7 @@ class Stream:
     held_s: float | None = None  # at least that much sound is in it, up to `slack_s`; None: unknown
     slack_s: float = 0.1
     is_estimated: bool = False  # the length that the decoder declares
+    header: bytes = b""  # to put before it if the decoder's estimate is too short, since it stops there
     is_cut: bool = False  # in the middle of a frame
     cut_share: float = 1.0  # declared bytes over those that are there
     rest_share: float = 0.0  # bytes behind the declared end over those before it
@@ -49,3 +50,7 @@ class Noted(Iterator[_Item]):
 
 class AudioError(ValueError):
     """A sound file without usable samples; the message is a one-line reason without the file's name."""
+
+
+class NoFramesError(AudioError):
+    """A file in order, with no samples in it."""
