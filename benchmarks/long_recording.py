@@ -33,21 +33,24 @@ def main() -> None:
     parser.add_argument("--hours", type=int, default=24)
     parser.add_argument("--kinds", default="wav,flac,ogg,wav4g")
     parser.add_argument("--hop_s", type=float, default=0.0, help="0: windows side by side")
-    parser.add_argument("--measure", choices=("predict", "clip"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=("write", "predict", "clip"), help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.measure == "write":  # in its own process: a child's peak memory is at least its parent's
+        write(options.file, options.kinds, options.hours)
+        return
     if options.measure:
         print(json.dumps(measure(options)))
         return
     for kind in options.kinds.split(","):
         with tempfile.TemporaryDirectory(prefix="long_recording.") as folder:
             path = Path(folder, f"long.{kind.removesuffix('4g')}")
-            write(path, kind, options.hours)
+            arguments = [f"--file={path}", f"--workdir={options.workdir}", f"--hop_s={options.hop_s}"]
+            command = [sys.executable, __file__, *arguments, f"--hours={options.hours}", f"--kinds={kind}"]
+            subprocess.run([*command, "--measure=write"], check=True)
             print(f"{kind}: {options.hours} h, {path.stat().st_size / 2**30:.2f} GiB", flush=True)
             for what in ("clip", "predict"):
-                command = [sys.executable, __file__, f"--measure={what}", f"--file={path}", f"--hours={options.hours}"]
-                command += [f"--workdir={options.workdir}", f"--hop_s={options.hop_s}"]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                done = subprocess.run([*command, f"--measure={what}"], stdout=subprocess.PIPE, text=True, check=True)
                 found = json.loads(done.stdout.splitlines()[-1])
                 print(f"  {what}: {', '.join(f'{name} {value}' for name, value in found.items())}", flush=True)
 
@@ -94,7 +97,7 @@ def write_wrapped(path: Path, order: list[np.ndarray], channels: int) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict:
-    start, baseline = time.monotonic(), peak_gib()
+    start = time.monotonic()
     if options.measure == "clip":
         from audiotag_jax.audio.clip import load_clip
 
@@ -103,7 +106,7 @@ def measure(options: argparse.Namespace) -> dict:
         assert found["level"] > 0.1 and not note, found
     else:
         found = predicted(options)
-    return {**found, "seconds": round(time.monotonic() - start), "peak_gib": round(max(peak_gib(), baseline), 2)}
+    return {**found, "seconds": round(time.monotonic() - start), "peak_gib": round(peak_gib(), 2)}
 
 
 def predicted(options: argparse.Namespace) -> dict:
