@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Of the formats that libsndfile reads.
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
+AUDIO_SUFFIXES: tuple[str, ...] = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
 AUDIO_SUFFIXES += (".aifc", ".bwf", ".caf", ".mp2", ".rf64", ".snd", ".voc", ".w64")
 # Of those that need FFmpeg, which PyAV brings along.
 PYAV_SUFFIXES = (".m4a", ".aac", ".wma", ".webm", ".mp4", ".m4b", ".mka", ".weba", ".3gp", ".amr", ".ac3", ".ape")
@@ -83,7 +83,7 @@ def describe_left_out(listing: Listing) -> Iterator[str]:
     if listing.others:
         kinds = count_suffixes(listing.others)
         hint = "; some can be decoded with PyAV: pip install av" if needs_pyav(listing.others) else ""
-        yield f"{place} {_many(len(listing.others), 'file')} of other types ({kinds}){hint}"
+        yield f"{place} {count_things(len(listing.others), 'file')} of other types ({kinds}){hint}"
     for paths, what in (
         (listing.unreadable, "folder{} that cannot be read"),
         (listing.loops, "link{} to a folder around it"),
@@ -118,7 +118,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _many(count: int, noun: str) -> str:
+def count_things(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("s" if count != 1 else "")
 
 

@@ -99,7 +99,7 @@ def _merge_labels(clips: list[Clip]) -> tuple[list[Clip], list[str]]:
     alike = (", ".join(map(repr, labels)) for labels in cases.values() if len(labels) > 1)
     notes += [f"labels {labels} differ only in case: they are different classes" for labels in alike]
     if merged:
-        clips = [replace(clip, label=merged.get(clip.label, clip.label)) for clip in clips]
+        clips = [replace(clip, label=merged.get(clip.label or "", clip.label)) for clip in clips]
     return clips, notes
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from audiotag_jax.audio.files import Listing, count_suffixes, name_some, needs_pyav, printable
+from audiotag_jax.audio.files import Listing, count_suffixes, count_things, name_some, needs_pyav, printable
 from audiotag_jax.runtime.errors import UserError
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -40,7 +40,9 @@ def describe_unused(listing: Listing) -> list[str]:
     root, lines = listing.folder, []
     loose = [file for file in listing.files if file.parent == root]
     if loose:
-        lines.append(f"left out: {len(loose)} sound files in no label's folder: {name_some(loose, root)}")
+        lines.append(
+            f"left out: {count_things(len(loose), 'sound file')} in no label's folder: {name_some(loose, root)}"
+        )
     used = {file.relative_to(root).parts[0] for file in listing.files}
     others: dict[str, list[Path]] = {}
     for file in listing.others:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from audiotag_jax.audio.files import Listing, audio_files, describe_left_out, list_sounds
+from audiotag_jax.audio.files import Listing, audio_files, describe_left_out, list_sounds, printable
 from audiotag_jax.datasets.demo import VERSION
 from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource
 from audiotag_jax.datasets.sources import SOURCE_NAMES, open_source
@@ -22,7 +22,7 @@ from audiotag_jax.doctor.audit import (
     measure,
 )
 from audiotag_jax.doctor.names import describe_tag_lists, near_names, propose_change
-from audiotag_jax.doctor.report import format_report, printable, summarize_findings
+from audiotag_jax.doctor.report import format_report, summarize_findings
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.runtime.progress import log, progress
@@ -90,7 +90,8 @@ def examine(dataset: DatasetSettings) -> dict:
 def _notes(dataset: DatasetSettings, source: ClipSource, listing: Listing) -> Iterator[str]:
     """Yields what preparing would log, and what of the folder cannot be looked at."""
     if dataset.source != "folder" or dataset.table or not source.classes:  # else the source's own notes have it
-        yield from describe_left_out(replace(listing, others=()) if source.classes else listing)
+        is_table = dataset.source != "folder" or dataset.table
+        yield from describe_left_out(replace(listing, others=()) if is_table else listing)
     yield from source.notes
 
 

@@ -71,12 +71,12 @@ def _instructions(beginning: str, new_beginning: str, suffix: str, new_suffix: s
 
 
 def describe_tag_lists(labels: Sequence[str]) -> Iterator[str]:
-    """Yields a line for each separator in labels that look like several tags: their parts occur in other labels too."""
+    """Yields a line for each separator in labels that look like several tags, as other labels have their parts too."""
     for separator in _SEPARATORS:
         parts = {label: [part.strip() for part in label.split(separator)] for label in labels}
         lists = [label for label in labels if len(parts[label]) > 1]
         counts = Counter(part for label in labels for part in set(parts[label]))
-        if any(counts[part] > 1 for label in lists for part in parts[label]):
+        if any(1 < counts[part] < len(labels) for label in lists for part in parts[label]):
             yield (
                 f"SEVERAL TAGS? {len(lists)} of {len(labels)} labels have {separator!r} between words that other "
                 f"labels have too, such as {lists[0]!r}: each such list is one class of its own."

@@ -13,10 +13,16 @@ def name_unknown_users() -> None:
     too and raises KeyError without.
     """
     if not hasattr(pwd.getpwuid, "named"):
-        pwd.getpwuid = _named(
-            pwd.getpwuid, lambda uid: pwd.struct_passwd((str(uid), "x", uid, uid, "", "/", "/bin/sh"))
-        )
-        grp.getgrgid = _named(grp.getgrgid, lambda gid: grp.struct_group((str(gid), "x", gid, [])))
+        setattr(pwd, "getpwuid", _named(pwd.getpwuid, _user))  # noqa: B010
+        setattr(grp, "getgrgid", _named(grp.getgrgid, _group))  # noqa: B010
+
+
+def _user(uid: int) -> pwd.struct_passwd:
+    return pwd.struct_passwd((str(uid), "x", uid, uid, "", "/", "/bin/sh"))
+
+
+def _group(gid: int) -> grp.struct_group:
+    return grp.struct_group((str(gid), "x", gid, []))
 
 
 def _named(look_up: Callable[[int], Any], make: Callable[[int], Any]) -> Callable[[int], Any]:

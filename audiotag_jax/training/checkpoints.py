@@ -66,8 +66,10 @@ def check_saved(directory: Path, state: "TrainState") -> None:
     expected = sorted(np.shape(array) for array in jax.tree.leaves(state.arrays()))
     try:
         store = _open_store(path / "state")
-        keys = [] if store is None else [key for key in store.list().result() if key.endswith(b"/.zarray")]
-        found = sorted(tuple(json.loads(store.read(key).result().value)["shape"]) for key in keys)
+        found: list[tuple[int, ...]] = []
+        if store is not None:
+            keys = [key for key in store.list().result() if key.endswith(b"/.zarray")]
+            found = sorted(tuple(json.loads(store.read(key).result().value)["shape"]) for key in keys)
         whole = kept_steps(directory)[-1:] == [step] and found == expected
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise _damaged(path, error) from error
@@ -138,9 +140,9 @@ def _check_readable(state: Path) -> None:
 
     Orbax reads all at once and, when one fails, leaves the others to complain on standard error for themselves.
     """
-    store = _open_store(state)
-    for key in store.list().result() if store is not None else ():
-        store.read(key).result()
+    if (store := _open_store(state)) is not None:
+        for key in store.list().result():
+            store.read(key).result()
 
 
 def _open_store(state: Path) -> tensorstore.KvStore | None:

@@ -95,7 +95,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, monkeypatch):
     assert notes == (
         f"left out in {tmp_path}: 4 files of other types (2 .m4a, 1 .webm, 1 .txt); some can be decoded with PyAV: "
         "pip install av",
-        "left out: 1 sound files in no label's folder: loose.wav",
+        "left out: 1 sound file in no label's folder: loose.wav",
         "left out: folder bell has no file of a known type (2 .m4a, 1 .webm); PyAV decodes some: pip install av",
     )
 

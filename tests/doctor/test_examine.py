@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiotag_jax.audio.files import printable
 from audiotag_jax.doctor import examine
-from audiotag_jax.doctor.report import code, escape, format_report, printable
+from audiotag_jax.doctor.report import code, escape, format_report
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.settings import parse_settings
 from configs import log_db

@@ -65,4 +65,5 @@ def test_labels_that_look_like_several_tags():
     assert line.startswith("SEVERAL TAGS? 2 of 3 labels have ';' between words that other labels have too, such as")
     assert "'dog;loud'" in line
     assert len(list(describe_tag_lists(["a,b", "b,c", "a|c", "d|c"]))) == 2
+    assert list(describe_tag_lists(["Dog, big", "Cat, big"])) == []  # what all labels have is no tag
     assert list(describe_tag_lists(["Dog, small", "Cat", "Door; slam"])) == []

@@ -137,7 +137,7 @@ def test_predictions_of_an_earlier_release_get_their_recordings_from_the_source(
     assert summarize(experiment, tmp_path, (0,))["validation"]["all"]["num_recordings"] == 4  # two of five are one
 
 
-def test_a_summary_of_some_folds_names_the_others(experiment, tmp_path):
+def test_a_summary_of_some_folds_names_the_others(experiment, tmp_path, monkeypatch):
     """Fold 0 has nothing verified, so no score of it; fold 2 is right in all three."""
     (tmp_path / "fold_0").mkdir()
     (tmp_path / "fold_2").mkdir()
@@ -163,3 +163,8 @@ def test_a_summary_of_some_folds_names_the_others(experiment, tmp_path):
         ["fold", "2", "all"],
     ]
     assert text[2].split()[3] == "6" and "0.667 (" in text[2]
+    assert [each["name"] for each in summary["folds"]] == ["0", "2"]
+    monkeypatch.setitem(experiment.metadata, "fold_names", ["1", "2", "speaker B"])
+    summary = summarize(experiment, tmp_path, (0, 2))
+    assert [each["name"] for each in summary["folds"]] == ["1", "speaker B"]
+    assert "names of the folds in the data: 0 is '1', 2 is 'speaker B'" in format_summary(summary).splitlines()
