@@ -35,9 +35,11 @@ MODES = {
     "doctor": "audiotag_jax.doctor.examine",
     "study": "audiotag_jax.study.run",
     "predict": "audiotag_jax.inference.predict",
+    "embed": "audiotag_jax.inference.embed",
     "export": "audiotag_jax.inference.export",
 }
-OF_A_RUN = ("predict", "export")  # modes whose `run(workdir, …)` needs only the work directory of a trained run
+# Modes whose `run(workdir, …)` needs only the work directory of a trained run; predict and embed do with --tagger too.
+OF_A_RUN = ("predict", "embed", "export")
 CONTINUED = ("train", "prepare", "study")  # modes of which the same command continues what was interrupted
 
 _HELP = {"--help", "-help", "--helpshort", "--helpfull", "--helpxml", "-h", "-?"}
@@ -50,11 +52,17 @@ _MODE = flags.DEFINE_enum("mode", "train", list(MODES), "what to do")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes, or cluster")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many train together", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
-_AUDIO = flags.DEFINE_multi_string("audio", [], "predict: a recording or a folder of them; may be given again")
+_TAGGER = flags.DEFINE_string(
+    "tagger", "", "predict, embed: in place of --workdir's run, yamnet (downloaded), its weights, or another run"
+)
+_FOLD = flags.DEFINE_integer("fold", None, "embed: whose network; by default the first", lower_bound=0)
+_AUDIO = flags.DEFINE_multi_string("audio", [], "predict, embed: a recording or a folder of them; may be given again")
 _TOP = flags.DEFINE_integer("top", 3, "predict: tags a recording", lower_bound=1)
 _THRESHOLD = flags.DEFINE_float("threshold", 0.0, "predict: below it a tag is none of these", 0.0, 1.0)
-_HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict: from window to window; 0: a clip's length", lower_bound=0.0)
-_OUT = flags.DEFINE_string("out", None, "predict, export: folder of what is written; by default in the work directory")
+_HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict, embed: from window to window; 0: a clip's length", lower_bound=0.0)
+_OUT = flags.DEFINE_string(
+    "out", None, "predict, embed, export: folder of what is written; by default in the work directory"
+)
 
 
 def run() -> None:
@@ -72,7 +80,10 @@ def run() -> None:
 def main(argv: list[str]) -> None:
     """Runs the mode; prints errors that the user can fix as one or two lines, without a traceback."""
     config, mode = _CONFIG.value, _MODE.value
-    workdir = Path(_WORKDIR.value or f"runs/{mode if mode == 'study' else config.name}-{config.preset}")
+    if config is None and not _WORKDIR.value:
+        workdir = Path("runs", Path(_TAGGER.value).resolve().name)
+    else:
+        workdir = Path(_WORKDIR.value or f"runs/{mode if mode == 'study' else config.name}-{config.preset}")
     log_to_file(workdir if mode in ("train", "evaluate", "study") else None)  # other modes write nothing there
     try:
         _check_paths()
@@ -83,12 +94,12 @@ def main(argv: list[str]) -> None:
         settings = _settings()
         name_unknown_users()
         _set_up_jax(settings)
-        if mode in OF_A_RUN and settings is not None:
+        if mode in OF_A_RUN and settings is not None and (mode != "embed" or _AUDIO.value):
             log(f"mode {mode} takes the settings of the run in {workdir}; those of --config are not used")
         module = importlib.import_module(MODES[mode])
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `start` leaves it, while modules are imported
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        module.run(workdir, **_options(argv)) if mode in OF_A_RUN else module.run(settings, workdir)
+        module.run(workdir, **_options(argv, settings)) if mode in OF_A_RUN else module.run(settings, workdir)
     except UserError as error:
         _stop(str(error), at_once=_is_one_of_several())  # else JAX waits for the other processes
     except Stopped as stopped:
@@ -138,12 +149,15 @@ def _check_paths() -> None:
         check_path("--audio", path)
 
 
-def _options(argv: list[str]) -> dict:
-    """The options of predict and export."""
+def _options(argv: list[str], settings: "Settings | None") -> dict:
+    """The options of the modes of a run."""
     options: dict[str, Any] = {"out": Path(_OUT.value) if _OUT.value else None}
+    if _MODE.value in ("predict", "embed"):
+        options |= {"audio": [*_AUDIO.value, *argv[1:]], "hop_s": _HOP_S.value, "tagger": _TAGGER.value}
     if _MODE.value == "predict":
-        options |= {"audio": [*_AUDIO.value, *argv[1:]], "top": _TOP.value}
-        options |= {"threshold": _THRESHOLD.value, "hop_s": _HOP_S.value}
+        options |= {"top": _TOP.value, "threshold": _THRESHOLD.value}
+    if _MODE.value == "embed":
+        options |= {"fold": _FOLD.value, "settings": settings}
     return options
 
 
@@ -175,10 +189,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         _stop(str(error))
     try:
         rest = flags.FLAGS(argv)
-        if rest[1:] and _MODE.value != "predict":  # predict takes files: --audio *.wav
+        if rest[1:] and _MODE.value not in ("predict", "embed"):  # they take files: --audio *.wav
             raise UserError(f"Unknown argument {rest[1]!r}; options begin with --.")
         if _CONFIG.value is None and _MODE.value in (*OF_A_RUN, "inspect"):
-            if not _WORKDIR.value:
+            if not _WORKDIR.value and not (_TAGGER.value and _MODE.value in ("predict", "embed")):
                 raise UserError("--workdir is missing: the folder of a trained run.")
             return rest
         if _CONFIG.value is None:

@@ -47,7 +47,7 @@ def _dataset_fields() -> ConfigDict:
 def _spectral_fields() -> ConfigDict:
     """Returns the fields of the spectrograms."""
     spectral = ConfigDict()
-    spectral.channels = ("log_db",)  # AXIS_SCALE (linear, log, mel; linear, db), hires_q1, _q2, _q4, _q8
+    spectral.channels = ("log_db",)  # AXIS_SCALE (linear, log, mel; linear, db), hires_q1, …; or yamnet
     spectral.num_frames = 224
     spectral.num_bins = 224
     spectral.range_db = 80.0  # below the clip's own maximum
@@ -60,15 +60,14 @@ def _spectral_fields() -> ConfigDict:
 def _model_fields() -> ConfigDict:
     """Returns the fields of the network."""
     model = ConfigDict()
-    model.name = (
-        "resnext50_32x4d"  # small, waveform, resnet18, resnet34, resnet50, resnext50_32x4d or efficientnet_lite0
-    )
-    model.width = 24  # channels of the first stage of "small", half those of "waveform"
+    # small, waveform, resnet18, resnet34, resnet50, resnext50_32x4d, efficientnet_lite0 or yamnet
+    model.name = "resnext50_32x4d"
+    model.width = 24  # channels of the first stage of "small" and "yamnet", half those of "waveform"
     model.dropout = 0.33  # rate before the head's last layer; half of it before the hidden layer
     model.dtype = "float32"  # of the activations: float32 or bfloat16
-    model.pretrained = ""  # weights of the body: a .safetensors or .pth file, or imagenet (downloaded or of a package)
+    model.pretrained = ""  # weights of the body: a .safetensors, .pth or .h5 file, or imagenet or yamnet (published)
     model.init_from = ""  # checkpoint of another run for body and, if it fits, head; {fold}: the fold's number
-    model.normalization = "none"  # of images in [0, 1]: none, or imagenet (statistics that the body's weights expect)
+    model.normalization = "none"  # of images in [0, 1]: none, or what the body's weights expect: imagenet or yamnet
     return model
 
 

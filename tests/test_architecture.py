@@ -78,8 +78,8 @@ def test_no_module_imports_another_framework_or_a_config(path):
     [
         ("training.train, audiotag_jax.study.run", "tensorflow torch matplotlib"),
         (
-            "inference.predict, audiotag_jax.inference.export",
-            "tensorflow_datasets grain optax torch matplotlib tensorboardX",
+            "inference.predict, audiotag_jax.inference.embed, audiotag_jax.inference.export",
+            "tensorflow_datasets grain optax torch matplotlib tensorboardX h5py pyarrow pandas",
         ),
         ("runtime.errors, audiotag_jax.runtime.memory", "jax numpy tensorflow_datasets"),
         ("cli", "jax tensorflow_datasets"),

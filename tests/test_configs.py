@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,8 @@ from ml_collections import ConfigDict
 from audiotag_jax.datasets.sources import SOURCE_NAMES
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.settings import Settings, parse_settings
+from audiotag_jax.settings.variants import NETWORKS
+from audiotag_jax.spectral import yamnet
 from audiotag_jax.spectral.features import spectrograms
 from audiotag_jax.training.optimizer import Phase, learning_rates, make_optimizer, make_phases
 from audiotag_jax.training.state import create_train_state
@@ -23,6 +26,7 @@ from configs import default
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "default"))
+COMPARED = [name for name in VARIANTS if name not in NETWORKS]
 PRESETS = ("fsdkaggle2018", "imagenet", "esc50", "esc10", "folder", "demo")
 NUM_CLASSES = 5
 
@@ -55,10 +59,10 @@ def test_unknown_preset(name):
 def test_a_variant_changes_its_name_and_channels_alone():
     """All else must be equal where variants are compared; waveforms take another network, and no picture's weights."""
     for preset in PRESETS:
-        fields = [get_config(name, preset).to_dict() for name in VARIANTS]
+        fields = [get_config(name, preset).to_dict() for name in COMPARED]
         names = {each.pop("name") for each in fields}
         channels = {each["spectral"].pop("channels") for each in fields}
-        assert len(names) == len(channels) == len(VARIANTS)
+        assert len(names) == len(channels) == len(COMPARED)
         for each in fields[1:]:
             if each["model"]["name"] == "waveform":
                 each["model"] = fields[0]["model"]
@@ -127,8 +131,10 @@ def test_alike_presets_are():
         assert step_settings(mine, NUM_CLASSES) == step_settings(theirs, NUM_CLASSES)
 
 
-@pytest.mark.parametrize("preset", sorted(default.PRESETS))
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [*itertools.product(COMPARED, sorted(default.PRESETS)), *((name, "folder") for name in NETWORKS)],
+)
 def test_trains_a_step(name, preset):
     """Its own images of noise, or the noise itself, through a shrunk network, the last three clips being padding."""
     config = shrunk(name, preset)
@@ -136,10 +142,11 @@ def test_trains_a_step(name, preset):
     settings = config.images
     if settings:
         inputs = np.asarray(spectrograms(jnp.asarray(inputs), settings)).astype(np.float16)
-        assert inputs.shape == (16, 32, 32, len(config.spectral.channels))
-        assert 0 <= inputs.min() < inputs.max() == 1
+        assert inputs.shape == (16, *settings.image_shape(config.clips.length_samples))
+        assert settings.published or inputs.shape[1:3] == (32, 32)
+        assert 0 <= inputs.min() < inputs.max() <= 1 and (settings.published or inputs.max() == 1)
     shape = inputs.shape[1:] if settings else (inputs.shape[1], 1, 1)
-    alike = name if not settings else "log_db" if shape[-1] == 1 else "mix_q1_q4_q8"
+    alike = name if not settings or settings.published else "log_db" if shape[-1] == 1 else "mix_q1_q4_q8"
     model, tx, rates, (train_step, eval_step) = compiled(alike, ALIKE.get(preset, preset))
     state = replicate(create_train_state(model, tx, shape, jax.random.PRNGKey(0)))
     before = jax.tree.map(np.array, state.params)
@@ -197,7 +204,7 @@ def test_a_gain_knows_which_channels_are_in_db(name):
     settings = parse_settings(config).augmentation
     in_db = (not channel.endswith(("_linear", "waveform")) for channel in config.spectral.channels)
     assert settings.db_channels == tuple(in_db)
-    assert (settings.max_gain_db, settings.range_db) == (6.0, 60.0)
+    assert (settings.max_gain_db, settings.range_db) == (6.0, 60.0 if name not in NETWORKS else yamnet.RANGE_DB)
     config.augment.max_gain_db = -6.0
     with pytest.raises(UserError, match=r"config\.augment\.max_gain_db is -6\.0; it must be 0 to 300"):
         parse_settings(config)

@@ -245,7 +245,7 @@ class AudiotagSpectrograms(_Builder):
         super().__init__(metadata=own | dict(metadata), **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        shape = (self._settings.num_frames, self._settings.num_bins, len(self._settings.channels))
+        shape = self._settings.image_shape(self._clips.info.features["waveform"].shape[0])
         image = tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes")
         description = f"Spectrograms of sound: {', '.join(self._settings.channels)}."
         return self._dataset_info(description, {"image": image}, self._clips.info.features["label"].names)

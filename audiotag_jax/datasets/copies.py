@@ -14,7 +14,7 @@ from audiotag_jax.datasets.index import load_index, rows_of
 from audiotag_jax.datasets.prepared import complete_datasets, read_metadata
 from audiotag_jax.datasets.records import SILENCE
 from audiotag_jax.settings.sections import ClipSettings
-from audiotag_jax.spectral.features import CHANNELS, SpectralSettings
+from audiotag_jax.spectral.features import NO_IMAGES, SpectralSettings, channel_version
 
 FIRST_VERSION = 1  # of every algorithm; datasets of the release that knew no other do not record it
 
@@ -112,8 +112,10 @@ def _channel_number(directory: Path, channel: str, settings: SpectralSettings) -
     """Returns the number of a channel of a dataset whose images are made like those of `settings`."""
     metadata = read_metadata(directory)
     channels = metadata["spectral"]["channels"]
-    stored = SpectralSettings(**metadata["spectral"] | {"channels": settings.channels})
-    same = stored == settings and channel in channels and versions(metadata)[channel] == CHANNELS[channel].version
+    # Without channels, since one of a published network would refuse the sampling rate of other clips.
+    stored = SpectralSettings(**metadata["spectral"] | {"channels": NO_IMAGES})
+    same = stored == dataclasses.replace(settings, channels=NO_IMAGES) and channel in channels
+    same = same and versions(metadata)[channel] == channel_version(channel)
     return channels.index(channel) if same else None
 
 

@@ -75,14 +75,16 @@ def _make_examples(
     """Returns the examples of the clips `indices[number]`; computes the channels that are `lacking`."""
     names = (*_FIELDS, "waveform") if any(lacking) else _FIELDS
     clips = record_source(clips_dir, split, names).__getitems__([indices[number] for number in numbers])
-    images = np.empty((len(clips), settings.num_frames, settings.num_bins, len(settings.channels)), np.float16)
-    for channel, is_lacking in enumerate(lacking):
-        if not is_lacking:
-            images[..., channel] = _copied(copies[channel], np.array(numbers))
+    layers: list[Any] = [
+        None if is_lacking else _copied(copies[channel], np.array(numbers))
+        for channel, is_lacking in enumerate(lacking)
+    ]
     if any(lacking):
         missing = tuple(name for name, is_lacking in zip(settings.channels, lacking, strict=True) if is_lacking)
         computed = compute_images([clip["waveform"] for clip in clips], dataclasses.replace(settings, channels=missing))
-        images[..., np.flatnonzero(lacking)] = computed
+        for place, channel in enumerate(np.flatnonzero(lacking)):
+            layers[channel] = computed[..., place]
+    images = np.stack(layers, axis=-1).astype(np.float16)
     return [image_example(clip, image) for clip, image in zip(clips, images, strict=True)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from audiotag_jax.audio import decode
 from audiotag_jax.datasets.records import ClipSource
 from audiotag_jax.settings.sections import ClipSettings
-from audiotag_jax.spectral.features import CHANNELS, SpectralSettings
+from audiotag_jax.spectral.features import SpectralSettings, channel_version
 
 
 def clips_fingerprint(
@@ -33,7 +33,7 @@ def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str
 
     The device and the version of JAX that computed the images are left out.
     """
-    now = [CHANNELS[channel].version for channel in settings.channels]
+    now = [channel_version(channel) for channel in settings.channels]
     return hash_images(Path(clips_dir).parent.name, settings, now)
 
 

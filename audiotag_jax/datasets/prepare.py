@@ -32,7 +32,7 @@ from audiotag_jax.runtime.files import locked
 from audiotag_jax.runtime.progress import log, log_once
 from audiotag_jax.settings.sections import ClipSettings, DatasetSettings
 from audiotag_jax.settings.settings import Settings
-from audiotag_jax.spectral.features import CHANNELS, SpectralSettings
+from audiotag_jax.spectral.features import SpectralSettings, channel_version
 
 
 def run(settings: Settings, workdir: Path) -> None:
@@ -170,7 +170,7 @@ def prepare_spectrograms(
         metadata = {
             "clips": clips_dir.parent.name,
             "versions": clips.get("versions", {})
-            | {channel: CHANNELS[channel].version for channel in settings.channels},
+            | {channel: channel_version(channel) for channel in settings.channels},
             "provenance": clips.get("provenance", {}) | {"images": made_by},
         }
         return AudiotagSpectrograms(clips_dir=clips_dir, settings=settings, copies=copies, metadata=metadata, **kwargs)
@@ -216,7 +216,7 @@ def _of_other_versions(settings: Settings, recorded: str) -> Path | None:
     if not is_complete(directory) or (settings.images and not images):
         return None
     made_by = versions(read_metadata(directory))
-    now = {"decoder": decode.VERSION} | {name: CHANNELS[name].version for name in (images.channels if images else ())}
+    now = {"decoder": decode.VERSION} | {name: channel_version(name) for name in (images.channels if images else ())}
     if made_by == now or made_by.keys() != now.keys() or has_no_files(settings.dataset):
         return None
     source = clip_source(settings.dataset)

@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from audiotag_jax.audio.level import SILENCE_DBFS
+from audiotag_jax.inference.published import open_tagger
 from audiotag_jax.inference.tables import RecordingPrediction, TagOptions, Window, format_line, write_tables
-from audiotag_jax.inference.tagger import Tagger, load_tagger
+from audiotag_jax.inference.tagger import Tagger
 from audiotag_jax.inference.windows import Item, WindowOptions, expected_windows, find_files, read_windows
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
@@ -30,8 +31,11 @@ def run(
     threshold: float = 0.0,
     hop_s: float = 0.0,
     out: Path | None = None,
+    tagger: str = "",
 ) -> None:
     """Tags files, and all sound files below folders, and writes tables to `out`, by default `workdir/predicted`.
+
+    The network is that of the run in `workdir`, or the published one that `tagger` names.
 
     A recording up to a clip's length is one window, cropped as in training; a longer one is windows every `hop_s` (0: a
     clip's length), the last of which ends with the recording. Its probabilities are the mean over its windows that are
@@ -39,18 +43,17 @@ def run(
     """
     _check(top, threshold, hop_s)
     files = find_files(audio)
-    tagger = load_tagger(workdir)
+    opened = open_tagger(workdir, tagger)
     out = out or workdir / "predicted"
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder for the tables.")
-    tag_options = TagOptions(tagger.classes, min(top, len(tagger.classes)), threshold)
-    hop_samples = max(1, round((hop_s or tagger.duration_s) * tagger.sample_rate_hz))
-    window_options = WindowOptions(tagger.sample_rate_hz, tagger.length_samples, hop_samples)
-    log(_introduction(tagger))
+    tag_options = TagOptions(opened.classes, min(top, len(opened.classes)), threshold)
+    window_options = window_options_of(opened, hop_s)
+    log(introduction(opened))
     lines: list[str] = []
     with locked(out, "writing to"):
-        predictions = _with_report(_tagged(files, tagger, window_options), tag_options, lines)
-        write_tables(out, predictions, tag_options, _about(tagger, tag_options, window_options))
+        predictions = _with_report(_tagged(files, opened, window_options), tag_options, lines)
+        write_tables(out, predictions, tag_options, _about(opened, tag_options, window_options))
     log("\n".join(lines))
     log(f"written to {out}: predictions.csv, windows.csv, predictions.json")
 
@@ -75,7 +78,8 @@ def _tagged(
     total = sum(expected_windows(file, window_options) for file in files)
     counts: Counter[bool] = Counter()  # of the windows of a recording, by whether they are silent
     probabilities_sum = np.zeros(len(tagger.classes))
-    for item, values in progress(_predicted(read_windows(files, window_options), tagger), total, "tagging", "windows"):
+    windows = each_window(read_windows(files, window_options), tagger.probabilities, tagger.length_samples)
+    for item, values in progress(windows, total, "tagging", "windows"):
         if item.start_s is not None and item.end_s is not None:
             counts[values is None] += 1
             probabilities_sum += 0.0 if values is None else values
@@ -88,20 +92,25 @@ def _tagged(
             counts, probabilities_sum = Counter(), np.zeros(len(tagger.classes))
 
 
-def _predicted(items: Iterable[Item], tagger: Tagger) -> Iterator[tuple[Item, np.ndarray | None]]:
-    """Yields the items in order with probabilities [K], or None where they are silent."""
+def window_options_of(tagger: Tagger, hop_s: float) -> WindowOptions:
+    """How recordings become the tagger's windows, one every `hop_s`; 0: as usual for it."""
+    hop_samples = max(1, round((hop_s or tagger.usual_hop_s or tagger.duration_s) * tagger.sample_rate_hz))
+    return WindowOptions(tagger.sample_rate_hz, tagger.length_samples, hop_samples)
+
+
+def each_window(
+    items: Iterable[Item], function: Callable[[np.ndarray], Any], length_samples: int
+) -> Iterator[tuple[Item, np.ndarray | None]]:
+    """Yields the items in order with their rows of `function(waveforms [B, N])`, or None where they are silent."""
     for chunk in _chunks(items):
-        waveforms = np.zeros((BATCH_WINDOWS, tagger.length_samples), np.float32)
+        waveforms = np.zeros((BATCH_WINDOWS, length_samples), np.float32)
         audible = [item.waveform for item in chunk if item.waveform is not None]
-        probabilities = iter(())
+        rows = iter(())
         if audible:
             waveforms[: len(audible)] = audible
-            probabilities = iter(np.asarray(tagger.probabilities(waveforms)))
+            rows = iter(np.asarray(function(waveforms)))
         for item in chunk:
-            yield (
-                dataclasses.replace(item, waveform=None),
-                None if item.waveform is None else next(probabilities).copy(),
-            )
+            yield dataclasses.replace(item, waveform=None), None if item.waveform is None else next(rows).copy()
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -125,11 +134,19 @@ def _check(top: int, threshold: float, hop_s: float) -> None:
         raise UserError(f"{top} tags are asked for; it must be at least 1.")
     if not 0 <= threshold <= 1:
         raise UserError(f"The threshold is {threshold}; it is a probability, 0 to 1.")
+    check_hop(hop_s)
+
+
+def check_hop(hop_s: float) -> None:
+    """Raises UserError on a hop that cannot be."""
     if hop_s and not HOPS_S[0] <= hop_s <= HOPS_S[1]:
         raise UserError(f"The hop is {hop_s} s; it must be {HOPS_S[0]:g} to {HOPS_S[1]:g}, or 0 for a clip's length.")
 
 
-def _introduction(tagger: Tagger) -> str:
+def introduction(tagger: Tagger) -> str:
+    """Describes the network in a line."""
+    if not tagger.folds:
+        return f"{tagger.name}: {len(tagger.classes)} classes, windows of {tagger.duration_s:g} s"
     before, after = tagger.calibration_errors
     return (
         f"{tagger.name}: {len(tagger.classes)} classes, folds {', '.join(map(str, tagger.folds))}, windows of "

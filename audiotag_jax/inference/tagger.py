@@ -21,6 +21,8 @@ from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
 from audiotag_jax.training.checkpoints import read_arrays
 from audiotag_jax.training.frozen_body import HASH, join, load_body
 
+ACTIVATIONS = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
+
 
 @dataclasses.dataclass(frozen=True)
 class Tagger:
@@ -30,7 +32,7 @@ class Tagger:
     classes: tuple[str, ...]  # K, in the order of the probabilities
     sample_rate_hz: int
     length_samples: int  # N, of a waveform
-    folds: tuple[int, ...]
+    folds: tuple[int, ...]  # of the run's networks; empty for a published one
     temperature: float
     calibration_errors: tuple[float, float]  # on the held-out clips, before and after; NaN where none has a label
     variables: dict  # of the network: arrays with a leading axis of folds, but for what is shared
@@ -38,6 +40,8 @@ class Tagger:
     front_end: FrontEnd
     rounds_images: bool  # to half precision, as a dataset stores them
     shares_body: bool = False  # the folds' networks differ in their heads alone, as probes of one body do
+    activation: str = "softmax"  # of the logits; "sigmoid" where classes do not exclude each other
+    usual_hop_s: float = 0.0  # between the windows of a recording; 0: a window's length
 
     @property
     def duration_s(self) -> float:
@@ -48,13 +52,30 @@ class Tagger:
 
         Compiled once for each B; a row's probabilities do not depend on the other rows.
         """
+        names = ("network", "front_end", "rounds_images", "shares_body", "activation")
+        settings = {name: getattr(self, name) for name in names}
+        return _probabilities(self.variables, self._checked(waveforms), self.temperature, **settings)
+
+    def embeddings(self, waveforms: ArrayLike, fold: int | None = None) -> jax.Array:
+        """[B, D] float32, the mean over positions of the body's features, of `waveforms` as above.
+
+        They are those of one network, since features of different networks have no common axes: of `fold`, or of the
+        first. Raises ValueError on a fold that is not loaded.
+        """
+        if fold is not None and fold not in self.folds:
+            raise ValueError(f"fold {fold} is not loaded; choose from {', '.join(map(str, self.folds))}")
+        number = 0 if fold is None else self.folds.index(fold)
+        body = {kind: tree["body"] for kind, tree in self.variables.items() if "body" in tree}
+        if not self.shares_body:
+            body = jax.tree.map(lambda leaf: leaf[number], body)
+        settings = {"body": self.network.body, "front_end": self.front_end, "rounds_images": self.rounds_images}
+        return _embeddings(body, self._checked(waveforms), **settings)
+
+    def _checked(self, waveforms: ArrayLike) -> ArrayLike:
         shape = np.shape(waveforms)
         if len(shape) != 2 or shape[1] != self.length_samples:
             raise ValueError(f"waveforms must be [clips, {self.length_samples}], not {shape}")
-        names = ("network", "front_end", "rounds_images", "shares_body")
-        return _probabilities(
-            self.variables, waveforms, self.temperature, **{name: getattr(self, name) for name in names}
-        )
+        return waveforms
 
 
 def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
@@ -101,12 +122,9 @@ def _stacked(variables: Sequence[dict], shares_body: bool) -> dict:
     return jax.tree_util.tree_map_with_path(stack, *variables)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "front_end", "rounds_images", "shares_body"))
-def _probabilities(variables, waveforms, temperature, *, network, front_end, rounds_images, shares_body):
-    images = to_images(jnp.asarray(waveforms, jnp.float32), front_end)
-    if rounds_images:
-        images = round_to_half(images)
-    images = normalize(images, front_end)
+@functools.partial(jax.jit, static_argnames=("network", "front_end", "rounds_images", "shares_body", "activation"))
+def _probabilities(variables, waveforms, temperature, *, network, front_end, rounds_images, shares_body, activation):
+    images = _images(waveforms, front_end, rounds_images)
 
     if shares_body:
         features = network.apply(_part(variables, "body"), images, method="features")
@@ -115,7 +133,7 @@ def _probabilities(variables, waveforms, temperature, *, network, front_end, rou
         inputs, arguments = images, {"train": False}
 
     def of_fold(variables):
-        return jax.nn.softmax(network.apply(variables, inputs, **arguments) / temperature)
+        return ACTIVATIONS[activation](network.apply(variables, inputs, **arguments) / temperature)
 
     return jax.lax.map(of_fold, variables).mean(axis=0)  # one network in the program, however many folds
 
@@ -123,6 +141,22 @@ def _probabilities(variables, waveforms, temperature, *, network, front_end, rou
 def _part(variables: dict, part: str) -> dict:
     """Returns the variables of the body alone, or of the head."""
     return {kind: {part: tree[part]} for kind, tree in variables.items() if part in tree}
+
+
+@functools.partial(jax.jit, static_argnames=("body", "front_end", "rounds_images"))
+def _embeddings(variables, waveforms, *, body, front_end, rounds_images):
+    return mean_features(body, variables, _images(waveforms, front_end, rounds_images))
+
+
+def mean_features(body: nn.Module, variables: dict, images: jax.Array) -> jax.Array:
+    """[B, D] float32: the features of normalized images [B, T, F, C], averaged over their positions."""
+    features = jnp.asarray(body.apply(variables, images, train=False), jnp.float32)
+    return features.mean(range(1, features.ndim - 1))
+
+
+def _images(waveforms, front_end, rounds_images):
+    images = to_images(jnp.asarray(waveforms, jnp.float32), front_end)
+    return normalize(round_to_half(images) if rounds_images else images, front_end)
 
 
 def round_to_half(values: jax.Array) -> jax.Array:

@@ -12,10 +12,11 @@ from audiotag_jax.models.resnet import BODIES, ResNetBody
 from audiotag_jax.models.small import SmallBody
 from audiotag_jax.models.stages import RESIDUAL
 from audiotag_jax.models.waveform import WaveformBody
+from audiotag_jax.models.yamnet import YAMNET, YAMNET_STAGES, YamnetBody
 
-_BY_WIDTH = {"small": SmallBody, "waveform": WaveformBody}
+_BY_WIDTH = {"small": SmallBody, "waveform": WaveformBody, YAMNET: YamnetBody}
 MODELS = (*_BY_WIDTH, *BODIES, LITE0)
-BODY_STAGES = (RESIDUAL, LITE0_STAGES)  # every body's parameters are covered by one of these
+BODY_STAGES = (RESIDUAL, LITE0_STAGES, YAMNET_STAGES)  # every body's parameters are covered by one of these
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 

@@ -11,6 +11,7 @@ from audiotag_jax.models.build import DTYPES, MODELS, TaggingNetwork, build_mode
 from audiotag_jax.models.efficientnet import LITE0
 from audiotag_jax.models.head import POOLINGS
 from audiotag_jax.models.resnet import BODIES, IMAGENET, IMAGENET_NETWORK
+from audiotag_jax.models.yamnet import YAMNET
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.paths import check_path
 from audiotag_jax.settings.checks import (
@@ -104,8 +105,10 @@ class ModelSettings:
             raise UserError(
                 "config.model.pretrained and config.model.init_from are both set; a network starts from one."
             )
-        if self.pretrained and self.name not in (*BODIES, LITE0):
-            raise UserError(f"config.model.pretrained is for {', '.join((*BODIES, LITE0))}, not for {self.name}.")
+        if self.pretrained and self.name not in (*BODIES, LITE0, YAMNET):
+            raise UserError(
+                f"config.model.pretrained is for {', '.join((*BODIES, LITE0, YAMNET))}, not for {self.name}."
+            )
         if self.pretrained == IMAGENET and self.name not in (IMAGENET_NETWORK, LITE0):
             raise UserError(
                 f"config.model.pretrained imagenet is {IMAGENET_NETWORK} or {LITE0}; for others name a file of weights."

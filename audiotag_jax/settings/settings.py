@@ -7,6 +7,7 @@ from typing import Any
 
 from audiotag_jax.models.build import TaggingNetwork
 from audiotag_jax.models.waveform import STEM_SAMPLES
+from audiotag_jax.models.yamnet import YAMNET
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.checks import SEED, read_section, recorded
 from audiotag_jax.settings.sections import (
@@ -54,6 +55,10 @@ class Settings:
             raise UserError(f"config.seed is {self.seed}; it must be {SEED.wanted}.")
         if (self.model.name == WAVEFORM) != (self.images is None):
             raise UserError("config.model.name waveform and config.spectral.channels ('waveform',) go together.")
+        if YAMNET in (self.model.name, self.model.normalization) and self.spectral.channels != (YAMNET,):
+            raise UserError("config.model.name yamnet and its normalization need config.spectral.channels ('yamnet',).")
+        if (self.model.name == YAMNET) > (self.model.normalization == YAMNET):
+            raise UserError("config.model.name yamnet needs config.model.normalization yamnet.")
         if self.training.probe and not (self.model.pretrained or self.model.init_from):
             raise UserError(
                 "config.train.probe trains a linear classifier on the features of a network that has learned before: "
@@ -147,7 +152,7 @@ def _derived(name: str, sections: Mapping[str, Any]) -> dict[str, Any]:
     if name == "spectral":
         return {"sample_rate_hz": sections["dataset"].sample_rate_hz}
     if name == "augment":
-        return {"db_channels": sections["spectral"].db_channels, "range_db": sections["spectral"].range_db}
+        return {"db_channels": sections["spectral"].db_channels, "range_db": sections["spectral"].image_range_db}
     return {}
 
 

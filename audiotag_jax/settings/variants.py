@@ -15,6 +15,8 @@ from audiotag_jax.runtime.errors import UserError
 
 _PACKAGE = "configs"  # the name by which variants import what they share
 _SHARED = ("__init__", "default")
+# Of a published network on its own input, not of a variant: a study compares them where they are named alone.
+NETWORKS = ("yamnet",)
 
 
 def configs_dir() -> Path:

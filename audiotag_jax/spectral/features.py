@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audiotag_jax.spectral import stft
+from audiotag_jax.spectral import stft, yamnet
 from audiotag_jax.spectral.arguments import MAX_STRIDE
 from audiotag_jax.spectral.filterbanks import filterbank
 from audiotag_jax.spectral.reassignment import high_resolution_spectrograms
@@ -26,7 +26,8 @@ _TINY = float(np.finfo(np.float32).tiny)
 class SpectralSettings:
     """What determines an image besides the waveform; hashable, so that it can be a static argument of `jax.jit`.
 
-    `channels` names one or more of `CHANNELS`, or is `NO_IMAGES`. Raises ValueError for any value that cannot work.
+    `channels` names one or more of `CHANNELS`, or one of `PUBLISHED`, or is `NO_IMAGES`. Raises ValueError for any
+    value that cannot work.
     """
 
     channels: tuple[str, ...]
@@ -41,7 +42,7 @@ class SpectralSettings:
     def __post_init__(self):
         if not isinstance(self.channels, tuple) or not self.channels:
             raise ValueError(f"channels must be a tuple of names, such as ('log_db',), not {self.channels!r}")
-        for channel in self.channels if self.channels != NO_IMAGES else ():
+        for channel in self._own_channels:
             _require_channel(channel)
         for name, least in (("sample_rate_hz", 1), ("num_frames", 1), ("num_bins", 2), ("window_samples", 2)):
             _require_whole(name, getattr(self, name), least)
@@ -49,20 +50,48 @@ class SpectralSettings:
         if not 0.0 < self.range_db <= 300.0:  # more than 300 dB would not fit in single precision
             raise ValueError(f"range_db must be above 0 and at most 300, not {self.range_db!r}")
         _require_stride(self.stride)
-        for channel in self.channels if self.channels != NO_IMAGES else ():
+        for channel in self._own_channels:
             _bank(CHANNELS[channel].axis, self)  # raises where these sizes leave a band empty
+        if self.published and self.sample_rate_hz != self.published.sample_rate_hz:
+            raise ValueError(
+                f"channel {self.channels[0]} is of waveforms at {self.published.sample_rate_hz} Hz, not at "
+                f"{self.sample_rate_hz}: set dataset.sample_rate_hz"
+            )
+
+    @property
+    def published(self) -> "PublishedFrontEnd | None":
+        """The front end of a published network that makes these images; None where `CHANNELS` do."""
+        return PUBLISHED.get(self.channels[0]) if len(self.channels) == 1 else None
+
+    @property
+    def _own_channels(self) -> tuple[str, ...]:
+        return () if self.channels == NO_IMAGES or self.published else self.channels
 
     @property
     def db_channels(self) -> tuple[bool, ...]:
         """For each channel of what the network sees, whether it is in dB; of a waveform, that it is not."""
+        if self.published:
+            return (True,)
         return tuple(name in CHANNELS and CHANNELS[name].amplitude_scale is decibels for name in self.channels)
+
+    @property
+    def image_range_db(self) -> float:
+        """How many dB the range 0 to 1 of a channel in dB spans."""
+        return self.published.range_db if self.published else self.range_db
+
+    def image_shape(self, num_samples: int) -> tuple[int, int, int]:
+        """[T, F, C] of the image of a clip of `num_samples`."""
+        if self.published:
+            return (self.published.num_frames(num_samples), self.published.num_bins, 1)
+        return (self.num_frames, self.num_bins, len(self.channels))
 
 
 @functools.partial(jax.jit, static_argnames="settings")
 def spectrograms(waveforms: jax.Array, settings: SpectralSettings) -> jax.Array:
     """Images [B, T, F, C] in [0, 1], float32, of finite `waveforms` [B, N]; frequency ascends along F.
 
-    Each channel of each image is relative to its own maximum, so the level of the clip drops out; silence is all zeros.
+    Each channel of each image is relative to its own maximum, so the level of the clip drops out (but for those of
+    `PUBLISHED`); silence is all zeros.
     Raises ValueError where `waveforms` has another rank, no clips or no samples.
     """
     waveforms = jnp.asarray(waveforms, jnp.float32)
@@ -79,12 +108,16 @@ def spectrograms(waveforms: jax.Array, settings: SpectralSettings) -> jax.Array:
 
 def frequencies_hz(channel: str, settings: SpectralSettings) -> np.ndarray:
     """[F] the centre of each of the channel's bins, ascending."""
+    if channel in PUBLISHED:
+        return PUBLISHED[channel].frequencies_hz()
     _require_channel(channel)
     return EDGES_HZ[CHANNELS[channel].axis](settings.num_bins, settings.sample_rate_hz)[1:-1]
 
 
 def times_s(settings: SpectralSettings, num_samples: int) -> np.ndarray:
     """[T] the middle of each frame of a clip of `num_samples`, in seconds from its start."""
+    if settings.published:
+        return settings.published.times_s(num_samples)
     return stft.times_s(num_samples, num_frames=settings.num_frames, sample_rate_hz=settings.sample_rate_hz)
 
 
@@ -106,6 +139,8 @@ def decibels(energies: jax.Array, settings: SpectralSettings) -> jax.Array:
 
 def _images(waveforms, settings):
     """[B, N] to [B, T, F, C], all clips at once."""
+    if settings.published:
+        return settings.published.images(waveforms)[..., None]
     # Energies are squares: a clip at 1e-6 of full scale would soon run out of single precision's range.
     peak = jnp.max(jnp.abs(waveforms), axis=-1, keepdims=True)
     waveforms = waveforms / jnp.where(peak > _TINY, peak, 1.0)
@@ -158,9 +193,16 @@ def _bank(axis, settings):
     return filterbank(axis, **sizes)
 
 
+def channel_version(channel: str) -> int:
+    """The version of a channel's numbers, a part of the names of prepared datasets."""
+    return (PUBLISHED[channel] if channel in PUBLISHED else CHANNELS[channel]).version
+
+
 def _require_channel(channel):
+    if channel in PUBLISHED:
+        raise ValueError(f"channel {channel} has sizes and a scale of its own: it stands alone, as ({channel!r},)")
     if channel not in CHANNELS:
-        raise ValueError(f"unknown spectrogram channel {channel!r}; choose from {', '.join(CHANNELS)}")
+        raise ValueError(f"unknown spectrogram channel {channel!r}; choose from {', '.join([*CHANNELS, *PUBLISHED])}")
 
 
 def _require_whole(name, value, least):
@@ -194,3 +236,32 @@ CHANNELS = {
 # These hold the energy of each bin, as published; a band of the others measures energy per Hz.
 for _q in (1, 2, 4, 8):
     CHANNELS[f"hires_q{_q}"] = Channel("log", functools.partial(_reassigned_energies, q=_q), decibels)
+
+
+class PublishedFrontEnd(NamedTuple):
+    """The images that a published network was trained on: their sizes and scale are its own, and they stand alone.
+
+    `images(waveforms [B, N])` gives [B, T, F] in [0, 1], `num_frames(num_samples)` T, `times_s(num_samples)` [T].
+    """
+
+    sample_rate_hz: int
+    num_bins: int
+    range_db: float
+    images: Callable
+    num_frames: Callable
+    frequencies_hz: Callable
+    times_s: Callable
+    version: int = 1  # as that of a Channel
+
+
+PUBLISHED = {
+    "yamnet": PublishedFrontEnd(
+        yamnet.SAMPLE_RATE_HZ,
+        yamnet.NUM_BANDS,
+        yamnet.RANGE_DB,
+        yamnet.images,
+        yamnet.num_frames,
+        yamnet.frequencies_hz,
+        yamnet.times_s,
+    )
+}

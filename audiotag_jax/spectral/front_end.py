@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from audiotag_jax.spectral import yamnet
 from audiotag_jax.spectral.features import SpectralSettings, spectrograms
 
 # Mean and standard deviation of RGB pictures in [0, 1] that weights were trained with: those of torchvision and timm,
@@ -13,7 +14,7 @@ STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "imagenet_lite": ((127 / 255,) * 3, (128 / 255,) * 3),
 }
-NORMALIZATIONS = ("none", "imagenet")  # the setting; "imagenet" means that of the body's weights
+NORMALIZATIONS = ("none", "imagenet", "yamnet")  # the setting; "imagenet" means that of the body's weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +23,12 @@ class FrontEnd:
 
     length_samples: int | None = None  # of the crop that is taken of each waveform
     spectral: SpectralSettings | None = None  # of the images made of crops; None: the crops themselves
-    normalization: str = "none"  # or a name in `STATISTICS`
+    normalization: str = "none"  # or "yamnet", or a name in `STATISTICS`
 
     def __post_init__(self):
-        if self.normalization not in ("none", *STATISTICS):
+        if self.normalization not in ("none", "yamnet", *STATISTICS):
             raise ValueError(
-                f"Unknown normalization {self.normalization!r}; choose from none, {', '.join(STATISTICS)}."
+                f"Unknown normalization {self.normalization!r}; choose from none, yamnet, {', '.join(STATISTICS)}."
             )
 
 
@@ -64,6 +65,8 @@ def normalize(images: jax.Array, front_end: FrontEnd) -> jax.Array:
     """Images in [0, 1] as the network expects them; of ImageNet's three channels, others than three share the means."""
     if front_end.normalization == "none":
         return images
+    if front_end.normalization == "yamnet":
+        return yamnet.log_mel(images)
     mean, std = (jnp.asarray(values) for values in STATISTICS[front_end.normalization])
     if images.shape[-1] != 3:
         mean, std = mean.mean(), std.mean()

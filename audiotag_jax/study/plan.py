@@ -14,7 +14,7 @@ from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.record import check_same_data, check_same_settings, fold_dir, read_record
 from audiotag_jax.settings.sections import OptimizerSettings, StudySettings
 from audiotag_jax.settings.settings import Settings, flatten, parse_settings, recorded_fields
-from audiotag_jax.settings.variants import get_config, list_variants
+from audiotag_jax.settings.variants import NETWORKS, get_config, list_variants
 from audiotag_jax.study.results import Run
 
 _PEAKS = ("frozen_learning_rate", "learning_rate_low", "learning_rate_high")
@@ -65,7 +65,7 @@ class Training:
 def variant_names(study: StudySettings) -> tuple[str, ...]:
     """The variants of a study, the baseline first; raises UserError, listing the choices, on an unknown one."""
     choices = list_variants()
-    names = tuple(dict.fromkeys(study.variants)) or choices
+    names = tuple(dict.fromkeys(study.variants)) or tuple(name for name in choices if name not in NETWORKS)
     for name in (study.baseline, *names):
         if name not in choices:
             raise UserError(

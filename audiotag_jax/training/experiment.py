@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -17,17 +18,21 @@ from audiotag_jax.datasets.prepare import prepare
 from audiotag_jax.datasets.prepared import read_metadata
 from audiotag_jax.datasets.reader import Examples, read_split
 from audiotag_jax.models.build import TaggingNetwork
+from audiotag_jax.models.yamnet import YAMNET
+from audiotag_jax.models.yamnet_weights import is_folded, with_statistics
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.processes import broadcast_from_main
 from audiotag_jax.settings.sections import ModelSettings, OptimizerSettings
 from audiotag_jax.settings.settings import Settings
-from audiotag_jax.spectral.front_end import to_images
+from audiotag_jax.spectral.front_end import normalize, to_images
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.initial_weights import clips_seen, initial_weights
 from audiotag_jax.training.input_pipeline import choose_place, resident_data
 from audiotag_jax.training.optimizer import Phase, learning_rates, make_optimizer, make_phases
 from audiotag_jax.training.state import TrainState, create_train_state
 from audiotag_jax.training.steps import AXIS, StepSettings, pmapped_steps, replicate, step_settings
+
+_STATISTICS_CLIPS = 32  # enough for the mean and variance of a channel
 
 
 class Programs(NamedTuple):
@@ -103,7 +108,23 @@ class Experiment:
         state, position = checkpoints.restore(manager, self.initial_state(fold))
         if not position:
             state = initial_weights(state, self.settings.model, self.classes, fold, self.scored_clips(fold))
+            state = self._with_statistics(state, fold)
         return replicate(state), position
+
+    def _with_statistics(self, state: TrainState, fold: int) -> TrainState:
+        """The state with batch statistics of some of the fold's training clips, where its weights come without any."""
+        model, front_end = self.settings.model, self.settings.front_end
+        if model.name != YAMNET or not model.pretrained or not is_folded(state.batch_stats["body"]):
+            return state
+        clips = self.training_clips(fold)
+        clips = clips[:: max(1, len(clips) // _STATISTICS_CLIPS)][:_STATISTICS_CLIPS]
+        images = normalize(to_images(jnp.asarray(self.examples.inputs[clips]), front_end), front_end)
+        body = model.network(len(self.classes)).body
+        found = with_statistics(
+            body, {"params": state.params["body"], "batch_stats": state.batch_stats["body"]}, images
+        )
+        params, batch_stats = ({**getattr(state, kind), "body": found[kind]} for kind in ("params", "batch_stats"))
+        return state.replace(params=params, batch_stats=batch_stats)
 
     @functools.cached_property
     def recordings(self) -> dict[str, str]:

@@ -4,11 +4,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from audiotag_jax.models.pretrained import load_pretrained
 from audiotag_jax.models.resnet import IMAGENET
+from audiotag_jax.models.yamnet import YAMNET
+from audiotag_jax.models.yamnet_weights import find_weights, load_yamnet
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.runtime.progress import log
@@ -28,9 +33,16 @@ def initial_weights(
     on a scored clip.
     """
     check_initial_weights(model, fold, scored)
+    return _loaded(state, model, classes, fold)
+
+
+def _loaded(state: TrainState, model: ModelSettings, classes: Sequence[str], fold: int) -> TrainState:
     if model.pretrained:
         try:
-            params, batch_stats = load_pretrained(model.pretrained, state.params, state.batch_stats, model.name)
+            if model.name == YAMNET:
+                params, batch_stats = load_yamnet(model.pretrained, state.params, state.batch_stats)
+            else:
+                params, batch_stats = load_pretrained(model.pretrained, state.params, state.batch_stats, model.name)
         except ValueError as error:
             raise UserError(f"config.model.pretrained: {error}") from error
         return state.replace(params=params, batch_stats=batch_stats)
@@ -39,10 +51,25 @@ def initial_weights(
     return state
 
 
+def initial_body(body: nn.Module, model: ModelSettings, image_shape: tuple[int, ...]) -> dict:
+    """Returns `params` and `batch_stats` of a body whose weights `model.pretrained` or `model.init_from` name.
+
+    `image_shape` is [T, F, C]; a {fold} in `init_from` is 0. It is not checked which clips the weights have seen, since
+    nothing is scored here. Raises UserError if the weights cannot be read or do not fit.
+    """
+    variables = jax.jit(lambda key: body.init(key, jnp.zeros((1, *image_shape)), train=False))(jax.random.key(0))
+    parts: dict[str, dict] = {kind: {"body": variables.get(kind, {})} for kind in ("params", "batch_stats")}
+    state = TrainState.create(apply_fn=body.apply, tx=optax.identity(), **parts)
+    state = _loaded(state, model, (), 0)
+    return {kind: getattr(state, kind)["body"] for kind in parts}
+
+
 def check_initial_weights(model: ModelSettings, fold: int, scored: Mapping[str, str]) -> None:
     """Raises UserError as `initial_weights` does, except for errors that only the arrays show; reads no arrays."""
     source = model.pretrained
-    if source and source != IMAGENET and not Path(source).expanduser().is_file():
+    if source and model.name == YAMNET:
+        _check_yamnet(source)
+    elif source and source != IMAGENET and not Path(source).expanduser().is_file():
         raise UserError(f"config.model.pretrained: there is no file {source}.")
     if not model.init_from:
         return
@@ -53,6 +80,13 @@ def check_initial_weights(model: ModelSettings, fold: int, scored: Mapping[str, 
             f"config.model.init_from: the network in {path} was trained on {len(common)} clips that fold {fold} holds "
             f"out or tests, such as {common[0]}.\nWrite {{fold}} in place of the fold's number, and use the same folds."
         )
+
+
+def _check_yamnet(source: str) -> None:
+    try:
+        find_weights(source)
+    except ValueError as error:
+        raise UserError(f"config.model.pretrained: {error}") from error
 
 
 def clips_seen(model: ModelSettings, fold: int) -> set[str]:

@@ -25,11 +25,14 @@ def channels(model, *input_shape):
     return features.shape[-1]
 
 
-@pytest.mark.parametrize("name", ["small", "waveform", "resnet18"])
+INPUT_SHAPES = {"waveform": (4096, 1, 1), "yamnet": (96, 64, 1)}  # of others (32, 32, 1)
+
+
+@pytest.mark.parametrize("name", ["small", "waveform", "resnet18", "yamnet"])
 def test_names_build_body_and_head(name):
     """Every name builds its own body with the same head."""
     model = build_model(name, CLASSES, width=4, dropout=0.25)
-    input_shape = (4096, 1, 1) if name == "waveform" else (32, 32, 1)
+    input_shape = INPUT_SHAPES.get(name, (32, 32, 1))
     logits, variables = shapes(model, *input_shape)
     assert (logits.shape, logits.dtype) == ((2, CLASSES), jnp.float32)
     for tree in variables.values():
@@ -53,14 +56,19 @@ def test_residual_networks_have_the_sizes_of_their_names(name):
 
 @pytest.mark.parametrize(
     ("name", "input_shape", "has_width"),
-    [("small", (32, 32, 1), True), ("waveform", (4096, 1, 1), True), ("resnet18", (32, 32, 1), False)],
+    [
+        ("small", (32, 32, 1), True),
+        ("waveform", (4096, 1, 1), True),
+        ("yamnet", (96, 64, 1), True),
+        ("resnet18", (32, 32, 1), False),
+    ],
 )
 def test_width_sets_the_channels_except_in_residual_networks(name, input_shape, has_width):
     narrow, wide = (build_model(name, CLASSES, width=width, dropout=0.0) for width in (4, 8))
     assert channels(wide, *input_shape) == (2 if has_width else 1) * channels(narrow, *input_shape)
 
 
-@pytest.mark.parametrize("name", ["small", "waveform", "resnet18"])
+@pytest.mark.parametrize("name", ["small", "waveform", "resnet18", "yamnet"])
 def test_settings_reach_body_and_head(name):
     model = build_model(name, CLASSES, width=4, dropout=0.25, dtype="bfloat16", axis_name="devices")
     assert model.body.dtype == jnp.bfloat16

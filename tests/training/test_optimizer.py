@@ -29,6 +29,7 @@ BODY_SIZES = {
     "resnext50_32x4d": 25_028_904 - 2_049_000,
     "efficientnet_lite0": 4_652_008 - 1_281_000,
 }
+LATE_YAMNET = tuple(f"layer{number}/" for number in range(7, 15))  # its layers are more, and count from the stem
 LATE = ("layer3/", "layer4/", "blocks/3/", "blocks/4/", "blocks/5/", "blocks/6/", "conv_head/", "bn2/")
 
 SETTINGS = {
@@ -53,7 +54,7 @@ def make_settings(**changes):
 
 def parameter_shapes(name):
     model = build_model(name, 5, width=4, dropout=0.3)
-    images = jnp.zeros((1, 4096, 1, 1) if name == "waveform" else (1, 64, 64, 3))
+    images = jnp.zeros({"waveform": (1, 4096, 1, 1), "yamnet": (1, 96, 64, 1)}.get(name, (1, 64, 64, 3)))
     return jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))["params"]
 
 
@@ -108,7 +109,7 @@ def test_every_parameter_belongs_to_one_group(name):
     sizes = dict.fromkeys(LABELS, 0)
     for path, leaf in traverse_util.flatten_dict(shapes).items():
         label = traverse_util.flatten_dict(labels)[path]
-        late = "/".join(path[1:]).startswith(LATE)
+        late = "/".join(path[1:]).startswith(LATE_YAMNET if name == "yamnet" else LATE)
         norm = "_norm" if len(leaf.shape) == 1 else ""  # the body's convolutions have no bias
         assert label == ("head" if path[0] == "head" else ("late" if late else "early") + norm), path
         sizes[label] += leaf.size
