@@ -130,7 +130,7 @@ def _probabilities(variables, waveforms, temperature, *, network, front_end, rou
         features = network.apply(_part(variables, "body"), images, method="features")
         inputs, variables, arguments = features, _part(variables, "head"), {"method": "classify"}
     else:
-        inputs, arguments = images, {"train": False}
+        inputs, arguments = images, {"train": False}  # type: ignore[dict-item]
 
     def of_fold(variables):
         return ACTIVATIONS[activation](network.apply(variables, inputs, **arguments) / temperature)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from audiotag_jax.datasets.prepare import prepare
-from audiotag_jax.datasets.reader import Examples, read_metadata, read_split
+from audiotag_jax.datasets.prepared import read_metadata
+from audiotag_jax.datasets.reader import Examples, read_split
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import progress
 from audiotag_jax.settings.settings import Settings
