@@ -208,6 +208,27 @@ def _demo(config: ConfigDict) -> None:
     config.study.search_epochs = 4
 
 
+def _finetune(config: ConfigDict) -> None:
+    """Sets the recipe of the earlier study, and a network that a CPU can fine-tune; the augmentation stays."""
+    _imagenet(config)
+    config.model.name = "efficientnet_lite0"
+    config.train.batch_size = 32
+    config.optimizer.learning_rate_low = 1e-4  # batches are half as large as those of the study, and steps are few
+    config.optimizer.learning_rate_high = 1e-2
+
+
+def _esc50_finetune(config: ConfigDict) -> None:
+    _esc50(config)
+    _finetune(config)
+
+
+def _folder_finetune(config: ConfigDict) -> None:
+    _folder(config)
+    _finetune(config)
+    config.train.batch_size = 16
+    config.train.num_epochs = 20
+
+
 PRESETS = {
     "fsdkaggle2018": _augment,
     "imagenet": _imagenet,
@@ -215,4 +236,6 @@ PRESETS = {
     "esc10": _esc10,
     "folder": _folder,
     "demo": _demo,
+    "esc50_finetune": _esc50_finetune,
+    "folder_finetune": _folder_finetune,
 }

@@ -27,7 +27,7 @@ from configs import default
 ROOT = Path(__file__).parents[1]
 VARIANTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "default"))
 COMPARED = [name for name in VARIANTS if name not in NETWORKS]
-PRESETS = ("fsdkaggle2018", "imagenet", "esc50", "esc10", "folder", "demo")
+PRESETS = ("fsdkaggle2018", "imagenet", "esc50", "esc10", "folder", "demo", "esc50_finetune", "folder_finetune")
 NUM_CLASSES = 5
 
 
@@ -66,7 +66,7 @@ def test_a_variant_changes_its_name_and_channels_alone():
         for each in fields[1:]:
             if each["model"]["name"] == "waveform":
                 each["model"] = fields[0]["model"]
-                if preset == "imagenet":
+                if fields[0]["model"]["pretrained"]:
                     each |= {name: fields[0][name] for name in ("train", "optimizer")}
             assert each == fields[0]
 
@@ -89,8 +89,8 @@ def test_network_and_optimizer(preset):
     model, tx = config.model.network(NUM_CLASSES, AXIS), make_optimizer(config.optimizer, phases)
     state = jax.eval_shape(lambda key: create_train_state(model, tx, shape, key), jax.random.key(0))
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    small = config.model.name == "small"
-    assert 1e5 < count < 2e6 if small else 2.3e7 < count < 2.6e7
+    low, high = {"small": (1e5, 2e6), "efficientnet_lite0": (4.5e6, 5e6)}.get(config.model.name, (2.3e7, 2.6e7))
+    assert low < count < high
     assert state.params["head"]["linear2"]["kernel"].shape == (512, NUM_CLASSES)
     assert sum(phase.num_steps for phase in phases) == 10 * (config.training.frozen_epochs + config.training.num_epochs)
 
@@ -121,7 +121,8 @@ def shrunk(name: str, preset: str = "folder") -> Settings:
     return parse_settings(config)
 
 
-ALIKE = {"esc10": "folder", "esc50": "folder", "fsdkaggle2018": "folder"}  # in all that the shrunk step depends on
+# Presets that are alike in all that the shrunk step depends on.
+ALIKE = {"esc10": "folder", "esc50": "folder", "fsdkaggle2018": "folder", "esc50_finetune": "folder_finetune"}
 
 
 def test_alike_presets_are():

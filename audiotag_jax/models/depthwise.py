@@ -1,4 +1,6 @@
-"""Depthwise convolution: one filter a channel. XLA's own is far slower on CPU than sums of shifted products."""
+"""Depthwise convolution, one filter a channel: on CPU as sums of shifted products, as XLA's own is slow there."""
+
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -42,18 +44,70 @@ def depthwise_native(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Sums products of the shifted input and one row of the kernel each, which XLA fuses into one loop."""
+    """Sums products of the shifted x `[B, H, W, C]` with one weight a channel each, which XLA fuses into one loop."""
     size = kernel.shape[0]
-    pads = lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
-    height, width = (-(-length // stride) for length in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns = stride * (height - 1) + 1, stride * (width - 1) + 1
-    total = jnp.zeros((), x.dtype)
-    for i in range(size):
-        for j in range(size):
-            total += x[:, i : i + rows : stride, j : j + columns : stride] * kernel[i, j, 0]
-    return total
+    windows = _windows(x, size, stride)
+    return sum(windows[i][j] * kernel[i, j, 0] for i in range(size) for j in range(size))
+
+
+def _forward(x, kernel, stride):
+    return depthwise_shifts(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride, residuals, gradient):
+    x, kernel = residuals
+    return _input_gradient(gradient, kernel, stride, x.shape[1:3]), _kernel_gradient(x, gradient, kernel, stride)
+
+
+depthwise_shifts.defvjp(_forward, _backward)
+
+
+def _windows(x: jax.Array, size: int, stride: int) -> list[list[jax.Array]]:
+    """Returns, by row and column of the kernel, the values `[B, H', W', C]` that its weight is multiplied with."""
+    x = jnp.pad(x, ((0, 0), *_pads(x.shape[1:3], size, stride), (0, 0)))
+    rows, columns = (stride * ((length - size) // stride) + 1 for length in x.shape[1:3])
+    return [[x[:, i : i + rows : stride, j : j + columns : stride] for j in range(size)] for i in range(size)]
+
+
+def _pads(shape: tuple[int, ...], size: int, stride: int) -> list[tuple[int, int]]:
+    return lax.padtype_to_pads(shape, (size, size), (stride, stride), "SAME")
+
+
+def _input_gradient(gradient: jax.Array, kernel: jax.Array, stride: int, shape: tuple[int, ...]) -> jax.Array:
+    """Returns the gradient `[B, H, W, C]` by the inputs, of which every `stride`-th row or column shares its weights.
+
+    So each of stride^2 interleaved images is a convolution without stride, and no product with a zero is computed.
+    """
+    size = kernel.shape[0]
+    reach = (size - 1) // stride
+    height, width = (length + reach for length in gradient.shape[1:3])
+    gradient = lax.optimization_barrier(jnp.pad(gradient, ((0, 0), (reach, reach), (reach, reach), (0, 0))))
+
+    def image(row, column):
+        places = [(i, j) for i in range(row, size, stride) for j in range(column, size, stride)]
+        starts = [(reach - i // stride, reach - j // stride) for i, j in places]
+        return sum(
+            gradient[:, top : top + height, left : left + width] * kernel[i, j, 0]
+            for (i, j), (top, left) in zip(places, starts, strict=True)
+        )
+
+    rows = [jnp.stack([image(row, column) for column in range(stride)], axis=3) for row in range(stride)]
+    images = jnp.stack(rows, axis=2).reshape(-1, stride * height, stride * width, kernel.shape[-1])
+    (top, _), (left, _) = _pads(shape, size, stride)
+    return images[:, top : top + shape[0], left : left + shape[1]]
+
+
+def _kernel_gradient(x: jax.Array, gradient: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Returns the gradient `[size, size, 1, C]` by the kernel: image by image, so that all windows lie in the cache."""
+
+    def of_image(pair):
+        image, factor = (values.astype(jnp.float32) for values in pair)
+        rows = _windows(image[None], kernel.shape[0], stride)
+        return jnp.stack([jnp.stack([jnp.sum(window * factor, (0, 1, 2)) for window in row]) for row in rows])
+
+    return lax.map(of_image, (x, gradient)).sum(0)[:, :, None].astype(kernel.dtype)
 
 
 _METHODS = {"native": depthwise_native, "shifts": depthwise_shifts}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from audiotag_jax.models.published import trained_on
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.settings.checks import FREE, LOCAL, marked
@@ -36,6 +37,7 @@ class RunRecord:
             "classes": list(self.classes),
             "dataset": self.dataset,
             "provenance": self.provenance,
+            "pretrained_on": trained_on(self.settings.model.pretrained),
         }
 
     def shared_text(self) -> str:

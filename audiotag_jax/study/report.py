@@ -14,7 +14,8 @@ from audiotag_jax.datasets import fsdkaggle2018
 from audiotag_jax.datasets.index import recordings_of_clips
 from audiotag_jax.datasets.prepare import prepare, prepare_run_clips
 from audiotag_jax.datasets.reader import read_split
-from audiotag_jax.models.resnet import BODIES
+from audiotag_jax.models.build import FIXED_SIZE
+from audiotag_jax.models.published import trained_on
 from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.settings import Settings
@@ -80,9 +81,11 @@ def describe_data(settings: Settings, results: Results) -> list[tuple[str, str]]
     clips = f"{len(results.held_out)} clips of {settings.dataset.duration_s:g} s, {len(results.classes)} classes"
     if results.test is not None:
         clips += f"; {len(results.test)} test clips"
-    width = f", width {settings.model.width}" if settings.model.name not in BODIES else ""
+    width = f", width {settings.model.width}" if settings.model.name not in FIXED_SIZE else ""
     first = settings.model.pretrained or settings.model.init_from or "random weights"
-    return [("preset", settings.preset), ("data", clips), ("network", f"{settings.model.name}{width}, from {first}")]
+    rows = [("preset", settings.preset), ("data", clips), ("network", f"{settings.model.name}{width}, from {first}")]
+    seen = trained_on(settings.model.pretrained)
+    return [*rows, ("first weights were trained on", seen)] if seen else rows
 
 
 def describe_machine() -> list[tuple[str, str]]:

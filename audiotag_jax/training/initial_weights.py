@@ -92,7 +92,8 @@ def _check_yamnet(source: str) -> None:
 def clips_seen(model: ModelSettings, fold: int) -> set[str]:
     """Digests of the clips that the first weights were trained on, and those before them; none without `init_from`.
 
-    ImageNet's and other files of weights count as having seen none. Raises UserError if there is no record.
+    Published weights count as having seen none: `models/published.py` states what they were trained on. Raises
+    UserError if there is no record.
     """
     if not model.init_from:
         return set()

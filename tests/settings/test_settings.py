@@ -151,6 +151,7 @@ def test_inconsistent_fields_raise(fields, pattern):
         {"train.folds": (2, 0)},
         {"model.pretrained": "a.pth", "model.name": "resnet18"},
         {"model.pretrained": "imagenet", "model.name": "resnext50_32x4d"},
+        {"model.pretrained": "imagenet", "model.name": "efficientnet_lite0"},
         {"dataset.margin_s": 0.5, "dataset.on_the_fly": True},
     ],
 )
@@ -193,6 +194,13 @@ def test_config_and_settings_have_the_same_fields(preset):
     for name, (_, kind) in SECTIONS.items():
         assert set(config.pop(name)) == {field.name for field in recorded(kind)}, name
     assert set(config) == {"name", "preset", "seed"}
+
+
+def test_imagenet_s_statistics_are_those_of_the_body_s_weights():
+    names = {"resnext50_32x4d": "imagenet", "efficientnet_lite0": "imagenet_lite"}
+    for name, statistics in names.items():
+        settings = parse_settings(changed({"model.name": name, "model.normalization": "imagenet"}))
+        assert settings.front_end.normalization == settings.waveform_front_end.normalization == statistics
 
 
 def test_a_record_is_read_back_as_the_same_settings():

@@ -48,3 +48,5 @@ def test_stored_images_pass_through():
     np.testing.assert_allclose(
         normalized.ravel(), [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], 1e-5
     )
+    lite = normalize(jnp.full((1, 1, 1, 2), 63 / 255), FrontEnd(normalization="imagenet_lite"))
+    np.testing.assert_allclose(lite.ravel(), (63 - 127) / 128, 1e-5)
