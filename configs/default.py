@@ -222,6 +222,11 @@ def _esc50_finetune(config: ConfigDict) -> None:
     _finetune(config)
 
 
+def _esc50_probe(config: ConfigDict) -> None:
+    _esc50_finetune(config)
+    config.train.probe = True  # of the same network; the fields of epochs and augmentation have no effect
+
+
 def _folder_finetune(config: ConfigDict) -> None:
     _folder(config)
     _finetune(config)
@@ -236,6 +241,7 @@ PRESETS = {
     "esc10": _esc10,
     "folder": _folder,
     "demo": _demo,
+    "esc50_probe": _esc50_probe,
     "esc50_finetune": _esc50_finetune,
     "folder_finetune": _folder_finetune,
 }

@@ -27,7 +27,17 @@ from configs import default
 ROOT = Path(__file__).parents[1]
 VARIANTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "default"))
 COMPARED = [name for name in VARIANTS if name not in NETWORKS]
-PRESETS = ("fsdkaggle2018", "imagenet", "esc50", "esc10", "folder", "demo", "esc50_finetune", "folder_finetune")
+PRESETS = (
+    "fsdkaggle2018",
+    "imagenet",
+    "esc50",
+    "esc10",
+    "folder",
+    "demo",
+    "esc50_probe",
+    "esc50_finetune",
+    "folder_finetune",
+)
 NUM_CLASSES = 5
 
 
@@ -113,7 +123,7 @@ def shrunk(name: str, preset: str = "folder") -> Settings:
     config = get_config(name, preset)
     if config.model.name != "waveform":
         config.model.name = "small"
-    config.model.pretrained = ""
+    config.model.pretrained, config.train.probe = "", False
     config.spectral.num_frames = config.spectral.num_bins = 32
     config.dataset.duration_s = 0.3
     config.model.width = 4
@@ -122,7 +132,13 @@ def shrunk(name: str, preset: str = "folder") -> Settings:
 
 
 # Presets that are alike in all that the shrunk step depends on.
-ALIKE = {"esc10": "folder", "esc50": "folder", "fsdkaggle2018": "folder", "esc50_finetune": "folder_finetune"}
+ALIKE = {
+    "esc10": "folder",
+    "esc50": "folder",
+    "fsdkaggle2018": "folder",
+    "esc50_probe": "folder_finetune",
+    "esc50_finetune": "folder_finetune",
+}
 
 
 def test_alike_presets_are():

@@ -15,7 +15,7 @@ from audiotag_jax.models.waveform import WaveformBody
 from audiotag_jax.models.yamnet import YAMNET, YAMNET_STAGES, YamnetBody
 
 _BY_WIDTH = {"small": SmallBody, "waveform": WaveformBody, YAMNET: YamnetBody}
-FIXED_SIZE = (*BODIES, LITE0, YAMNET)  # names of the bodies that ignore the width
+FIXED_SIZE = (*BODIES, LITE0)  # names of the bodies that ignore the width
 MODELS = (*_BY_WIDTH, *BODIES, LITE0)
 BODY_STAGES = (RESIDUAL, LITE0_STAGES, YAMNET_STAGES)  # every body's parameters are covered by one of these
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

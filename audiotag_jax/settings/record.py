@@ -37,7 +37,7 @@ class RunRecord:
             "classes": list(self.classes),
             "dataset": self.dataset,
             "provenance": self.provenance,
-            "pretrained_on": trained_on(self.settings.model.pretrained),
+            "pretrained_on": trained_on(self.settings.model.pretrained, self.settings.model.name),
         }
 
     def shared_text(self) -> str:

@@ -84,7 +84,7 @@ def describe_data(settings: Settings, results: Results) -> list[tuple[str, str]]
     width = f", width {settings.model.width}" if settings.model.name not in FIXED_SIZE else ""
     first = settings.model.pretrained or settings.model.init_from or "random weights"
     rows = [("preset", settings.preset), ("data", clips), ("network", f"{settings.model.name}{width}, from {first}")]
-    seen = trained_on(settings.model.pretrained)
+    seen = trained_on(settings.model.pretrained, settings.model.name)
     return [*rows, ("first weights were trained on", seen)] if seen else rows
 
 
