@@ -3,7 +3,7 @@
 # By the name that config.model.pretrained gives the weights, which may be that of their only network.
 TRAINED_ON = {
     "imagenet": "ImageNet (ILSVRC 2012): 1.28 million photographs in 1,000 classes, no sound",
-    "yamnet": "AudioSet: two million soundtracks of YouTube, 521 classes; related labels, other sources than Freesound's",
+    "yamnet": "AudioSet: two million soundtracks of YouTube, 521 related labels; other sources than Freesound's",
 }
 
 
