@@ -54,7 +54,7 @@ class YamnetBody(nn.Module):
         num_clips, num_patches = patches.shape[:2]
         x = patches.reshape(-1, *patches.shape[2:]).astype(self.dtype)
         mask = None if mask is None else jnp.repeat(mask, num_patches)
-        ceiling = self.variable("batch_stats", "ceiling", lambda: jnp.full([], RELU6, jnp.float32)).value
+        ceiling = self.variable("batch_stats", "ceiling", lambda: jnp.full([1], RELU6, jnp.float32)).value
         for number, (channels, stride) in enumerate(LAYERS, 1):
             kind = YamnetStem if number == 1 else SeparableLayer
             features = channels * self.width // LAYERS[0][0]

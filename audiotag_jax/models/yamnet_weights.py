@@ -117,7 +117,7 @@ def import_yamnet(arrays: Mapping[str, np.ndarray], name: str, body: Mapping) ->
     """
     shapes = {path: np.shape(leaf) for path, leaf in traverse_util.flatten_dict(body, sep="/").items()}
     sequential = not any("pointwise_conv" in key for key in arrays)
-    found: dict[str, np.ndarray] = {CEILING: np.array(RELU6 if sequential else RELU, np.float32)}
+    found: dict[str, np.ndarray] = {CEILING: np.array([RELU6 if sequential else RELU], np.float32)}
     classifier, unexpected = {}, []
     for key, array in arrays.items():
         layer, _, last = key.rpartition("/")

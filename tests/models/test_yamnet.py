@@ -72,7 +72,7 @@ def features(variables: dict, x: np.ndarray, **options) -> np.ndarray:
 
 
 def with_ceiling(variables: dict, ceiling: float) -> dict:
-    return {**variables, "batch_stats": {**variables["batch_stats"], "ceiling": np.float32(ceiling)}}
+    return {**variables, "batch_stats": {**variables["batch_stats"], "ceiling": np.array([ceiling], np.float32)}}
 
 
 def test_patches_overlap_by_half():
