@@ -1,13 +1,9 @@
-"""Descriptors of a sound, measured on its waveform, and the kind of sound that they make: no label, no network."""
+"""Descriptors of a sound, measured on its waveform: no label and no network enters."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-KINDS = ("percussive", "noisy", "tonal")
-# A class is percussive where less than this share of its energy is harmonic, else tonal where its spectrum is less
-# flat than this within an octave, else noisy. White noise has -2.5 dB: the periodogram's own scatter.
-PERCUSSIVE_BELOW, TONAL_BELOW_DB = 0.4, -7.0
 _FFT_S, _TRIM_DB, _AMIN = 0.064, 60.0, 1e-12
 _OCTAVES = 7  # below half the sampling rate
 
