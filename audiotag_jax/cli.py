@@ -33,7 +33,7 @@ MODES = {
     "evaluate": "audiotag_jax.training.evaluate",
     "inspect": "audiotag_jax.training.inspect_checkpoint",
     "doctor": "audiotag_jax.doctor.examine",
-    "study": "audiotag_jax.study.run",
+    "study": "audiotag_jax.study.datasets",
     "predict": "audiotag_jax.inference.predict",
     "embed": "audiotag_jax.inference.embed",
     "export": "audiotag_jax.inference.export",

@@ -89,7 +89,9 @@ def notes(clone: Path) -> list[Row]:
         if found and found["length"] not in NOT_NOTES and path.stat().st_size:  # one file is empty
             instrument = path.parent.name
             fold = 1 + PITCH_CLASSES.index(found["pitch"]) // 3
-            rows.append(Row(_relative(path, clone), instrument, fold, f"{instrument} {found['pitch']}{found['octave']}"))
+            rows.append(
+                Row(_relative(path, clone), instrument, fold, f"{instrument} {found['pitch']}{found['octave']}")
+            )
     return rows
 
 
@@ -121,7 +123,10 @@ def balanced_folds(counts: Mapping[str, Mapping[str, int]], num_folds: int) -> d
 
         def cost(fold: int, group: Mapping[str, int] = group) -> float:
             # The growth of the squared shares of every class, and of all clips, in this fold.
-            of_classes = sum(((held[fold][label] + n) ** 2 - held[fold][label] ** 2) / totals[label] ** 2 for label, n in group.items())
+            of_classes = sum(
+                ((held[fold][label] + n) ** 2 - held[fold][label] ** 2) / totals[label] ** 2
+                for label, n in group.items()
+            )
             before, added = held[fold].total(), sum(group.values())
             return of_classes / len(totals) + ((before + added) ** 2 - before**2) / size**2
 

@@ -219,8 +219,11 @@ class StudySettings:
     rate_factors: tuple[float, ...]
     search_epochs: int
     train: bool
+    datasets: str = ""
+    margin: Annotated[float, POSITIVE, BELOW_ONE] = 0.01
 
     def __post_init__(self):
+        check_fields(self, "study.")
         factors = self.rate_factors
         if not self.seeds or any(type(seed) is not int for seed in self.seeds):
             raise UserError(f"config.study.seeds is {self.seeds}; give whole numbers, such as (0,) or (0, 1, 2).")

@@ -45,7 +45,7 @@ def report(scores: dict, about: Sequence[tuple[str, str]], plots: Mapping[str, s
     `about`: pairs of what and how (data, budget, hardware...); `plots`: paths of images, relative to the report, by
     title. Both, and all names in `scores`, may hold any characters: they are escaped.
     """
-    lines = ["# Study", "", *_table(("what", "how"), [(_escape(what), _escape(how)) for what, how in about])]
+    lines = ["# Study", "", *table(("what", "how"), [(escape(what), escape(how)) for what, how in about])]
     lines += ["## Scores", ""]
     for part, clips in blocks(scores):
         lines += _scores(scores, part, clips)
@@ -53,15 +53,15 @@ def report(scores: dict, about: Sequence[tuple[str, str]], plots: Mapping[str, s
         lines += [SEVERAL_NETWORKS, ""]
     lines += ["## What the table says", ""]
     for heading, paragraphs in verdict(scores):
-        lines += [f"### {_escape(heading)}", ""]
+        lines += [f"### {escape(heading)}", ""]
         for paragraph in paragraphs:
-            lines += [_escape(paragraph), ""]
+            lines += [escape(paragraph), ""]
     if scores["differences"]:
-        lines += [f"## Differences to {_escape(scores['baseline'])}", ""]
+        lines += [f"## Differences to {escape(scores['baseline'])}", ""]
         for part, clips in blocks(scores):
             lines += _differences(scores, part, clips)
     for title, path in (plots or {}).items():
-        lines += [f"## {_escape(title)}", "", f"![{_escape(title)}]({urllib.parse.quote(path)})", ""]
+        lines += [f"## {escape(title)}", "", f"![{escape(title)}]({urllib.parse.quote(path)})", ""]
     intervals = INTERVALS.format(units=resampled(scores), num_resamples=scores["num_resamples"])
     lines += ["## How to read the figures", "", intervals, ""]
     lines += [TESTS, ""] if scores["differences"] else []
@@ -78,14 +78,14 @@ def _scores(scores: dict, part: str, clips: str) -> list[str]:
     header += ["accuracy by fold"] * by_fold + ["seeds"] + ["standard deviation over seeds of these scores"] * spread
     lines = []
     for row in rows:
-        cells = [_escape(row["name"]), *(_interval(row["scores"][each.name]) for each in metrics.METRICS)]
+        cells = [escape(row["name"]), *(interval(row["scores"][each.name]) for each in metrics.METRICS)]
         if by_fold:
             cells.append(" ".join("–" if value is None else f"{value:.2f}" for value in row["by_fold"]["accuracy"]))
         cells.append(", ".join(map(str, row["seeds"])))
         if spread:
             cells.append(" ".join(_maybe(row["spread_over_seeds"][each.name]) for each in metrics.METRICS))
         lines.append(cells)
-    return [f"### {block_name(part, clips, rows[0]['num_clips'])}", "", *_table(header, lines)]
+    return [f"### {block_name(part, clips, rows[0]['num_clips'])}", "", *table(header, lines)]
 
 
 def _differences(scores: dict, part: str, clips: str) -> list[str]:
@@ -97,7 +97,7 @@ def _differences(scores: dict, part: str, clips: str) -> list[str]:
         family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
         lines = [_difference(each) for each in family if each["score"] == metric.name]
         better = "below" if metric.lower_is_better else "above"
-        text += [f"{metric.label}, better {better} 0:", "", *_table((*header, "distinguished"), lines)]
+        text += [f"{metric.label}, better {better} 0:", "", *table((*header, "distinguished"), lines)]
     return text
 
 
@@ -105,16 +105,16 @@ def _difference(each: dict) -> list[str]:
     keys = ("p_bootstrap", "p_bootstrap_holm", "p_mcnemar", "p_mcnemar_holm")
     p_values = ["–" if each[key] is None else p_text(each[key]) for key in keys]
     discordant = " : ".join(map(str, each["discordant"])) if each["discordant"] else "–"
-    return [_escape(each["variant"]), _interval(each, "+"), *p_values, discordant, "yes" if is_real(each) else "no"]
+    return [escape(each["variant"]), interval(each, "+"), *p_values, discordant, "yes" if is_real(each) else "no"]
 
 
-def _table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> list[str]:
     header = list(header)
     lines = [header, ["---"] * len(header), *rows]
     return [*(f"| {' | '.join(line)} |" for line in lines), ""]
 
 
-def _interval(each: Mapping[str, float], sign: str = "") -> str:
+def interval(each: Mapping[str, float], sign: str = "") -> str:
     """Such as "0.875 (0.840 to 0.905)"; numbers that round to 0 have no sign."""
     value, low, high = (f"{round(each[key], 3) + 0.0:{sign}.3f}" for key in ("value", "low", "high"))
     return f"{value} ({low} to {high})".replace("+0.000", "0.000").replace("-", "−")
@@ -124,7 +124,7 @@ def _maybe(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """The text as itself in Markdown: on one line, nothing in it a tag, a link, emphasis or the end of a table cell."""
     text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""Mode `study`: trains what is missing of every variant, fold and seed, then writes the report."""
+"""A study: trains what is missing of every variant, fold and seed, then writes the report."""
 
 import dataclasses
 import time
@@ -27,6 +27,7 @@ from audiotag_jax.study.plan import (
     variant_settings,
     without_repetitions,
 )
+from audiotag_jax.study.results import Run
 from audiotag_jax.study.verdict import duration
 from audiotag_jax.training import train
 from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
@@ -38,8 +39,11 @@ _TIMED_STEPS = 5
 _PROBE_BUDGET = "a linear classifier of frozen features, solved to its optimum; no seed changes it"
 
 
-def run(settings: Settings, workdir: Path) -> None:
-    """Mode `study`: finished trainings are never run again, an interrupted one continues; the report comes last."""
+def run(settings: Settings, workdir: Path) -> tuple[list[Run], tuple[str, ...], list[tuple[str, str]]]:
+    """Finished trainings are never run again, an interrupted one continues; the report comes last.
+
+    Returns the finished runs, the classes, and what every variant was given.
+    """
     check_study(settings)
     settings = without_repetitions(settings)
     variants = variant_names(settings.comparison)
@@ -54,7 +58,9 @@ def run(settings: Settings, workdir: Path) -> None:
         if baseline not in (run.variant for run in runs):
             raise UserError(f"{workdir} has no finished run of the baseline {baseline} to report on.")
         write_json(workdir / "choices.json", {name: study.factors(name) for name in variants})
-        report.write(settings, workdir, runs, study.classes, study.budget(len(runs)))
+        budget = study.budget(len(runs))
+        report.write(settings, workdir, runs, study.classes, budget)
+        return runs, study.classes, budget
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,181 @@
+"""What the studies of several data sets show together: pooled differences, equivalence, and kinds of sound."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from audiotag_jax.evaluation import kinds, metrics
+from audiotag_jax.evaluation.descriptors import Descriptors
+from audiotag_jax.evaluation.intervals import (
+    bootstrap_means,
+    detectable_difference,
+    equivalence_p,
+    holm,
+    recording_numbers,
+)
+from audiotag_jax.evaluation.meta_analysis import meta_analysis
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.study.results import Results
+from audiotag_jax.study.statistics import study_scores
+from audiotag_jax.study.store import Saved
+
+SCORE = "accuracy"
+# The contrast of benchmarks/PROTOCOL.md: is a small q better for clicks, a large one for steady sounds?
+SMALL_Q, LARGE_Q = ("hires_q1", "hires_q2"), ("hires_q4", "hires_q8")
+CONTRAST = "small q − large q"
+
+
+def across(
+    saved: Mapping[str, Saved],
+    *,
+    baseline: str,
+    margin: float,
+    pooled: Sequence[str],
+    num_resamples: int = 10_000,
+    seed: int = 0,
+) -> dict:
+    """All figures on several data sets as dicts, lists, numbers and None, from the predictions saved of each.
+
+    `datasets`: of each its size, the accuracy of every variant and its differences to the baseline as `study_scores`
+    gives them, with `p_equivalence` (see `equivalence_p`) and the differences `detectable` with a probability of 0.5
+    and 0.8. `pooled`: of each variant that all data sets in `pooled` have, the fields of `meta_analysis`. `_holm`:
+    corrected over the variants, of a data set or of all. `kinds`: differences by kind of sound, over the data sets in
+    `pooled`, and `interactions`: whether they depend on the harmonic share of the class; empty without descriptors.
+
+    Raises UserError if a data set lacks the baseline.
+    """
+    options = {"num_resamples": num_resamples, "seed": seed}
+    datasets = {}
+    for name, each in saved.items():
+        try:
+            datasets[name] = _dataset(each.results, baseline, margin, options) | {"pooled": name in pooled}
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+    found: dict[str, Any] = {"baseline": baseline, "margin": margin, "score": SCORE, "datasets": datasets}
+    found["num_resamples"] = num_resamples
+    found["pooled"] = _pooled({name: datasets[name] for name in pooled}, margin)
+    described = {name: saved[name] for name in pooled if saved[name].descriptors is not None}
+    found["kinds"] = _kinds(described, baseline, options) if described else {}
+    found["interactions"] = _interactions(described, baseline, seed) if described else []
+    return found
+
+
+def right(results: Results) -> dict[str, np.ndarray]:
+    """By variant, the accuracy [n] of each held-out clip, the mean over seeds."""
+    labels = results.held_out.labels
+    hits = {}
+    for variant in results.variants:
+        ranks = [metrics.label_ranks(logits, labels) for logits in variant.held_out]
+        hits[variant.variant] = np.mean([metrics.hits(each) for each in ranks], axis=0)
+    return hits
+
+
+def _dataset(results: Results, baseline: str, margin: float, options: Mapping[str, int]) -> dict:
+    scores = study_scores(results, baseline, recordings=results.recordings, **options)
+    rows = [row for row in scores["rows"] if (row["kind"], row["part"], row["clips"]) == ("single", "held out", "all")]
+    chosen = [
+        each
+        for each in scores["differences"]
+        if (each["score"], each["part"], each["clips"]) == (SCORE, "held out", "all")
+    ]
+    for each in chosen:
+        each["p_equivalence"] = equivalence_p(each["value"], each["standard_error"], margin)
+        each["detectable"] = [detectable_difference(each["standard_error"], len(chosen), power) for power in (0.5, 0.8)]
+    _correct(chosen, "p_equivalence")
+    size = {key: rows[0][key] for key in ("num_clips", "num_recordings")}
+    size |= {"num_classes": len(results.classes), "num_folds": len(np.unique(results.held_out.folds))}
+    variants = {row["name"]: row["scores"][SCORE] | {"seeds": row["seeds"]} for row in rows}
+    return size | {"variants": variants, "differences": chosen}
+
+
+def _pooled(datasets: Mapping[str, dict], margin: float) -> list[dict]:
+    """The meta-analyses of the variants that all data sets have."""
+    by_variant: dict[str, list[dict]] = {}
+    for each in datasets.values():
+        for difference in each["differences"]:
+            by_variant.setdefault(difference["variant"], []).append(difference)
+    found = []
+    for variant, each in by_variant.items():
+        if len(each) == len(datasets):
+            analysis = meta_analysis([d["value"] for d in each], [d["standard_error"] for d in each], margin)
+            fields = analysis._asdict()
+            fields |= {key: getattr(analysis, key)._asdict() for key in ("random", "fixed")}
+            found.append({"variant": variant, "datasets": list(datasets)} | fields)
+    for key in ("random", "fixed"):
+        for name in ("p", "p_equivalence"):
+            _correct([each[key] for each in found], name)
+    for each in found:
+        each["detectable"] = [detectable_difference(each["fixed"]["standard_error"], len(found), p) for p in (0.5, 0.8)]
+    return found
+
+
+def _correct(entries: Sequence[dict], name: str) -> None:
+    for each, p in zip(entries, holm([each[name] for each in entries]), strict=True):
+        each[f"{name}_holm"] = p
+
+
+def _contrasts(hits: Mapping[str, np.ndarray], baseline: str) -> dict[str, np.ndarray]:
+    """Per-clip differences [n]: every variant's to the baseline, and small q's to large q's where all four are there."""
+    found = {name: each - hits[baseline] for name, each in hits.items() if name != baseline}
+    if hits.keys() >= {*SMALL_Q, *LARGE_Q}:
+        found[CONTRAST] = sum(hits[name] for name in SMALL_Q) / 2 - sum(hits[name] for name in LARGE_Q) / 2
+    return found
+
+
+def class_descriptors(saved: Saved) -> dict[int, Descriptors]:
+    """The mean descriptors of each class."""
+    columns = [kinds.class_means(column, saved.results.held_out.labels) for column in saved.descriptors or ()]
+    return {label: Descriptors(*(column[label] for column in columns)) for label in columns[0]}
+
+
+def _kinds(saved: Mapping[str, Saved], baseline: str, options: Mapping[str, int]) -> dict:
+    """By kind: its classes, clips, and the mean differences over all its clips with intervals over recordings."""
+    parts: dict[str, dict[str, list]] = {kind: {} for kind in kinds.KINDS}
+    classes: dict[str, list[str]] = {kind: [] for kind in kinds.KINDS}
+    for name, each in saved.items():
+        results, of_class = each.results, class_descriptors(each)
+        kind_by_class = {label: kinds.kind_of(*values) for label, values in of_class.items()}
+        for label, kind in sorted(kind_by_class.items()):
+            classes[kind].append(f"{name}: {results.classes[label]}")
+        numbers = recording_numbers(results.held_out.ids.tolist(), results.recordings)
+        of_clip = np.array([kind_by_class[label] for label in results.held_out.labels.tolist()])
+        for contrast, values in _contrasts(right(results), baseline).items():
+            for kind in np.unique(of_clip).tolist():
+                chosen = of_clip == kind
+                parts[kind].setdefault(contrast, []).append((values[chosen], numbers[chosen]))
+    found = {}
+    for kind, contrasts in parts.items():
+        most = max(map(len, contrasts.values()), default=0)
+        differences = [
+            {"contrast": name} | _mean(pieces, options) for name, pieces in contrasts.items() if len(pieces) == most
+        ]
+        found[kind] = {"classes": classes[kind], "differences": differences}
+    return found
+
+
+def _mean(pieces: Sequence[tuple[np.ndarray, np.ndarray]], options: Mapping[str, int]) -> dict:
+    """The mean of per-clip values of several data sets; recordings of one are none of another's."""
+    offsets = np.cumsum([0, *(numbers.max() + 1 for _, numbers in pieces[:-1])])
+    groups = np.concatenate([numbers + offset for (_, numbers), offset in zip(pieces, offsets, strict=True)])
+    groups = np.unique(groups, return_inverse=True)[1]
+    values = np.concatenate([values for values, _ in pieces])
+    found = bootstrap_means(values[:, None], -1.0, groups, **options)
+    numbers = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high", "standard_error")}
+    return numbers | {"num_clips": len(values), "num_recordings": int(groups.max()) + 1}
+
+
+def _interactions(saved: Mapping[str, Saved], baseline: str, seed: int) -> list[dict]:
+    """For each contrast that all data sets have: does it depend on the harmonic share of the class?"""
+    shares, by_contrast = [], {}
+    for each in saved.values():
+        of_class = class_descriptors(each)
+        shares.append({label: values.harmonic_share for label, values in of_class.items()})
+        for name, values in _contrasts(right(each.results), baseline).items():
+            by_contrast.setdefault(name, []).append(kinds.class_means(values, each.results.held_out.labels))
+    found = []
+    for name, differences in by_contrast.items():
+        if len(differences) == len(saved):
+            found.append({"contrast": name} | kinds.interaction(shares, differences, seed=seed)._asdict())
+    _correct([each for each in found if each["contrast"] != CONTRAST], "p")
+    return found

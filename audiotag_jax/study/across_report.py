@@ -1,0 +1,281 @@
+"""`across.md` and `across.svg`: what several data sets show together, as tables, a forest plot and sentences."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+
+from audiotag_jax.evaluation.intervals import LEVEL
+from audiotag_jax.study.across import CONTRAST
+from audiotag_jax.study.charts import signed
+from audiotag_jax.study.figures import add_axes, add_text, canvas, colour, shortened, standalone, titled, to_svg
+from audiotag_jax.study.markdown import escape, interval, table
+from audiotag_jax.study.report import write_text
+from audiotag_jax.study.verdict import p_text
+
+METHODS = (
+    "Each data set is a study of its own: differences are paired by clip, their intervals and standard errors are those "
+    "of the bootstrap over recordings ({num_resamples:,} resamples). *These data sets* is their mean with equal weights, "
+    "which extends to no other data set. *Random effects* takes the data sets as a sample of those there might be: τ, "
+    "the standard deviation of true differences between data sets, by Paule and Mandel, the interval by Hartung and "
+    "Knapp, never narrower than without heterogeneity; with a few data sets little can be shown so. *Equivalent*: two one-sided tests exclude differences of {margin:g} or "
+    "more either way. All p values are corrected by Holm's method over the variants. *Prediction*: 95 % limits of the "
+    "true difference in another data set of such a kind; with three data sets they are all but unbounded."
+)
+KINDS = (
+    "The kind is that of the class, from two descriptors of its clips' sounds averaged over the class: the harmonic share "
+    "of the energy and the spectral flatness within octaves. No label of a clip and no network enters. Intervals are not "
+    "corrected; the test of whether a difference depends on the kind is the slope below: of the classes' differences on "
+    "their harmonic shares (0 for clicks, near 1 for steady sounds), data set by data set around its own mean, by "
+    "permuting the shares among the classes of a data set."
+)
+MEANS = {"fixed": "these data sets", "random": "random effects"}
+_ROW, _GAP, _LEFT, _WIDTH = 17, 12, 210, 720
+
+
+def write(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], workdir: Path) -> str:
+    """Writes the report of the dict of `across`, with pairs of what and how of each data set; returns its text."""
+    plot = forest(found)
+    if plot is not None:
+        write_text(workdir / "across.svg", standalone(plot))
+    text = report(found, about, plot="across.svg" if plot is not None else "")
+    write_text(workdir / "across.md", text)
+    return text
+
+
+def report(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], *, plot: str = "") -> str:
+    """The Markdown text."""
+    lines = ["# Studies over data sets", "", *(f"- {sentence}" for sentence in sentences(found)), ""]
+    if plot:
+        lines += [f"![Differences in {found['score']} to {found['baseline']}, by data set and pooled]({plot})", ""]
+    lines += ["## Data sets", "", *_datasets(found, about), f"## {found['score'].title()}", "", *_accuracy(found)]
+    if found["pooled"]:
+        lines += [f"## Differences to {escape(found['baseline'])}, pooled", "", *_pooled(found)]
+    for name, each in found["datasets"].items():
+        if each["differences"]:
+            lines += [f"## Differences to {escape(found['baseline'])} in {escape(name)}", "", *_differences(each)]
+    if found["kinds"]:
+        lines += ["## By kind of sound", "", *_kinds(found)]
+    methods = METHODS.format(num_resamples=found["num_resamples"], margin=found["margin"])
+    return "\n".join([*lines, "## How to read the figures", "", methods, ""]).rstrip() + "\n"
+
+
+def sentences(found: Mapping) -> list[str]:
+    """What the figures support, in sentences: differences, equivalence, what stays open, and the kinds of sound."""
+    text = _pooled_sentences(found) if found["pooled"] else ["No other variant is finished on all data sets."]
+    for name, each in found["datasets"].items():
+        real = [d for d in each["differences"] if d["p_bootstrap_holm"] < LEVEL]
+        amounts = ", ".join(f"{d['variant']} ({signed(d['value'], 3)})" for d in real)
+        text.append(f"In {name}: {amounts or 'no variant'} can be distinguished from {found['baseline']}.")
+    text += [_interaction_sentence(each) for each in found["interactions"] if each["contrast"] == CONTRAST]
+    if found.get("left_out"):
+        text.append(f"Not finished, and left out of what is pooled: {', '.join(found['left_out'])}.")
+    return text
+
+
+def _pooled_sentences(found: Mapping) -> list[str]:
+    pooled, baseline = found["pooled"], found["baseline"]
+    names = ", ".join(pooled[0]["datasets"])
+    ways = {"better": [], "worse": [], "equivalent": [], "open": []}
+    for each in pooled:
+        way = "better" if each["fixed"]["value"] > 0 else "worse"
+        if is_equivalent(each):
+            ways["equivalent"].append(each)
+        elif differs(each):
+            ways[way].append(each)
+        else:
+            ways["open"].append(each)
+    limits = [each["detectable"][1] for each in pooled]
+    text = [
+        f"On the average of {names}, better than {baseline}: {_listed(ways['better'])}; worse: {_listed(ways['worse'])}; "
+        f"equivalent within {found['margin']:g}: {_listed(ways['equivalent'])}; open: {_listed(ways['open'])}.",
+        f"A true difference of {min(limits):.3f} to {max(limits):.3f}, depending on the variant, would be found in four "
+        "of five such studies after the correction.",
+    ]
+    if len(pooled[0]["datasets"]) > 1:
+        general = [each for each in pooled if each["random"]["p_holm"] < LEVEL]
+        largest = max(pooled, key=lambda each: each["tau2"])
+        text += [
+            f"For other data sets of such kinds (random effects) a difference is shown for: {_listed(general, 'random')}.",
+            f"The true differences vary most between data sets for {largest['variant']}: a standard deviation of "
+            f"{largest['tau2'] ** 0.5:.3f} (I² {100 * largest['i2']:.0f} %).",
+        ]
+    return text
+
+
+def differs(each: Mapping) -> bool:
+    """Whether the mean over these data sets is distinguished from 0, after correction."""
+    return each["fixed"]["p_holm"] < LEVEL
+
+
+def is_equivalent(each: Mapping) -> bool:
+    """Whether a mean over these data sets as large as the margin is excluded, after correction."""
+    return each["fixed"]["p_equivalence_holm"] < LEVEL
+
+
+def _listed(some: Sequence[Mapping], key: str = "fixed") -> str:
+    return ", ".join(f"{each['variant']} ({signed(each[key]['value'], 3)})" for each in some) or "none"
+
+
+def _interaction_sentence(each: Mapping) -> str:
+    depends = each["p"] < LEVEL
+    way = "as expected, better for clicks" if each["slope"] < 0 else "against expectation, better for steady sounds"
+    result = f"a small q is, {way}" if depends else "it is not shown that the best q depends on the kind of sound"
+    return (
+        f"Small q against large q: {result} (slope {signed(each['slope'], 3)} from clicks to steady sounds, "
+        f"{each['num_classes']} classes, p {_p(each['p'])})."
+    )
+
+
+def _datasets(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]]) -> list[str]:
+    header = ("data set", "clips", "classes", "recordings", "folds", "pooled", "how")
+    rows = []
+    for name, each in found["datasets"].items():
+        how = "; ".join(f"{what}: {value}" for what, value in about.get(name, ()) if what not in ("data", "folds"))
+        sizes = (f"{each[key]:,}" for key in ("num_clips", "num_classes", "num_recordings", "num_folds"))
+        rows.append([escape(name), *sizes, "yes" if each["pooled"] else "no", escape(how)])
+    return table(header, rows)
+
+
+def _accuracy(found: Mapping) -> list[str]:
+    datasets = found["datasets"]
+    names = dict.fromkeys(name for each in datasets.values() for name in each["variants"])
+    rows = [
+        [
+            escape(name),
+            *(interval(each["variants"][name]) if name in each["variants"] else "–" for each in datasets.values()),
+        ]
+        for name in names
+    ]
+    return table(("variant", *map(escape, datasets)), rows)
+
+
+def _pooled(found: Mapping) -> list[str]:
+    tested = ("p", "equivalent (p)")
+    header = ("variant", "these data sets", *tested, "random effects", *tested, "τ", "I²", "prediction")
+    rows = []
+    for each in found["pooled"]:
+        limits = each["prediction"]
+        prediction = "–" if limits is None else f"{signed(limits[0], 3)} to {signed(limits[1], 3)}"
+        of_random, of_fixed = (
+            [interval(each[key], "+"), _p(each[key]["p_holm"]), _equivalent(each[key])] for key in ("random", "fixed")
+        )
+        spread = [f"{each['tau2'] ** 0.5:.3f}", f"{100 * each['i2']:.0f} %", prediction]
+        rows.append([escape(each["variant"]), *of_fixed, *of_random, *spread])
+    return table(header, rows)
+
+
+def _differences(each: Mapping) -> list[str]:
+    header = ("variant", "difference", "p", "equivalent (p)", "found half of the time", "in four of five")
+    rows = [
+        [
+            escape(d["variant"]),
+            interval(d, "+"),
+            _p(d["p_bootstrap_holm"]),
+            _equivalent(d),
+            *(f"{size:.3f}" for size in d["detectable"]),
+        ]
+        for d in each["differences"]
+    ]
+    return table(header, rows)
+
+
+def _kinds(found: Mapping) -> list[str]:
+    kinds = {kind: each for kind, each in found["kinds"].items() if each["classes"]}
+    contrasts = dict.fromkeys(d["contrast"] for each in kinds.values() for d in each["differences"])
+    rows = []
+    for contrast in contrasts:
+        cells = []
+        for each in kinds.values():
+            own = [d for d in each["differences"] if d["contrast"] == contrast]
+            cells.append(interval(own[0], "+") if own else "–")
+        rows.append([escape(contrast), *cells])
+    heads = [f"{kind} ({len(each['classes'])} classes)" for kind, each in kinds.items()]
+    lines = [*table(("difference", *heads), rows), KINDS, ""]
+    tests = [
+        [escape(e["contrast"]), signed(e["slope"], 3), signed(e["correlation"], 2), _p(e.get("p_holm", e["p"]))]
+        for e in found["interactions"]
+    ]
+    lines += table(("difference", "slope on the harmonic share", "correlation over classes", "p"), tests)
+    return lines + [f"- {kind}: {escape(', '.join(each['classes']))}" for kind, each in kinds.items()] + [""]
+
+
+def _equivalent(each: Mapping) -> str:
+    p = each["p_equivalence_holm"]
+    return f"{'yes' if p < LEVEL else 'no'} ({_p(p)})"
+
+
+def _p(p: float) -> str:
+    return p_text(p)
+
+
+def forest(found: Mapping) -> Markup | None:
+    """Each variant's differences by data set, and below them the pooled one as a diamond; None without differences."""
+    groups = [
+        (
+            name,
+            [(key, d) for key, each in found["datasets"].items() for d in each["differences"] if d["variant"] == name],
+        )
+        for name in dict.fromkeys(d["variant"] for each in found["datasets"].values() for d in each["differences"])
+    ]
+    if not groups:
+        return None
+    pooled = {each["variant"]: each for each in found["pooled"] if len(each["datasets"]) > 1}
+    lines = sum(len(rows) + 2 * (name in pooled) for name, rows in groups)
+    height = _ROW * (lines + len(groups)) + _GAP * len(groups)
+    shown = [d for _, rows in groups for _, d in rows] + [
+        each[key] for each in pooled.values() for key in ("fixed", "random")
+    ]
+    low, high = (extreme(0.0, *(d[key] for d in shown)) for extreme, key in ((min, "low"), (max, "high")))
+    margin = 0.04 * (high - low) or 0.01
+    right = _WIDTH - 150
+    with canvas(_WIDTH, height + 70) as figure:
+        axes = add_axes(figure, _LEFT, 28, right - _LEFT, height)
+        axes.set(xlim=(low - margin, high + margin), ylim=(height, 0), yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.locator_params(axis="x", nbins=6, steps=[1, 2, 2.5, 5, 10])
+        axes.grid(axis="x", color=colour("line"), linewidth=1)
+        axes.axvspan(-found["margin"], found["margin"], color=colour("line"), alpha=0.5, linewidth=0)
+        axes.axvline(0, color=colour("fg"), linewidth=1, linestyle=(0, (4, 3)), gid=titled("zero", "no difference"))
+        add_text(figure, _LEFT, 16, "← worse", role="muted")
+        add_text(figure, right, 16, "better →", role="muted", ha="right")
+        add_text(figure, _WIDTH, 16, "difference, 95 %", role="muted", ha="right")
+        y = 0.0
+        for name, rows in groups:
+            y += _GAP + _ROW
+            add_text(figure, 0, 28 + y - 4, shortened(name, 30), weight="bold")
+            for key, each in rows:
+                _row(figure, axes, key, each, y, sure=each["p_bootstrap_holm"] < LEVEL)
+                y += _ROW
+            for key, label in MEANS.items() if name in pooled else ():
+                mean = pooled[name][key]
+                _row(figure, axes, label, mean, y, sure=mean["p_holm"] < LEVEL, diamond=True)
+                y += _ROW
+        label = f"difference in {found['score']} to {found['baseline']}; shaded: within {found['margin']:g}"
+        add_text(figure, (_LEFT + right) / 2, height + 64, label, ha="center")
+        about = f"Forest plot by data set of the {label}: the figures are those of the tables"
+        return to_svg(figure, about)
+
+
+def _row(figure, axes, label: str, each: Mapping, y: float, *, sure: bool, diamond: bool = False) -> None:
+    value, low, high = (signed(each[key], 3) for key in ("value", "low", "high"))
+    words, accent, middle = f"{value} [{low}, {high}]", colour("accent"), y + _ROW / 2
+    tooltip, weight = titled("range", f"{label}: {words}"), "bold" if sure else "normal"
+    if diamond:
+        half = 0.32 * _ROW
+        corners = np.array(
+            [
+                (each["low"], middle),
+                (each["value"], middle - half),
+                (each["high"], middle),
+                (each["value"], middle + half),
+            ]
+        )
+        axes.fill(*corners.T, facecolor=accent if sure else colour("bg"), edgecolor=accent, linewidth=1.5, gid=tooltip)
+    else:
+        axes.plot((each["low"], each["high"]), (middle, middle), color=accent, linewidth=1.5, gid=tooltip)
+        fill = accent if sure else colour("bg")
+        axes.plot(each["value"], middle, "o", color=accent, markersize=6, markerfacecolor=fill, markeredgewidth=1.5)
+    add_text(figure, 14, 28 + middle + 4, shortened(label, 28), size=10)
+    add_text(figure, _WIDTH, 28 + middle + 4, words, ha="right", size=10, weight=weight)
