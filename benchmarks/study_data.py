@@ -7,9 +7,9 @@
     python benchmarks/study_data.py notes data/philharmonia-samples
     python benchmarks/study_data.py digits data/free-spoken-digit-dataset
 
-Each command writes DATASET.csv (path, label, fold, recording) into the clone and prints counts. Licences: the drum machine
-one-shots state none, so use them and pass nothing on; the notes, by the Philharmonia Orchestra, are free to use (CC BY-SA 3.0)
-but not to be passed on as they are; the digits, by Z. Jackson and others, are CC BY-SA 4.0.
+Each command writes DATASET.csv (path, label, fold, recording) into the clone and prints counts. Licences: the drum
+machine one-shots state none, so use them and pass nothing on; the notes, by the Philharmonia Orchestra, are free to use
+(CC BY-SA 3.0) but must not be sold or passed on as they are; the digits, by Z. Jackson and others, are CC BY-SA 4.0.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def drums(clone: Path) -> list[Row]:
 
 
 def notes(clone: Path) -> list[Row]:
-    """Lists single notes `audio/INSTRUMENT/NAME_PITCH_LENGTH_….mp3`; all takes of a note of an instrument are a recording.
+    """Lists single notes `audio/INSTRUMENT/NAME_PITCH_LENGTH_….mp3`; a recording is all takes of an instrument's note.
 
     A fold holds out three neighbouring pitch classes, in all octaves: no note is held out whose octave was trained on.
     """
@@ -96,7 +96,7 @@ def notes(clone: Path) -> list[Row]:
 
 
 def digits(clone: Path) -> list[Row]:
-    """Lists `recordings/DIGIT_SPEAKER_TAKE.wav`; a fold is a speaker, and all takes of a digit of hers are a recording."""
+    """Lists `recordings/DIGIT_SPEAKER_TAKE.wav`; a fold is a speaker, a recording all takes of a speaker's digit."""
     files = [path for path in sorted(clone.glob("recordings/*.wav")) if path.name.count("_") == 2]
     split = {path: path.stem.split("_") for path in files}
     speakers = sorted({speaker for _, speaker, _ in split.values()})

@@ -133,8 +133,8 @@ def _study_fields() -> ConfigDict:
     study.rate_factors = (0.5, 1.0, 2.0)  # multiples of the learning rates (of a probe: of its penalty), tried per
     # variant and fold on inner splits
     study.search_epochs = 10  # config.train.num_epochs of such a trial
-    study.datasets = ""  # TOML file of data sets (see docs/comparing.md): the same study on each, then on all together
-    study.margin = 0.01  # difference in accuracy that is not worth having, for tests of equivalence over data sets
+    study.datasets = ""  # TOML file of data sets: the same study on each, and on all together
+    study.margin = 0.01  # of equivalence: a difference in accuracy that is not worth having
     study.train = True  # False: only report on the finished runs
     return study
 

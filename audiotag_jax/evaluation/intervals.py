@@ -72,8 +72,8 @@ def detectable_difference(standard_error: float, num_tests: int, power: float = 
 def equivalence_p(difference: float, standard_error: float, margin: float, degrees: float = np.inf) -> float:
     """p of two one-sided tests that the true difference lies within -margin to margin (Schuirmann, 1987).
 
-    The larger of both p values, by t with so many `degrees` of freedom; infinite ones give the normal distribution. Below 0.05 the
-    90 % interval lies inside the margins. With a standard error of 0 it is 0 or 1.
+    The larger of both p values, by t with so many `degrees` of freedom; infinite ones give the normal distribution.
+    Below 0.05 the 90 % interval lies inside the margins. With a standard error of 0 it is 0 or 1.
     """
     room = margin - abs(difference)
     if standard_error == 0:

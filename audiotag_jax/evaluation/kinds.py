@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Fixed in benchmarks/PROTOCOL.md. A class is percussive where less than this share of its energy is harmonic, else tonal
-# where its spectrum is less flat than this within an octave, else noisy. White noise has -2.5 dB.
+# Fixed in benchmarks/PROTOCOL.md. A class is percussive where less than this share of its energy is harmonic, else
+# tonal where its spectrum is less flat than this within an octave, else noisy. White noise has -2.5 dB.
 PERCUSSIVE_BELOW, TONAL_BELOW_DB = 0.4, -7.0
 KINDS = ("percussive", "noisy", "tonal")
 

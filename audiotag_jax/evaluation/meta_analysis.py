@@ -44,7 +44,7 @@ def meta_analysis(values: Sequence[float], standard_errors: Sequence[float], mar
     tau2 is Paule and Mandel's (1982), I2 Higgins and Thompson's (2002) from Q, the interval Hartung and Knapp's with
     k - 1 degrees of freedom, never narrower than with the variance that the weights give (Knapp and Hartung, 2003): a
     few data sets that agree by chance would otherwise seem certain. The prediction interval has k - 2 degrees of
-    freedom (Higgins, Thompson and Spiegelhalter, 2009). With one data set both means are it, by the normal distribution.
+    freedom (Higgins, Thompson and Spiegelhalter, 2009). One data set is both means, by the normal distribution.
     Raises ValueError without data sets, and for a standard error that is not above 0.
     """
     y, variances = np.asarray(values, np.float64), np.square(np.asarray(standard_errors, np.float64))

@@ -71,7 +71,7 @@ def right(results: Results) -> dict[str, np.ndarray]:
     return hits
 
 
-def _dataset(results: Results, baseline: str, margin: float, options: Mapping[str, int]) -> dict:
+def _dataset(results: Results, baseline: str, margin: float, options: Mapping[str, Any]) -> dict:
     scores = study_scores(results, baseline, recordings=results.recordings, **options)
     rows = [row for row in scores["rows"] if (row["kind"], row["part"], row["clips"]) == ("single", "held out", "all")]
     chosen = [
@@ -95,11 +95,11 @@ def _pooled(datasets: Mapping[str, dict], margin: float) -> list[dict]:
     for each in datasets.values():
         for difference in each["differences"]:
             by_variant.setdefault(difference["variant"], []).append(difference)
-    found = []
-    for variant, each in by_variant.items():
-        if len(each) == len(datasets):
-            analysis = meta_analysis([d["value"] for d in each], [d["standard_error"] for d in each], margin)
-            fields = analysis._asdict()
+    found: list[dict[str, Any]] = []
+    for variant, of_data in by_variant.items():
+        if len(of_data) == len(datasets):
+            analysis = meta_analysis([d["value"] for d in of_data], [d["standard_error"] for d in of_data], margin)
+            fields: dict[str, Any] = analysis._asdict()
             fields |= {key: getattr(analysis, key)._asdict() for key in ("random", "fixed")}
             found.append({"variant": variant, "datasets": list(datasets)} | fields)
     for key in ("random", "fixed"):
@@ -116,20 +116,22 @@ def _correct(entries: Sequence[dict], name: str) -> None:
 
 
 def _contrasts(hits: Mapping[str, np.ndarray], baseline: str) -> dict[str, np.ndarray]:
-    """Per-clip differences [n]: every variant's to the baseline, and small q's to large q's where all four are there."""
+    """Per-clip differences [n]: every variant's to the baseline, and small q's to large q's if all four are there."""
     found = {name: each - hits[baseline] for name, each in hits.items() if name != baseline}
     if hits.keys() >= {*SMALL_Q, *LARGE_Q}:
-        found[CONTRAST] = sum(hits[name] for name in SMALL_Q) / 2 - sum(hits[name] for name in LARGE_Q) / 2
+        small, large = (np.mean([hits[name] for name in names], axis=0) for names in (SMALL_Q, LARGE_Q))
+        found[CONTRAST] = small - large
     return found
 
 
 def class_descriptors(saved: Saved) -> dict[int, Descriptors]:
     """The mean descriptors of each class."""
-    columns = [kinds.class_means(column, saved.results.held_out.labels) for column in saved.descriptors or ()]
+    labels, descriptors = saved.results.held_out.labels, saved.descriptors or {}
+    columns = [kinds.class_means(descriptors[name], labels) for name in Descriptors._fields]
     return {label: Descriptors(*(column[label] for column in columns)) for label in columns[0]}
 
 
-def _kinds(saved: Mapping[str, Saved], baseline: str, options: Mapping[str, int]) -> dict:
+def _kinds(saved: Mapping[str, Saved], baseline: str, options: Mapping[str, Any]) -> dict:
     """By kind: its classes, clips, and the mean differences over all its clips with intervals over recordings."""
     parts: dict[str, dict[str, list]] = {kind: {} for kind in kinds.KINDS}
     classes: dict[str, list[str]] = {kind: [] for kind in kinds.KINDS}
@@ -154,7 +156,7 @@ def _kinds(saved: Mapping[str, Saved], baseline: str, options: Mapping[str, int]
     return found
 
 
-def _mean(pieces: Sequence[tuple[np.ndarray, np.ndarray]], options: Mapping[str, int]) -> dict:
+def _mean(pieces: Sequence[tuple[np.ndarray, np.ndarray]], options: Mapping[str, Any]) -> dict:
     """The mean of per-clip values of several data sets; recordings of one are none of another's."""
     offsets = np.cumsum([0, *(numbers.max() + 1 for _, numbers in pieces[:-1])])
     groups = np.concatenate([numbers + offset for (_, numbers), offset in zip(pieces, offsets, strict=True)])
@@ -167,7 +169,8 @@ def _mean(pieces: Sequence[tuple[np.ndarray, np.ndarray]], options: Mapping[str,
 
 def _interactions(saved: Mapping[str, Saved], baseline: str, seed: int) -> list[dict]:
     """For each contrast that all data sets have: does it depend on the harmonic share of the class?"""
-    shares, by_contrast = [], {}
+    shares: list[dict[int, float]] = []
+    by_contrast: dict[str, list[dict[int, float]]] = {}
     for each in saved.values():
         of_class = class_descriptors(each)
         shares.append({label: values.harmonic_share for label, values in of_class.items()})

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -24,11 +25,11 @@ _LOWEST = -60000.0  # float16 ends at -65504
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """A data set's results, `about` as pairs of what and how, and descriptors [n] of its clips, None without them."""
+    """A data set's results, `about` as pairs of what and how, and by name the descriptors [n] of its clips, or None."""
 
     results: Results
     about: list[tuple[str, str]]
-    descriptors: Descriptors | None
+    descriptors: Mapping[str, np.ndarray] | None
 
 
 def exists(folder: Path) -> bool:
@@ -46,7 +47,7 @@ def write(folder: Path, results: Results, about: Sequence[tuple[str, str]]) -> N
     shared = {field.name: getattr(clips, field.name) for field in dataclasses.fields(Clips)}
     shared |= {"recordings": np.array([results.recordings.get(clip, "") for clip in clips.ids.tolist()], str)}
     shared |= {"classes": np.array(results.classes, str)}
-    files = []
+    files: list[dict[str, Any]] = []
     for variant in results.variants:
         for seed, logits in zip(variant.seeds, variant.held_out, strict=True):
             log_probabilities = scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
@@ -94,7 +95,7 @@ def write_descriptors(folder: Path, settings: Settings) -> None:
     write_npz(folder / _DESCRIPTORS, ids=examples.ids, **columns)
 
 
-def _read_descriptors(folder: Path, clips: Clips) -> Descriptors | None:
+def _read_descriptors(folder: Path, clips: Clips) -> dict[str, np.ndarray] | None:
     path = folder / _DESCRIPTORS
     if not path.exists():
         return None
@@ -105,7 +106,7 @@ def _read_descriptors(folder: Path, clips: Clips) -> Descriptors | None:
             raise UserError(
                 f"{path} lacks some of the clips that were tagged; remove it and run the same command again."
             )
-        return Descriptors(*(saved[name][places].astype(np.float64) for name in Descriptors._fields))
+        return {name: saved[name][places].astype(np.float64) for name in Descriptors._fields}
 
 
 def _clips(path: Path) -> tuple[Clips, dict[str, str], tuple[str, ...]]:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiotag_jax.evaluation.descriptors import Descriptors
 from audiotag_jax.evaluation.meta_analysis import meta_analysis
 from audiotag_jax.evaluation.predictions import load_predictions
 from audiotag_jax.runtime.errors import UserError
@@ -49,7 +48,9 @@ def saved_of(rng, n, share, effects, steadiness=None):
         own = rng.uniform(size=n) < share  # so many clips are drawn anew, the others are right together
         hits[name] = np.where(own, rng.uniform(size=n), draws) < 0.6 + effects.get(name, 0.0) + tilt
     about = [("network", "a probe")]
-    return store.Saved(results_of(hits), about, Descriptors(harmonic, np.where(harmonic > 0.6, -30.0, -3.0)))
+    return store.Saved(
+        results_of(hits), about, {"harmonic_share": harmonic, "flatness_db": np.where(harmonic > 0.6, -30.0, -3.0)}
+    )
 
 
 @pytest.fixture(scope="module")
