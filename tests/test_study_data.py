@@ -2,13 +2,17 @@
 
 import collections
 import csv
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from audiotag_jax.datasets.folder import open_folder
+from audiotag_jax.study import store
+from audiotag_jax.study.results import Clips, Results, VariantLogits
 
 ROOT = Path(__file__).parents[1]
 NOTES = (
@@ -85,3 +89,22 @@ def test_another_folder_is_refused_in_a_line(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "has no sounds of drums" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_strides_are_compared_from_saved_predictions(tmp_path):
+    rng, labels, n = np.random.default_rng(0), np.arange(300) % 4, 300
+    clips = Clips(np.array([f"{k:03d}" for k in range(n)]), labels, np.ones(n, bool), np.arange(n) % 2)
+    right = rng.uniform(size=(2, n)) < 0.7
+    for name, changed in (("exact", 0), ("same", 0), ("worse", 150)):
+        variants = []
+        for variant, each in zip(("hires_q2", "hires_q8"), right, strict=True):
+            answers = np.where(each & (np.arange(n) >= changed), labels, (labels + 1) % 4)
+            variants.append(VariantLogits(variant, (0,), np.eye(4, dtype=np.float32)[answers][None], None))
+        store.write(tmp_path / name / "predictions/drums", Results(tuple("abcd"), clips, None, tuple(variants)), [])
+    compare = runpy.run_path(str(ROOT / "benchmarks/compare_strides.py"))["compare"]
+    rows = compare([tmp_path / name for name in ("exact", "same", "worse")], "drums", margin=0.05)
+    assert [(row["variant"], row["run"]) for row in rows] == [
+        (variant, run) for variant in ("hires_q2", "hires_q8") for run in ("same", "worse")
+    ]
+    assert rows[0]["value"] == 0 and rows[0]["p_equivalence_holm"] < 0.05
+    assert rows[1]["value"] < -0.3 and rows[1]["p_bootstrap_holm"] < 0.01 and rows[1]["p_equivalence_holm"] == 1

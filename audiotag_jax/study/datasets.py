@@ -45,8 +45,10 @@ def read_datasets(settings: Settings) -> list[DataSet]:
 
     A table a data set, its name the table's; in it the fields that it changes, such as `dataset.path = "…"`, relative
     to the current folder, and `pooled = false` where it is not to count in what the data sets share.
+    `FILE.toml:A,B` takes the data sets A and B alone.
     """
-    path = Path(settings.comparison.datasets)
+    file, suffix, names = settings.comparison.datasets.partition(".toml:")
+    path, chosen = Path(file + suffix.removesuffix(":")), [name for name in names.split(",") if name]
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -55,7 +57,10 @@ def read_datasets(settings: Settings) -> list[DataSet]:
         raise UserError(f"{path} is not TOML: {error}.") from error
     if not tables or not all(isinstance(table, dict) for table in tables.values()):
         raise UserError(f"{path} lists no data sets: it needs a table [NAME] for each, and nothing outside of them.")
-    return [_dataset(name, table, settings, path) for name, table in tables.items()]
+    unknown = [name for name in chosen if name not in tables]
+    if unknown:
+        raise UserError(f"{path} lists no data set {unknown[0]!r}; choose from {', '.join(tables)}.")
+    return [_dataset(name, tables[name], settings, path) for name in tables if name in (chosen or tables)]
 
 
 def _dataset(name: str, table: Mapping[str, Any], base: Settings, path: Path) -> DataSet:

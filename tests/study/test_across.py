@@ -233,6 +233,15 @@ def test_a_wrong_list_of_data_sets_is_refused_in_a_line(listed, tmp_path, text, 
         datasets.read_datasets(parse_settings(listed))
 
 
+def test_some_data_sets_of_a_list(listed):
+    listed.study.datasets += ":second"
+    (only,) = datasets.read_datasets(parse_settings(listed))
+    assert only.name == "second" and only.settings.dataset.path.endswith("second")
+    listed.study.datasets += ",third"
+    with pytest.raises(UserError, match="no data set 'third'; choose from first, second"):
+        datasets.read_datasets(parse_settings(listed))
+
+
 def test_a_missing_list_is_refused(listed, tmp_path):
     (tmp_path / "sets.toml").unlink()
     with pytest.raises(UserError, match="cannot be read"):
