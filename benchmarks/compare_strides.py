@@ -34,7 +34,7 @@ def main() -> None:
         print(f"| {row['variant']} | {row['run']} | {difference} | {p} |")
 
 
-def compare(workdirs: list[Path], dataset: str, margin: float) -> list[dict]:
+def compare(workdirs: list[Path], dataset: str, margin: float, **options: int) -> list[dict]:
     """The differences of each variant between the runs and the first of them, corrected over all."""
     saved = {path.name: store.read(path / PREDICTIONS / dataset) for path in workdirs}
     first = next(iter(saved))
@@ -44,7 +44,7 @@ def compare(workdirs: list[Path], dataset: str, margin: float) -> list[dict]:
         shared = saved[first].results
         results = Results(shared.classes, shared.held_out, None, runs, shared.recordings)
         one = {dataset: store.Saved(results, [], None)}
-        found = across(one, baseline=first, margin=margin, pooled=[])["datasets"][dataset]["differences"]
+        found = across(one, baseline=first, margin=margin, pooled=[], **options)["datasets"][dataset]["differences"]
         rows += [each | {"variant": variant.variant, "run": each["variant"]} for each in found]
     for name in ("p_bootstrap", "p_equivalence"):
         for row, p in zip(rows, holm([row[name] for row in rows]), strict=True):

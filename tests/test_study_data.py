@@ -102,7 +102,7 @@ def test_strides_are_compared_from_saved_predictions(tmp_path):
             variants.append(VariantLogits(variant, (0,), np.eye(4, dtype=np.float32)[answers][None], None))
         store.write(tmp_path / name / "predictions/drums", Results(tuple("abcd"), clips, None, tuple(variants)), [])
     compare = runpy.run_path(str(ROOT / "benchmarks/compare_strides.py"))["compare"]
-    rows = compare([tmp_path / name for name in ("exact", "same", "worse")], "drums", margin=0.05)
+    rows = compare([tmp_path / name for name in ("exact", "same", "worse")], "drums", margin=0.05, num_resamples=500)
     assert [(row["variant"], row["run"]) for row in rows] == [
         (variant, run) for variant in ("hires_q2", "hires_q8") for run in ("same", "worse")
     ]
