@@ -83,13 +83,13 @@ def _pooled_sentences(found: Mapping) -> list[str]:
             ways[way].append(each)
         else:
             ways["open"].append(each)
-    limits = [each["detectable"][1] for each in pooled]
+    limits = sorted({f"{each['detectable'][1]:.3f}" for each in pooled})
+    span = limits[0] if len(limits) == 1 else f"{limits[0]} to {limits[-1]}, depending on the variant,"
     text = [
         f"On the average of {names}, better than {baseline}: {_listed(ways['better'])}; "
         f"worse: {_listed(ways['worse'])}; equivalent within {found['margin']:g}: {_listed(ways['equivalent'])}; "
         f"open: {_listed(ways['open'])}.",
-        f"A true difference of {min(limits):.3f} to {max(limits):.3f}, depending on the variant, would be found in "
-        "four of five such studies after the correction.",
+        f"A true difference of {span} would be found in four of five such studies after the correction.",
     ]
     if len(pooled[0]["datasets"]) > 1:
         general = [each for each in pooled if each["random"]["p_holm"] < LEVEL]

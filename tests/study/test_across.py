@@ -21,7 +21,7 @@ from configs import log_db
 
 VARIANTS = ("log_db", "hires_q1", "hires_q2", "hires_q4", "hires_q8", "mel_db")
 NUM_CLASSES = 8
-FAST = {"num_resamples": 500}
+FAST = {"num_resamples": 300}
 
 
 def results_of(hits, recordings=None):
