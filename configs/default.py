@@ -105,7 +105,7 @@ def _optimizer_fields() -> ConfigDict:
     optimizer.epsilon = 1e-8
     optimizer.weight_decay = 0.01  # decoupled
     optimizer.label_smoothing = 0.0  # share of the target spread over all classes
-    optimizer.probe_penalty = 300.0  # L2 penalty of a probe's weights: 1 / C of scikit-learn's LogisticRegression
+    optimizer.probe_penalty = 30.0  # L2 penalty of a probe's weights: 1 / C of scikit-learn's LogisticRegression
     return optimizer
 
 

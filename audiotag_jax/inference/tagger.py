@@ -128,12 +128,12 @@ def _probabilities(variables, waveforms, temperature, *, network, front_end, rou
 
     if shares_body:
         features = network.apply(_part(variables, "body"), images, method="features")
-        inputs, variables, arguments = features, _part(variables, "head"), {"method": "classify"}
+        answer, variables = functools.partial(network.apply, method="classify"), _part(variables, "head")
     else:
-        inputs, arguments = images, {"train": False}  # type: ignore[dict-item]
+        answer, features = functools.partial(network.apply, train=False), images
 
     def of_fold(variables):
-        return ACTIVATIONS[activation](network.apply(variables, inputs, **arguments) / temperature)
+        return ACTIVATIONS[activation](answer(variables, features) / temperature)
 
     return jax.lax.map(of_fold, variables).mean(axis=0)  # one network in the program, however many folds
 

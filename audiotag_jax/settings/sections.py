@@ -179,7 +179,7 @@ class OptimizerSettings:
     epsilon: Annotated[float, POSITIVE]
     weight_decay: Annotated[float, NOT_NEGATIVE]
     label_smoothing: Annotated[float, BELOW_ONE]
-    probe_penalty: Annotated[float, POSITIVE] = 300.0
+    probe_penalty: Annotated[float, POSITIVE] = 30.0
 
     def __post_init__(self):
         check_fields(self, "optimizer.")

@@ -101,7 +101,9 @@ def _solve(inputs: jax.Array, targets: jax.Array, penalty: jax.Array) -> tuple[j
 
     num_features, num_classes = inputs.shape[1], targets.shape[1]
     start = jnp.zeros((num_features, num_classes)), jnp.zeros(num_classes)
-    (kernel, bias), _, count, _ = jax.lax.while_loop(unfinished, step, (start, solver.init(start), 0, jnp.inf))
+    (kernel, bias), _, count, _ = jax.lax.while_loop(
+        unfinished, step, (start, solver.init(start), jnp.zeros([], int), jnp.inf)
+    )
     return kernel, bias, cross_entropy((kernel, bias)), count
 
 
@@ -179,7 +181,8 @@ class Probes:
     def _of_split(self, body: FrozenBody, split: str) -> np.ndarray:
         key = (body.hash, split)
         if key not in self._features:
-            examples = self._experiment.examples if split == "train" else self._experiment.test_examples
+            test = self._experiment.test_examples
+            examples = test if split == "test" and test is not None else self._experiment.examples
             self._features = {known: values for known, values in self._features.items() if known[0] == key[0]}
             self._features[key] = clip_features(self._experiment, body, examples, split)
         return self._features[key]
@@ -188,4 +191,4 @@ class Probes:
 def _state(variables: dict, step: int = 0) -> TrainState:
     """Returns a state without an optimizer: what `initial_weights` fills and what a checkpoint contains."""
     arrays = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
-    return TrainState(step=np.int32(step), apply_fn=None, tx=None, opt_state={}, **arrays)
+    return TrainState(step=jnp.asarray(step), apply_fn=None, tx=None, opt_state={}, **arrays)  # type: ignore[arg-type]

@@ -250,19 +250,16 @@ def test_a_probe_needs_a_network_that_has_learned_before(config):
 def test_a_study_of_probes_takes_one_seed_and_chooses_the_penalty(config, tmp_path, monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(report, "write", lambda *arguments: calls.append(arguments))
-    config.study.variants, config.study.seeds = ("mel_db",), (0, 1)
-    config.study.rate_factors = (0.1, 1.0, 10.0)
+    config.study.variants, config.study.seeds = ("log_db",), (0, 1)
+    config.study.rate_factors = (0.1, 10.0)
     study.run(parse_settings(config), tmp_path / "study")
     said = capsys.readouterr().out
     assert "a probe draws nothing at random, so every seed gives the same; seed 0 alone" in said
-    assert "probes: 6, 6 of them to do" in said
-    assert "penalty x 0.1, 1, 10 tried on inner splits: 18 trainings, 18 of them to do" in said
+    assert "probes: 3, 3 of them to do" in said
+    assert "penalty x 0.1, 10 tried on inner splits: 6 trainings, 6 of them to do" in said
     [(_, _, runs, _, budget)] = calls
-    assert [(run.variant, run.seed) for run in runs] == [("log_db", 0), ("mel_db", 0)]
-    assert dict(budget)["penalty"] == "× 0.1, 1, 10, chosen for each fold on an inner split"
-    assert said.count("computing features of") == 1  # those of log_db are there already
-    config.study.seeds = (1,)
-    penalties = set()
-    for path in (tmp_path / "study").glob("search/log_db-*/config.json"):
-        penalties.add(json.loads(path.read_text())["config"]["optimizer"]["probe_penalty"])
-    assert penalties == {0.1 * PENALTY, PENALTY, 10 * PENALTY}
+    assert [(run.variant, run.seed) for run in runs] == [("log_db", 0)]
+    assert dict(budget)["penalty"] == "× 0.1, 10, chosen for each fold on an inner split"
+    records = [json.loads(path.read_text()) for path in (tmp_path / "study").glob("search/*/config.json")]
+    penalties = [record["config"]["optimizer"]["probe_penalty"] for record in records]
+    assert sorted(penalties) == pytest.approx([0.1 * PENALTY, 10 * PENALTY])
