@@ -184,6 +184,20 @@ def _esc50(config: ConfigDict) -> None:
     config.train.num_epochs = 60
 
 
+def _esc50_probe(config: ConfigDict) -> None:
+    """Sets a probe of EfficientNet-Lite0; another variant of a probe sets its own network."""
+    _esc50(config)
+    _probe(config)
+
+
+def _probe(config: ConfigDict) -> None:
+    config.augment = _augment_fields()
+    config.model.name = "efficientnet_lite0"
+    config.model.pretrained = config.model.normalization = "imagenet"
+    config.train.probe = True
+    config.study.rate_factors = (0.1, 0.3, 1.0, 3.0, 10.0)
+
+
 def _esc10(config: ConfigDict) -> None:
     _esc(config)
     config.dataset.source = "esc10"
@@ -224,11 +238,6 @@ def _esc50_finetune(config: ConfigDict) -> None:
     _finetune(config)
 
 
-def _esc50_probe(config: ConfigDict) -> None:
-    _esc50_finetune(config)
-    config.train.probe = True  # of the same network; the fields of epochs and augmentation have no effect
-
-
 def _folder_finetune(config: ConfigDict) -> None:
     _folder(config)
     _finetune(config)
@@ -240,10 +249,10 @@ PRESETS = {
     "fsdkaggle2018": _augment,
     "imagenet": _imagenet,
     "esc50": _esc50,
+    "esc50_probe": _esc50_probe,
     "esc10": _esc10,
     "folder": _folder,
     "demo": _demo,
-    "esc50_probe": _esc50_probe,
     "esc50_finetune": _esc50_finetune,
     "folder_finetune": _folder_finetune,
 }

@@ -38,6 +38,7 @@ PRESETS = (
     "esc50_finetune",
     "folder_finetune",
 )
+STEPPED = sorted({*default.PRESETS} - {"esc50_probe"})  # a probe takes no steps
 NUM_CLASSES = 5
 
 
@@ -150,7 +151,7 @@ def test_alike_presets_are():
 
 @pytest.mark.parametrize(
     ("name", "preset"),
-    [*itertools.product(COMPARED, sorted(default.PRESETS)), *((name, "folder") for name in NETWORKS)],
+    [*itertools.product(COMPARED, STEPPED), *((name, "folder") for name in NETWORKS)],
 )
 def test_trains_a_step(name, preset):
     """Its own images of noise, or the noise itself, through a shrunk network, the last three clips being padding."""

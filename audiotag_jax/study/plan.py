@@ -172,6 +172,16 @@ def without_repetitions(settings: Settings) -> Settings:
     return dataclasses.replace(settings, study=dataclasses.replace(settings.comparison, seeds=seeds[:1]))
 
 
+def without_networks(settings: Settings, variants: Sequence[str]) -> tuple[str, ...]:
+    """The variants; in a study of probes, without those that train a network of their own, such as `waveform`."""
+    if not settings.training.probe:
+        return tuple(variants)
+    kept = tuple(name for name in variants if variant_settings(settings, name).training.probe)
+    if left_out := [name for name in variants if name not in kept]:
+        log(f"left out of a study of probes, since they train a network of their own: {', '.join(left_out)}")
+    return kept
+
+
 def _at_rate(settings: Settings, factor: float) -> OptimizerSettings:
     optimizer, names = settings.optimizer, _PENALTY if settings.training.probe else _PEAKS
     return dataclasses.replace(optimizer, **{name: factor * getattr(optimizer, name) for name in names})

@@ -37,6 +37,7 @@ def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Seque
     usage = fsdkaggle2018.test_usage(settings.dataset.path) if settings.dataset.source == "fsdkaggle2018" else {}
     recordings = recordings_of_clips(prepare_run_clips(settings)) | dict(results.recordings)
     scores = study_scores(results, settings.comparison.baseline, usage, recordings)
+    scores["probes"] = settings.training.probe
     write_json(workdir / "scores.json", scores)
     about = [*describe_data(settings, results), *budget, *describe_machine()]
     text = report(scores, about, write_plots(workdir, scores))

@@ -25,6 +25,7 @@ from audiotag_jax.study.plan import (
     searched,
     variant_names,
     variant_settings,
+    without_networks,
     without_repetitions,
 )
 from audiotag_jax.study.results import Run
@@ -46,7 +47,7 @@ def run(settings: Settings, workdir: Path) -> tuple[list[Run], tuple[str, ...], 
     """
     check_study(settings)
     settings = without_repetitions(settings)
-    variants = variant_names(settings.comparison)
+    variants = without_networks(settings, variant_names(settings.comparison))
     check_devices(settings)
     with lock_workdir(workdir):
         study = open_study(settings, workdir, variants)

@@ -5,6 +5,11 @@ from collections.abc import Mapping, Sequence
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.intervals import LEVEL, detectable_difference
 
+_PROBES = (
+    "These are linear probes of a frozen network, which draw nothing at random: there is no spread over seeds. How the "
+    "variants compare where the network itself learns from them was not measured."
+)
+
 
 def is_real(difference: Mapping) -> bool:
     """Whether every test made of a difference rejects "no difference" at 0.05, Holm's correction included.
@@ -168,7 +173,7 @@ def _span(family: Sequence[dict], num_tests: int, power: float) -> str:
 def _limits(scores: dict) -> list[str]:
     """What holds whatever the figures are: seeds, other pairs, several looks, clips that are alike."""
     held_out = [row for row in single_rows(scores) if (row["part"], row["clips"]) == ("held out", "all")]
-    paragraphs = [_seeds(held_out)]
+    paragraphs = [_PROBES if scores.get("probes") else _seeds(held_out)]
     paragraphs.append(_guessing(len(scores["classes"])))
     if len(held_out) > 2:
         paragraphs.append(
