@@ -86,6 +86,7 @@ def _train_fields() -> ConfigDict:
     train.compilation_cache = True  # on GPU and TPU, cache compiled steps in dataset.prepared_dir
     train.profile_steps = 0  # number of steps, after the first ten, to profile to WORKDIR/profile
     train.probe = False  # train only a linear classifier, on frozen features: no epochs, augmentation or dropout
+    train.probe_power = 0.5  # exponent of a probe's pooled features, sign kept; below 1, rare strong ones weigh less
     train.probe_pooling = "mean"  # of a probe's features over their positions: mean, mean_std or mean_max
     return train
 

@@ -58,10 +58,11 @@ def build_model(
     dtype: str = "float32",
     axis_name: str | None = None,
     probe_pooling: str = "",
+    probe_power: float = 1.0,
 ) -> TaggingNetwork:
     """Builds the network `name`; those of a fixed size ignore `width`.
 
-    With a `probe_pooling`, the head is `ProbeHead`.
+    With a `probe_pooling`, the head is `ProbeHead` with that pooling and power.
 
     Raises ValueError, listing the choices, on an unknown name or dtype.
     """
@@ -71,7 +72,9 @@ def build_model(
         raise ValueError(f"Unknown model.dtype {dtype!r}; choose from {', '.join(DTYPES)}.")
     shared: dict[str, Any] = {"axis_name": axis_name, "dtype": DTYPES[dtype]}
     head = TaggingHead(num_classes, dropout, axis_name=axis_name)
-    return TaggingNetwork(_body(name, width, shared), ProbeHead(num_classes, probe_pooling) if probe_pooling else head)
+    return TaggingNetwork(
+        _body(name, width, shared), ProbeHead(num_classes, probe_pooling, probe_power) if probe_pooling else head
+    )
 
 
 def _body(name: str, width: int, shared: dict[str, Any]) -> nn.Module:

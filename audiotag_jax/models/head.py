@@ -40,10 +40,14 @@ class TaggingHead(nn.Module):
 
 
 class ProbeHead(nn.Module):
-    """A linear classifier on pooled features that were standardized over the training clips; all float32."""
+    """A linear classifier on pooled features, raised to `power`, that were standardized over the training clips.
+
+    All in float32.
+    """
 
     num_classes: int
     pooling: str = "mean"
+    power: float = 1.0
 
     @nn.compact
     def __call__(
@@ -51,6 +55,8 @@ class ProbeHead(nn.Module):
     ) -> jax.Array:
         """Returns logits `[B, K]` float32 of features `[B, ..., C]`; the other arguments change nothing."""
         pooled = pool_features(features, self.pooling)
+        if self.power != 1:
+            pooled = jnp.sign(pooled) * jnp.abs(pooled) ** self.power
         mean = self.variable("batch_stats", "mean", jnp.zeros, pooled.shape[-1:])
         std = self.variable("batch_stats", "std", jnp.ones, pooled.shape[-1:])
         linear = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="linear")

@@ -119,10 +119,12 @@ class ModelSettings:
         """The normalization of images by the statistics that the ImageNet weights of this body were trained with."""
         return "imagenet_lite" if self.normalization == "imagenet" and self.name == LITE0 else self.normalization
 
-    def network(self, num_classes: int, axis_name: str | None = None, probe_pooling: str = "") -> TaggingNetwork:
+    def network(
+        self, num_classes: int, axis_name: str | None = None, probe_pooling: str = "", probe_power: float = 1.0
+    ) -> TaggingNetwork:
         """The network; in training, batch norm averages over the pmapped axis `axis_name`.
 
-        With a `probe_pooling`, it ends in a linear classifier of features pooled so.
+        With a `probe_pooling`, it ends in the head of a probe.
         """
         return build_model(
             self.name,
@@ -132,6 +134,7 @@ class ModelSettings:
             dtype=self.dtype,
             axis_name=axis_name,
             probe_pooling=probe_pooling,
+            probe_power=probe_power,
         )
 
 
@@ -152,6 +155,7 @@ class TrainingSettings:
     profile_steps: Annotated[int, at_least(0), FREE]
     probe: bool = False
     probe_pooling: Annotated[str, one_of(POOLINGS)] = "mean"
+    probe_power: Annotated[float, POSITIVE, between(0, 1)] = 1.0
 
     def __post_init__(self):
         check_fields(self, "train.")

@@ -79,7 +79,10 @@ class Settings:
 
     def network(self, num_classes: int, axis_name: str | None = None) -> TaggingNetwork:
         """The network, with the head of a probe where that is trained; `axis_name` as in `ModelSettings.network`."""
-        return self.model.network(num_classes, axis_name, self.training.probe_pooling if self.training.probe else "")
+        training = self.training
+        return self.model.network(
+            num_classes, axis_name, training.probe_pooling if training.probe else "", training.probe_power
+        )
 
     @property
     def comparison(self) -> StudySettings:

@@ -43,33 +43,44 @@ class Probe:
     std: np.ndarray
     kernel: np.ndarray
     bias: np.ndarray
+    power: float = 1.0  # of the features, before anything else
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Returns `[n, K]` float32 of features `[n, D]`."""
+        features = raised(features, self.power)
         return ((features - self.mean) / self.std @ self.kernel + self.bias).astype(np.float32)
 
     def variables(self) -> dict:
         """Returns the variables of `ProbeHead`."""
-        as_float32 = {name: np.asarray(value, np.float32) for name, value in vars(self).items()}
+        names = ("mean", "std", "kernel", "bias")
+        as_float32 = {name: np.asarray(getattr(self, name), np.float32) for name in names}
         return {
             "params": {"linear": {name: as_float32[name] for name in ("kernel", "bias")}},
             "batch_stats": {name: as_float32[name] for name in ("mean", "std")},
         }
 
 
-def fit_probe(features: np.ndarray, targets: np.ndarray, weights: np.ndarray, penalty: float) -> tuple[Probe, dict]:
+def raised(features: np.ndarray, power: float) -> np.ndarray:
+    """Returns features whose absolute values are raised to `power`."""
+    return features if power == 1 else np.sign(features) * np.abs(features) ** power
+
+
+def fit_probe(
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, penalty: float, power: float = 1.0
+) -> tuple[Probe, dict]:
     """Returns the probe of features `[n, D]` and targets `[n, K]` with weights `[n]`; and its loss and iterations.
 
     It minimizes the weighted sum of the clips' cross-entropies + penalty / 2 · the sum of squares of the kernel. The
     loss is the weighted mean of the cross-entropies.
     """
+    features = raised(features, power)
     mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     std = np.where(std > _LEAST_STD * np.maximum(1, np.abs(mean)), std, 1.0)
     weighted = targets * weights[:, None]
     padding = ((0, -len(features) % _ROWS), (0, 0))  # rows of weight 0: folds of nearly equal size share a program
     arrays = [np.pad(each, padding).astype(np.float32) for each in ((features - mean) / std, weighted)]
     kernel, bias, loss, iterations = map(np.asarray, _solve(*arrays, np.float32(penalty)))
-    return Probe(mean, std, kernel, bias), {"loss": float(loss), "iterations": int(iterations)}
+    return Probe(mean, std, kernel, bias, power), {"loss": float(loss), "iterations": int(iterations)}
 
 
 @jax.jit
@@ -132,7 +143,13 @@ class Probes:
         labels = examples.labels[clips]
         targets = soft_targets(labels, len(experiment.classes), settings.optimizer.label_smoothing)
         weights = example_weights(examples.verified[clips], labels, settings.training.unverified_weight)
-        probe, metrics = fit_probe(features, np.asarray(targets), np.asarray(weights), settings.optimizer.probe_penalty)
+        probe, metrics = fit_probe(
+            features,
+            np.asarray(targets),
+            np.asarray(weights),
+            settings.optimizer.probe_penalty,
+            settings.training.probe_power,
+        )
         log(
             f"fold {fold}: probe of {features.shape[1]} features on {len(clips)} clips, "
             f"{len(experiment.validation_clips(fold))} held out: {metrics['iterations']} iterations"
@@ -151,7 +168,13 @@ class Probes:
         _, state, position = checkpoints.read_arrays(directory / "checkpoints")
         try:
             linear, statistics = state["params"]["head"]["linear"], state["batch_stats"]["head"]
-            probe = Probe(statistics["mean"], statistics["std"], linear["kernel"], linear["bias"])
+            probe = Probe(
+                statistics["mean"],
+                statistics["std"],
+                linear["kernel"],
+                linear["bias"],
+                self._experiment.settings.training.probe_power,
+            )
             expected = position[HASH]
         except (KeyError, TypeError) as error:
             raise UserError(f"The checkpoint in {directory} is of no probe.") from error
