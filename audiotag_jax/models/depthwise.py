@@ -1,5 +1,8 @@
 """Depthwise convolution, one filter a channel: on CPU as sums of shifted products, as XLA's own is slow there."""
 
+import functools
+import operator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import flax.linen as nn
@@ -49,7 +52,7 @@ def depthwise_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Sums products of the shifted x `[B, H, W, C]` with one weight a channel each, which XLA fuses into one loop."""
     size = kernel.shape[0]
     windows = _windows(x, size, stride)
-    return sum(windows[i][j] * kernel[i, j, 0] for i in range(size) for j in range(size))
+    return _sum(windows[i][j] * kernel[i, j, 0] for i in range(size) for j in range(size))
 
 
 def _forward(x, kernel, stride):
@@ -88,7 +91,7 @@ def _input_gradient(gradient: jax.Array, kernel: jax.Array, stride: int, shape: 
     def image(row, column):
         places = [(i, j) for i in range(row, size, stride) for j in range(column, size, stride)]
         starts = [(reach - i // stride, reach - j // stride) for i, j in places]
-        return sum(
+        return _sum(
             gradient[:, top : top + height, left : left + width] * kernel[i, j, 0]
             for (i, j), (top, left) in zip(places, starts, strict=True)
         )
@@ -110,4 +113,8 @@ def _kernel_gradient(x: jax.Array, gradient: jax.Array, kernel: jax.Array, strid
     return lax.map(of_image, (x, gradient)).sum(0)[:, :, None].astype(kernel.dtype)
 
 
-_METHODS = {"native": depthwise_native, "shifts": depthwise_shifts}
+def _sum(terms: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(operator.add, terms)
+
+
+_METHODS: dict[str, Callable] = {"native": depthwise_native, "shifts": depthwise_shifts}

@@ -23,7 +23,7 @@ LITE0 = "efficientnet_lite0"
 class Blocks(NamedTuple):
     """The blocks of a stage, the first of which has the stride."""
 
-    count: int
+    number: int
     size: int  # of the depthwise kernels
     stride: int
     expansion: int  # of the channels inside a block, relative to its inputs'
@@ -93,8 +93,8 @@ class BlockStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
-        count, size, stride, expansion, features = self.blocks
-        for index in range(count):
+        number, size, stride, expansion, features = self.blocks
+        for index in range(number):
             block = InvertedResidual(
                 features, size, stride if index == 0 else 1, expansion, self.dtype, self.norm, name=str(index)
             )

@@ -34,7 +34,7 @@ def timm_names(state_dict: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]
     """
     if "_conv_stem.weight" not in state_dict:
         return state_dict
-    places = [(stage, index) for stage, blocks in enumerate(STAGES) for index in range(blocks.count)]
+    places = [(stage, index) for stage, blocks in enumerate(STAGES) for index in range(blocks.number)]
     return {_timm_name(name, places): array for name, array in state_dict.items()}
 
 
