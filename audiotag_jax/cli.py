@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.log_file import log_to_file
 from audiotag_jax.runtime.memory import keep_freed_memory
-from audiotag_jax.runtime.paths import check_path
+from audiotag_jax.runtime.paths import check_path, check_written_path
 from audiotag_jax.runtime.progress import log
 from audiotag_jax.runtime.terminal import print_line
 from audiotag_jax.runtime.users import name_unknown_users
@@ -144,7 +144,7 @@ def _check_paths() -> None:
     """Raises UserError for an empty path, as from an unset variable, and for one that is not local."""
     for flag in (_WORKDIR, _OUT):
         if flag.value is not None:
-            check_path(f"--{flag.name}", flag.value)
+            check_written_path(f"--{flag.name}", flag.value)
     for path in _AUDIO.value:
         check_path("--audio", path)
 

@@ -201,6 +201,7 @@ def stopped(monkeypatch, capsys, error: BaseException, mode: str = "prepare") ->
         (["--workdir=runs/x", "--mode=predict", "--out=", "--audio=a"], r"--out is empty; name a path"),
         ([FOLDER, "--config.dataset.path=gs://b/x"], r"path is gs://b/x, but only local paths work\.\n.*gcsfuse"),
         ([DEMO, "--workdir=s3://b/x", "--mode=inspect"], r"--workdir is s3://b/x, but only local paths work"),
+        ([DEMO, f"--workdir=runs/{os.fsdecode(bytes([233]))}"], r"--workdir is in a folder whose name is not UTF-8"),
         ([DEMO, "--workdir=runs/a[1]"], r"runs/a\[1\]: checkpoints cannot be read back .*'\['.*\n.*another --workdir"),
         ([DEMO, "--mode=prepare", "--coordinator=nowhere:1"], r"runs in one process: .*\n.*see docs/scaling\.md"),
     ],

@@ -1,6 +1,7 @@
 """Paths that a user gives: local ones, which are not empty."""
 
 import re
+from pathlib import Path
 
 from audiotag_jax.runtime.errors import UserError
 
@@ -16,6 +17,16 @@ def check_path(name: str, path: str) -> None:
         raise UserError(
             f"{name} is {path}, but only local paths work.\n"
             "Mount the bucket as a folder (gcsfuse, s3fs, rclone mount), or copy the data to a disk, and name that."
+        )
+
+
+def check_written_path(name: str, path: str) -> None:
+    """Raises UserError as `check_path` does, and if the whole path is not UTF-8: writers of records refuse that."""
+    check_path(name, path)
+    whole = str(Path(path).absolute())
+    if whole != whole.encode(errors="replace").decode():
+        raise UserError(
+            f"{name} is in a folder whose name is not UTF-8: {whole}\nRename that folder, or choose another place."
         )
 
 

@@ -13,7 +13,7 @@ from audiotag_jax.models.head import POOLINGS
 from audiotag_jax.models.resnet import BODIES, IMAGENET, IMAGENET_NETWORK
 from audiotag_jax.models.yamnet import YAMNET
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.paths import check_path
+from audiotag_jax.runtime.paths import check_path, check_written_path
 from audiotag_jax.settings.checks import (
     BELOW_ONE,
     FREE,
@@ -59,7 +59,7 @@ class DatasetSettings:
     def __post_init__(self):
         check_fields(self, "dataset.")
         check_path("config.dataset.path", self.path)
-        check_path("config.dataset.prepared_dir", self.prepared_dir)
+        check_written_path("config.dataset.prepared_dir", self.prepared_dir)
         if self.table:
             check_path("config.dataset.table", self.table)
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -433,6 +434,14 @@ def test_a_run_that_stopped_before_its_predictions(copied, finished, config, mon
     train.run(parse_settings(config), copied)
     assert steps == []
     assert_same_run(copied, finished)
+
+
+def test_a_fold_whose_checkpoint_cannot_be_read_back_is_not_finished(config, tmp_path, monkeypatch):
+    state = SimpleNamespace(step=3, arrays=lambda: {"w": np.ones(2)})
+    monkeypatch.setattr(train, "train_fold", lambda *_: state)  # as if the file system had lost what it wrote
+    with pytest.raises(UserError, match=r"fold_0/checkpoints/3 cannot be read back, .*: 0 of 1 arrays"):
+        train.run(parse_settings(config), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("fold_*/*predictions.npz"))
 
 
 def test_a_line_cut_in_half_is_taken_out(copied, finished, config):
