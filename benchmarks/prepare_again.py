@@ -93,7 +93,7 @@ def kill_again_and_again(folder: Path, kills: int, rng: random.Random) -> int:
         shutil.rmtree(folder / name / "prepared")
         if name == "changed":  # what it was prepared from before is there, to copy from
             shutil.copytree(folder / "before", folder / name / "prepared")
-        after_s = rng.uniform(0.0, 0.9) * lengths_s[name]
+        after_s = rng.uniform(0.0, 0.5) * lengths_s[name]
         state = kill(folder / name, after_s)
         counts = prepare(folder / name)
         found = {key: value for key, value in records(folder / name).items() if key in expected[name]}
