@@ -84,6 +84,8 @@ def test_every_field_is_free_or_named(tmp_path, config):
         changed = default.get_config("demo")
         if name in ("dataset.margin_s", "model.pretrained"):  # not valid without another field
             changed.update_from_flattened_dict({"dataset.on_the_fly": True, "model.name": "resnet18"})
+        if name == "train.probe":
+            changed.update_from_flattened_dict({"model.name": "resnet18", "model.pretrained": "weights.pth"})
         change(changed, name)
         if name in FREE_FIELDS:
             record_config(tmp_path, parse_settings(changed), CLASSES, "fingerprint")
