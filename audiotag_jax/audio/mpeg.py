@@ -20,7 +20,7 @@ _KBPS = {  # by version 1 or another, and layer
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-_MOST_PADDING = 2 * 4095  # samples that an encoder adds and the Xing header declares, at both ends
+_MOST_PADDING = 3456  # samples that an encoder adds at both ends, and the Xing header declares for removal
 _MOST_JUNK = 1 << 20  # bytes searched for a first frame
 
 
@@ -94,7 +94,7 @@ class _MpegPart:
             is_cut = self.end > stop
             return Stream(self.start, stop, {}, held_s, slack_s, is_estimated=True, header=header, is_cut=is_cut)
         patches = {at: struct.pack(">I", self.num_frames)} if declared < self.num_frames else {}
-        return Stream(self.start, stop, patches, held_s, slack_s + _MOST_PADDING / self.kind.rate_hz)
+        return Stream(self.start, stop, patches, held_s, _MOST_PADDING / self.kind.rate_hz)
 
     def _xing_frame(self) -> bytes:
         """Returns a frame like the first with a Xing header that declares the frames of this part."""
