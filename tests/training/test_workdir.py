@@ -26,6 +26,7 @@ VALID = {  # other values of fields of which only some are valid
     "dataset.input": "stream",
     "dataset.on_the_fly": True,
     "dataset.margin_s": 0.5,
+    "train.probe_pooling": "mean_std",
 }
 
 
