@@ -155,7 +155,7 @@ class TrainingSettings:
     profile_steps: Annotated[int, at_least(0), FREE]
     probe: bool = False
     probe_pooling: Annotated[str, one_of(POOLINGS)] = "mean"
-    probe_power: Annotated[float, POSITIVE, between(0, 1)] = 1.0
+    probe_power: Annotated[float, POSITIVE, between(0, 1)] = 0.5
 
     def __post_init__(self):
         check_fields(self, "train.")
