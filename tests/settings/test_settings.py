@@ -59,6 +59,7 @@ TABLE = {
     "optimizer.momentum_low": ((-0.1, 1.0, NAN), (0.0,), "at least 0 and below 1"),
     "optimizer.beta2": ((-0.1, 1.0, NAN), (0.0,), "at least 0 and below 1"),
     "optimizer.label_smoothing": ((-0.1, 1.0, NAN), (0.0,), "at least 0 and below 1"),
+    "optimizer.probe_penalty": ((0.0, -1.0, NAN, INF), (1e-9,), "above 0 and finite"),
 }
 # Fields with other messages: rejected values, the message.
 OTHERS = {
@@ -66,6 +67,9 @@ OTHERS = {
     "model.name": (("", "resnet19"), f"choose from {', '.join(MODELS)}"),
     "model.dtype": (("", "float16"), "choose from float32, bfloat16"),
     "model.normalization": (("", "mean"), "choose from none, imagenet"),
+    "train.probe_pooling": (("", "max"), "choose from mean, mean_std, mean_max"),
+    "train.probe_power": ((0.0, -0.5, 1.5, NAN), "it must be (above 0 and finite|0 to 1)"),
+    "study.margin": ((0.0, 1.0, NAN), "it must be (above 0 and finite|at least 0 and below 1)"),
     "spectral.num_frames": ((0, -1), "1 or more"),
     "spectral.num_bins": ((0, -1), "or more"),
     "spectral.range_db": ((0.0, -80.0, NAN, INF), "above 0"),
