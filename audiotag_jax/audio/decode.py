@@ -21,7 +21,7 @@ from audiotag_jax.audio.sections import find_streams, is_foreign
 from audiotag_jax.audio.stream import AudioError as AudioError  # the name that others import
 from audiotag_jax.audio.stream import Block, NoFramesError, Noted, Stream
 
-VERSION = 1  # part of the names of prepared datasets: increment it when decoded or cropped samples change
+VERSION = 2  # part of the names of prepared datasets: increment it when decoded or cropped samples change
 MAX_DURATION_S = 600  # limits the memory of what is decoded in one piece
 RATES_HZ = (100, 10_000_000)  # resampling from rates outside takes seconds, or makes minutes of a few samples
 
