@@ -250,10 +250,10 @@ PRESETS = {
     "fsdkaggle2018": _augment,
     "imagenet": _imagenet,
     "esc50": _esc50,
-    "esc50_probe": _esc50_probe,
     "esc10": _esc10,
     "folder": _folder,
     "demo": _demo,
+    "esc50_probe": _esc50_probe,
     "esc50_finetune": _esc50_finetune,
     "folder_finetune": _folder_finetune,
 }

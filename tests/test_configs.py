@@ -137,7 +137,6 @@ ALIKE = {
     "esc10": "folder",
     "esc50": "folder",
     "fsdkaggle2018": "folder",
-    "esc50_probe": "folder_finetune",
     "esc50_finetune": "folder_finetune",
 }
 
