@@ -67,6 +67,31 @@ def list_sounds(folder: Path) -> Listing:
     return Listing(Path(folder), *(tuple(sorted(each)) for each in (files, others, unreadable, loops, special)))
 
 
+def contains_file(folder: Path, suffixes: Sequence[str] = ()) -> bool:
+    """Returns whether a file, of one of the `suffixes` if any are given, is below `folder`, as `list_sounds` looks.
+
+    Ends at the first one.
+    """
+    stack, seen = [folder], set()
+    while stack:
+        try:
+            parent = stack.pop()
+            status = parent.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            for entry in os.scandir(parent):
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    stack.append(parent / entry.name)
+                elif (not suffixes or Path(entry.name).suffix.lower() in suffixes) and _is_regular(entry):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
 def audio_files(folder: Path) -> list[Path]:
     """Returns all sound files below `folder`, sorted: those with a known suffix in any case that are not hidden."""
     return list(list_sounds(folder).files)

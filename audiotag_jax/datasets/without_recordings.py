@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from audiotag_jax.audio.files import contains_file, readable_suffixes
 from audiotag_jax.datasets.builders import AudiotagClips
 from audiotag_jax.datasets.copies import clips_alike
 from audiotag_jax.datasets.index import make_index, read_index
@@ -15,9 +16,14 @@ from audiotag_jax.settings.settings import Settings
 
 
 def has_no_files(dataset: DatasetSettings) -> bool:
-    """Returns whether there is neither a table nor a recording at the path; the demo's sounds are always at hand."""
-    path = Path(dataset.path)
-    return dataset.source != "demo" and not (path.is_dir() and any(each.is_file() for each in path.rglob("*")))
+    """Returns whether there is neither a table nor a recording at the path; the demo's sounds are always at hand.
+
+    Of a folder of labels only sound files count: a README may have been left there.
+    """
+    if dataset.source == "demo":
+        return False
+    suffixes = readable_suffixes() if dataset.source == "folder" and not dataset.table else ()
+    return not contains_file(Path(dataset.path), suffixes)
 
 
 def find_prepared(

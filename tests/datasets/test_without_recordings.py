@@ -12,6 +12,7 @@ from audiotag_jax.datasets import without_recordings
 from audiotag_jax.datasets.index import FILE_NAME
 from audiotag_jax.datasets.prepare import dataset_name, prepare, prepare_run_clips
 from audiotag_jax.datasets.prepared import read_metadata
+from audiotag_jax.datasets.without_recordings import has_no_files
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.runtime.progress import log
@@ -117,3 +118,19 @@ def test_nothing_is_downloaded_where_the_dataset_is_there(gone, monkeypatch):
     write_json(clips_dir / "metadata.json", metadata | {"source": metadata["source"] | {"name": "fsdkaggle2018"}})
     monkeypatch.setattr("audiotag_jax.datasets.sources.download_fsdkaggle2018", None)
     assert prepare_run_clips(folded(gone, source="fsdkaggle2018", path="nowhere", download=True)) == clips_dir
+
+
+@pytest.mark.parametrize(("left", "none"), [("README.md", True), (".hidden.wav", True), ("linked", False)])
+def test_what_counts_as_recordings_of_a_folder_of_labels(tmp_path, left, none):
+    """Links to the labels' folders do, as they do where the folder is listed."""
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    if left == "linked":
+        (tmp_path / "elsewhere/dog").mkdir(parents=True)
+        (tmp_path / "elsewhere/dog/a.wav").touch()
+        (tmp_path / "elsewhere/dog/loop").symlink_to(tmp_path / "elsewhere")
+        (sounds / left).symlink_to(tmp_path / "elsewhere")
+    else:
+        (sounds / left).touch()
+    dataset = parse_settings(random_runs.tiny_config(sounds)).dataset
+    assert has_no_files(dataclasses.replace(dataset, table="")) == none
