@@ -20,7 +20,7 @@ def run() -> None:
 
     try:
         from audiotag_jax import cli  # defining its flags reads the files that --flagfile names
-    except flags.Error as error:
+    except (flags.Error, UnicodeDecodeError) as error:
         print_line(f"error: --flagfile needs a file of flags: {str(error).split('] ')[-1]}", sys.stderr)
         sys.exit(2)
     cli.run()

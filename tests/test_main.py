@@ -61,6 +61,7 @@ def run(*arguments, printed="", **environment) -> str:
         ([DEMO, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
         ([DEMO, "nope"], r"Unknown argument 'nope'"),
         (["--flagfile=/nowhere"], r"--flagfile needs a file of flags: .*'/nowhere'"),
+        ([f"--flagfile={sys.executable}"], r"--flagfile needs a file of flags: .*can't decode"),
     ],
 )
 def test_command_line(arguments, said):

@@ -114,6 +114,8 @@ def _mpeg_frames(view: ByteView, start: int) -> Iterator[tuple[int, _FrameKind, 
         if position + 8192 > base + len(buffer) and base + len(buffer) < view.size:
             base, buffer = position, view.read_at(position, 1 << 20)
         offset = position - base
+        if offset >= len(buffer):  # the file became shorter
+            return
         head = buffer[offset : offset + 3]
         length = kind.lengths.get(head) if kind else None
         if (

@@ -75,6 +75,8 @@ def _ogg_pages(view: ByteView) -> Iterator[tuple[int, _Page]]:
         if position + 70_000 > base + len(buffer) and base + len(buffer) < view.size:
             base, buffer = position, view.read_at(position, 1 << 20)
         offset = position - base
+        if offset + 27 > len(buffer):  # the file became shorter
+            return
         if buffer[offset : offset + 4] != b"OggS":
             following = buffer.find(b"OggS", offset + 1)
             position = base + following if following >= 0 else max(position + 1, base + len(buffer) - 3)

@@ -222,6 +222,18 @@ def test_a_flac_that_declares_less(tmp_path):
 # What is not opened, and what cannot be read.
 
 
+@pytest.mark.parametrize("name", JOINED)
+def test_a_file_that_becomes_shorter_meanwhile(tmp_path, name):
+    """The search for its streams ends."""
+    data = encoded(tone(rate_hz=24000), *JOINED[name], rate_hz=24000)
+    path = tmp_path / name
+    path.write_bytes(data[: len(data) // 2])
+    with path.open("rb") as file:
+        start = time.monotonic()
+        assert len(find_streams(ByteView(file.fileno(), 0, 100 * len(data)))) == 1
+        assert time.monotonic() - start < 5
+
+
 def test_pipes_and_devices_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     for path in (tmp_path / "pipe.wav", tmp_path, "/dev/zero", "/dev/null"):
