@@ -110,6 +110,8 @@ def window_starts(num_samples: int, length_samples: int, hop_samples: int, first
 def _items(path: Path, window_options: WindowOptions) -> Iterator[Item]:
     rate_hz, length, hop = window_options.sample_rate_hz, window_options.length_samples, window_options.hop_samples
     samples, position, start = np.zeros(0, np.float32), 0, 0  # samples from `position` on; the next window's start
+    new: list[np.ndarray] = []  # pieces behind them: joined one by one, a long window would be copied for each
+    num_new = 0
     enough = length + -(-length // 100)  # from a window's start on, so that it is none of the last
 
     def item(begin: int, end: int, **last) -> Item:
@@ -121,7 +123,11 @@ def _items(path: Path, window_options: WindowOptions) -> Iterator[Item]:
     stream, error = Noted(stream_audio(path, rate_hz)), ""
     try:
         for piece in stream:
-            samples = np.concatenate([samples, piece])
+            new.append(piece)
+            num_new += len(piece)
+            if num_new < length and position + len(samples) + num_new < start + enough:
+                continue
+            samples, new, num_new = np.concatenate([samples, *new]), [], 0
             while position + len(samples) >= start + enough:
                 yield item(start, start + length)
                 start += hop
@@ -132,6 +138,7 @@ def _items(path: Path, window_options: WindowOptions) -> Iterator[Item]:
         if start == 0:
             yield Item(str(path), is_last=True, note=error)
             return
+    samples = np.concatenate([samples, *new])
     total = position + len(samples)
     note = f"truncated: {total / rate_hz:.2f} s tagged, then {error}" if error else stream.note
     starts = window_starts(total, length, hop, start)

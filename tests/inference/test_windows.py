@@ -57,6 +57,21 @@ def test_windows_do_not_depend_on_the_pieces(monkeypatch, tmp_path):
                 np.testing.assert_array_equal(item.waveform, window)
 
 
+@pytest.mark.parametrize("hop", [1000, 20_000])
+def test_small_pieces_are_not_joined_one_by_one(monkeypatch, tmp_path, hop):
+    """Nor kept where the windows are far apart."""
+    joined = []
+
+    def concatenate(arrays, join=np.concatenate):
+        joined.append(sum(map(len, arrays)))
+        return join(arrays)
+
+    streamed(monkeypatch, np.ones(50_000, np.float32), np.full(5000, 10))
+    monkeypatch.setattr(np, "concatenate", concatenate)
+    assert len(list(read_windows([tmp_path], WindowOptions(RATE_HZ, 1000, hop)))) == len(range(0, 49_000, hop)) + 1
+    assert max(joined) < 4000 and sum(joined) < 4 * 50_000
+
+
 def test_an_error_after_some_windows_ends_the_recording_with_a_note(monkeypatch, tmp_path):
     streamed(monkeypatch, np.arange(250, dtype=np.float32), [120, 100], error="non-finite samples")
     items = list(read_windows([tmp_path, tmp_path], WindowOptions(RATE_HZ, 100, 100)))
