@@ -4,6 +4,7 @@ The records are those of the local way: the same functions make them, in whateve
 """
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from audiotag_jax.runtime.errors import UserError
 def download_config(runner: str, options: str) -> tfds.download.DownloadConfig:
     """Returns how TFDS prepares a dataset: by Beam's `runner` with its command line `options`, or here if that is "".
 
-    Raises UserError if Beam is not installed, or does not know the runner.
+    Options are separated as in a shell. Raises UserError if Beam is not installed, or does not know the runner.
     """
     if not runner:
         return tfds.download.DownloadConfig()
@@ -32,7 +33,11 @@ def download_config(runner: str, options: str) -> tfds.download.DownloadConfig:
         create_runner(runner)
     except (ValueError, ImportError, AttributeError) as error:
         raise UserError(f"config.dataset.beam_runner: {str(error).splitlines()[0]}") from error
-    return tfds.download.DownloadConfig(beam_runner=runner, beam_options=PipelineOptions(options.split()))
+    try:
+        arguments = shlex.split(options)
+    except ValueError as error:
+        raise UserError(f"config.dataset.beam_options is {options!r}: {error}.") from error
+    return tfds.download.DownloadConfig(beam_runner=runner, beam_options=PipelineOptions(arguments))
 
 
 def write_splits(

@@ -60,19 +60,26 @@ def _has_splits_or_folds(root: Path, tops: set[str]) -> bool:
     splits = {name for name in tops if name.lower() in SPLIT_FOLDERS}
     validation = {name for name in tops if name.lower() in VALIDATION_FOLDERS}
     test = {name for name in splits if SPLIT_FOLDERS[name.lower()] == "test"}
+    has_several = bool(splits - test) and bool(test | validation)  # a label may be named train, but not a second one too
     if len(folds) > 1:
-        if others := sorted(tops - folds - test):
-            raise UserError(
-                f"{root} has folders of folds ({_listed(folds)}) and others beside them ({_listed(others)}).\n"
-                f"Move those elsewhere, or {_TABLE_HINT} with the columns path, label and fold."
-            )
+        _refuse_others(root, "folds", folds, tops - folds - test)
         return True
+    if has_several:
+        _refuse_others(root, "splits", splits | validation, tops - splits - validation)
     if splits and validation and tops == splits | validation:
         raise UserError(
             f"{root} has the folders {_listed(tops)}: folds are made of the training clips, so there is no third part."
             f"\nMove {_listed(validation)} into the training folder, or {_TABLE_HINT} with the columns split and fold."
         )
     return bool(splits - test) and tops == splits
+
+
+def _refuse_others(root: Path, what: str, folders: set[str], others: set[str]) -> None:
+    if others:
+        raise UserError(
+            f"{root} has folders of {what} ({_listed(folders)}) and others beside them ({_listed(others)}).\n"
+            f"Move those elsewhere, or {_TABLE_HINT} with the columns path, label and {what.removesuffix('s')}."
+        )
 
 
 def _place(root: Path, names: Sequence[str], nested: bool) -> Place:

@@ -50,13 +50,13 @@ def prepare(settings: Settings, recorded: str | None = None) -> Path:
     `recorded` is the name under which a run of these settings knows its dataset: that dataset is used as long as it
     differs in nothing but the versions of algorithms, and decides if the recordings are gone and several would do.
     """
+    dataset = settings.dataset
+    how = download_config(dataset.beam_runner, dataset.beam_options)  # first: an unknown runner costs no download
     if recorded and (directory := _of_other_versions(settings, recorded)):
         return directory
     clips_dir = prepare_run_clips(settings, recorded)
     if settings.stored_images is None:
         return clips_dir
-    dataset = settings.dataset
-    how = download_config(dataset.beam_runner, dataset.beam_options)
     return prepare_spectrograms(clips_dir, settings.stored_images, Path(dataset.prepared_dir), how)
 
 

@@ -72,8 +72,9 @@ def validate(source: ClipSource) -> ClipSource:
         raise UserError(f"{name}: label {odd[0]!r} has blanks at its ends or characters that cannot be printed.")
     if len(train) < len(source.clips):  # test clips: the run ends with a submission
         check_classes(source.classes)
+    classes = frozenset(source.classes)
     for clip in source.clips:
-        _validate_clip(source, clip)
+        _validate_clip(source, classes, clip)
     folds = sorted({clip.fold for clip in train})
     if len(folds) < 2:
         raise UserError(f"{name}: all training clips are in a single fold; at least 2 folds are needed.")
@@ -104,7 +105,7 @@ def check_recordings(source: ClipSource) -> ClipSource:
     return source
 
 
-def _validate_clip(source: ClipSource, clip: Clip) -> None:
+def _validate_clip(source: ClipSource, classes: frozenset[str], clip: Clip) -> None:
     where = f"{source.name}: clip '{clip.id}'"
     if not clip.id:
         raise UserError(f"{source.name}: a clip with label '{clip.label}' has no file name.")
@@ -112,7 +113,7 @@ def _validate_clip(source: ClipSource, clip: Clip) -> None:
         raise UserError(f"{where} has split '{clip.split}'; choose from {', '.join(SPLITS)}.")
     if clip.split == "train" and clip.label is None:
         raise UserError(f"{where} is a training clip without a label; only test clips may have none.")
-    if clip.label is not None and clip.label not in source.classes:
+    if clip.label is not None and clip.label not in classes:
         raise UserError(
             f"{where} has label '{clip.label}', which is not among the {len(source.classes)} classes "
             f"({_some(source.classes)}).\nCorrect the label in the table, or leave it empty for an unscored test clip."

@@ -64,6 +64,13 @@ def test_a_third_part_is_refused(tmp_path):
     fails(tmp_path, r"folders test, train, val: folds are made .*\n.*Move val into .*columns split and fold")
 
 
+@pytest.mark.parametrize("second", ["test", "val"])
+def test_labels_beside_folders_of_splits_are_refused(tmp_path, second):
+    """They would make the splits classes."""
+    make(tmp_path, "train/dog/a.wav", f"{second}/dog/b.wav", "cow/c.wav")
+    fails(tmp_path, rf"folders of splits \({min('train', second)}, .*\) and others beside them \(cow\)\.\n.*and split\.")
+
+
 def test_folders_of_folds(tmp_path):
     make(tmp_path, *(f"fold{fold}/{label}/{fold}.wav" for fold in (2, 3, 10) for label in ("dog", "rain")))
     make(tmp_path, "test/dog/t.wav")
