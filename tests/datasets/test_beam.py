@@ -25,7 +25,7 @@ def test_beam_writes_the_records_of_the_local_way(tmp_path, monkeypatch):
     (tmp_path / "sounds" / "train_05.wav").write_bytes(b"")
     made = []
     for name, runner in (("alone", ""), ("beam", "DirectRunner")):
-        how = download_config(runner, "--direct_num_workers=1")
+        how = download_config(runner, "--direct_num_workers=2 --direct_running_mode=multi_processing")
         monkeypatch.setattr("audiotag_jax.datasets.prepare.download_config", lambda *_, how=how: how)
         settings = _Dataset(path=str(tmp_path / "sounds"))
         clips = prepare_clips(source, CLIPS, tmp_path / name, 1, dataset=settings)
