@@ -1,11 +1,12 @@
 """Lists the sound files of a folder, and what else there is in it."""
 
 import dataclasses
-import importlib.util
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from audiotag_jax.audio import ffmpeg
 
 # Of the formats that libsndfile reads.
 AUDIO_SUFFIXES: tuple[str, ...] = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au")
@@ -99,7 +100,7 @@ def audio_files(folder: Path) -> list[Path]:
 
 def readable_suffixes() -> tuple[str, ...]:
     """Returns the suffixes of sound files in lower case; more of them where PyAV is installed."""
-    return AUDIO_SUFFIXES + (PYAV_SUFFIXES if importlib.util.find_spec("av") else ())
+    return AUDIO_SUFFIXES + (PYAV_SUFFIXES if ffmpeg.is_installed() else ())
 
 
 def describe_left_out(listing: Listing) -> Iterator[str]:
@@ -121,7 +122,7 @@ def describe_left_out(listing: Listing) -> Iterator[str]:
 
 def needs_pyav(files: Sequence[Path]) -> bool:
     """Returns whether some of the files could be decoded if PyAV were installed."""
-    return not importlib.util.find_spec("av") and any(path.suffix.lower() in PYAV_SUFFIXES for path in files)
+    return not ffmpeg.is_installed() and any(path.suffix.lower() in PYAV_SUFFIXES for path in files)
 
 
 def count_suffixes(files: Sequence[Path]) -> str:
@@ -144,6 +145,7 @@ def printable(text: str) -> str:
 
 
 def count_things(count: int, noun: str) -> str:
+    """Returns a count with its noun, in the plural where that is right."""
     return f"{count} {noun}" + ("s" if count != 1 else "")
 
 

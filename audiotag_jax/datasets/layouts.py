@@ -60,7 +60,9 @@ def _has_splits_or_folds(root: Path, tops: set[str]) -> bool:
     splits = {name for name in tops if name.lower() in SPLIT_FOLDERS}
     validation = {name for name in tops if name.lower() in VALIDATION_FOLDERS}
     test = {name for name in splits if SPLIT_FOLDERS[name.lower()] == "test"}
-    has_several = bool(splits - test) and bool(test | validation)  # a label may be named train, but not a second one too
+    has_several = bool(splits - test) and bool(
+        test | validation
+    )  # a label may be named train, but not a second one too
     if len(folds) > 1:
         _refuse_others(root, "folds", folds, tops - folds - test)
         return True

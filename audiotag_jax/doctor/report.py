@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from audiotag_jax.audio.files import printable
+from audiotag_jax.audio.files import count_things, printable
 from audiotag_jax.doctor.audit import KINDS, LOST
 
 MOST = 20  # names listed per section; doctor.json has all
@@ -42,34 +42,35 @@ def _table(report: Mapping) -> Iterator[str]:
     if report["table_error"]:
         reason = " ".join(report["table_error"].split("\n"))
         yield f"NO LIST OF CLIPS; training would stop with: {reason}"
-        yield f"Audited instead: {_many(_total(report), 'sound file')} of the folder, without labels and folds."
+        yield f"Audited instead: {count_things(_total(report), 'sound file')} of the folder, without labels and folds."
 
 
 def _losses(report: Mapping) -> Iterator[str]:
     total, num_lost = report["num_recordings"], report["num_lost"]
     missing = report["problems"].get("missing", {})
     if len(missing) == _total(report):
-        yield f"NO AUDIO: all {_many(len(missing), 'recording')} of the tables are missing from {report['path']}."
+        count = count_things(len(missing), "recording")
+        yield f"NO AUDIO: all {count} of the tables are missing from {report['path']}."
         hint = "Copy the recordings there, or set config.dataset.path to their folder."
         yield f"Training would stop. {report['path_change'] or hint}"
         return
     kinds = ", ".join(f"{len(report['problems'][kind])} {_title(kind)}" for kind in LOST if kind in report["problems"])
     if not num_lost:
-        yield f"All {_many(_total(report), 'recording')} can be read."
+        yield f"All {count_things(_total(report), 'recording')} can be read."
     else:
-        yield f"{_many(sum(num_lost.values()), 'recording')} of {_total(report)} cannot be used: {kinds}."
+        yield f"{count_things(sum(num_lost.values()), 'recording')} of {_total(report)} cannot be used: {kinds}."
     lost, train = num_lost.get("train", 0), total.get("train", 0)
     if lost and lost == train:
-        yield f"LEFT OUT: all {_many(train, 'training recording')}; training would stop."
+        yield f"LEFT OUT: all {count_things(train, 'training recording')}; training would stop."
     elif lost:
-        yield f"LEFT OUT of training: {lost} of {_many(train, 'recording')}. Fix the files or remove their rows."
+        yield f"LEFT OUT of training: {lost} of {count_things(train, 'recording')}. Fix the files or remove their rows."
     if num_lost.get("test"):
-        yield f"SILENCE instead of {num_lost['test']} of {_many(total['test'], 'test recording')}."
+        yield f"SILENCE instead of {num_lost['test']} of {count_things(total['test'], 'test recording')}."
     similar = sum(bool(hint) for hint in missing.values())
     if report["path_change"]:
         yield f"ALL IN THE SAME WAY: {report['path_change']}"
     elif similar:
-        yield f"{_many(similar, 'missing file')} may exist under a similar name: correct the table or the name."
+        yield f"{count_things(similar, 'missing file')} may exist under a similar name: correct the table or the name."
     for label, counts in report["labels"].items():
         if counts["lost"] == sum(counts["folds"]) and lost < train:
             yield f"NOTHING LEFT of label {label!r}: none of its training recordings can be read."
@@ -82,22 +83,22 @@ def _leaks(report: Mapping) -> Iterator[str]:
     conflicts = [group for group in groups if group["conflicts"]]
     if split_leaks:
         yield (
-            f"LEAK: identical sounds both in training and in test, {_many(len(split_leaks), 'group')}: the test looks "
-            "better than it is. Keep each sound in one of the two."
+            f"LEAK: identical sounds both in training and in test, {count_things(len(split_leaks), 'group')}: the test "
+            "looks better than it is. Keep each sound in one of the two."
         )
     if fold_leaks:
         yield (
-            f"LEAK: identical training sounds in different folds, {_many(len(fold_leaks), 'group')}: networks are "
-            "tested on what they were trained on. Keep one of each group, or give the group one fold, or one name "
+            f"LEAK: identical training sounds in different folds, {count_things(len(fold_leaks), 'group')}: networks "
+            "are tested on what they were trained on. Keep one of each group, or give the group one fold, or one name "
             "in the column recording, in the table."
         )
     if conflicts:
-        yield f"CONTRADICTION: identical sounds with different labels, {_many(len(conflicts), 'group')}."
+        yield f"CONTRADICTION: identical sounds with different labels, {count_things(len(conflicts), 'group')}."
     if groups and not split_leaks and not fold_leaks:
-        yield f"Identical sounds, {_many(len(groups), 'group')}, none of them across folds or training and test."
+        yield f"Identical sounds, {count_things(len(groups), 'group')}, none of them across folds or training and test."
     across = [group for group in takes if group["crosses_folds"]]
     if across:
-        yield f"LEAK: clips of one recording in different folds, {_many(len(across), 'group')}, by the table."
+        yield f"LEAK: clips of one recording in different folds, {count_things(len(across), 'group')}, by the table."
     elif takes:
         yield f"Clips of one recording share a fold: true of all {len(takes)} groups, by the table."
 
@@ -116,7 +117,8 @@ def _oddities(report: Mapping) -> Iterator[str]:
     if odd:
         yield f"Used, but check them: {', '.join(odd)}."
     if report["extra_files"]:
-        yield f"Not used: {_many(len(report['extra_files']), 'sound file')} of the folder that no clip refers to."
+        count = count_things(len(report["extra_files"]), "sound file")
+        yield f"Not used: {count} of the folder that no clip refers to."
 
 
 def _title(kind: str) -> str:
@@ -125,10 +127,6 @@ def _title(kind: str) -> str:
 
 def _total(report: Mapping) -> int:
     return sum(report["num_recordings"].values())
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("s" if count != 1 else "")
 
 
 # The report.
@@ -166,7 +164,7 @@ def _problem_sections(report: Mapping) -> Iterator[str]:
 
 
 def _group_sections(report: Mapping) -> Iterator[str]:
-    yield f"## Identical sounds: {_many(len(report['duplicates']), 'group')}"
+    yield f"## Identical sounds: {count_things(len(report['duplicates']), 'group')}"
     yield (
         "Equal rate and equal samples when mixed to mono, in any lossless format. Copies that were resampled, cut, "
         "scaled or encoded with loss are not detected. "
@@ -177,7 +175,7 @@ def _group_sections(report: Mapping) -> Iterator[str]:
         yield _names(map(_group_line, ranked), len(ranked))
     across = [group for group in report["takes"] or [] if group["crosses_folds"]]
     if across:
-        yield f"## Clips of one recording in different folds: {_many(len(across), 'group')}"
+        yield f"## Clips of one recording in different folds: {count_things(len(across), 'group')}"
         yield _names(map(_group_line, across), len(across))
 
 

@@ -22,12 +22,12 @@ def found(root: Path) -> list[str]:
 
 @pytest.fixture
 def no_pyav(monkeypatch):
-    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(files.ffmpeg, "is_installed", lambda: False)
 
 
 @pytest.fixture
 def pyav(monkeypatch):
-    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(files.ffmpeg, "is_installed", lambda: True)
 
 
 def test_all_types_that_can_be_decoded_are_found(tmp_path, no_pyav):

@@ -68,7 +68,9 @@ def test_a_third_part_is_refused(tmp_path):
 def test_labels_beside_folders_of_splits_are_refused(tmp_path, second):
     """They would make the splits classes."""
     make(tmp_path, "train/dog/a.wav", f"{second}/dog/b.wav", "cow/c.wav")
-    fails(tmp_path, rf"folders of splits \({min('train', second)}, .*\) and others beside them \(cow\)\.\n.*and split\.")
+    fails(
+        tmp_path, rf"folders of splits \({min('train', second)}, .*\) and others beside them \(cow\)\.\n.*and split\."
+    )
 
 
 def test_folders_of_folds(tmp_path):
@@ -94,7 +96,7 @@ def test_the_folder_above_that_of_the_labels(tmp_path):
 
 
 def test_what_is_left_out_is_counted_and_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(files.ffmpeg, "is_installed", lambda: False)
     make(tmp_path, "dog/a.wav", "rain/b.wav", "loose.wav", "rain/notes.txt")
     make(tmp_path, "bell/1.m4a", "bell/2.m4a", "bell/3.webm")
     (tmp_path / "empty").mkdir()
