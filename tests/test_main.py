@@ -204,6 +204,7 @@ def stopped(monkeypatch, capsys, error: BaseException, mode: str = "prepare") ->
         ([DEMO, "--workdir=s3://b/x", "--mode=inspect"], r"--workdir is s3://b/x, but only local paths work"),
         ([DEMO, f"--workdir=runs/{os.fsdecode(bytes([233]))}"], r"--workdir is in a folder whose name is not UTF-8"),
         ([DEMO, "--workdir=runs/a[1]"], r"runs/a\[1\]: checkpoints cannot be read back .*'\['.*\n.*another --workdir"),
+        ([DEMO, "--mode=study", "--workdir=runs/a[1]"], r"runs/a\[1\]: checkpoints cannot be read back .*'\['"),
         ([DEMO, "--mode=prepare", "--coordinator=nowhere:1"], r"runs in one process: .*\n.*see docs/scaling\.md"),
     ],
 )

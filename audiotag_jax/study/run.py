@@ -11,6 +11,7 @@ import numpy as np
 from audiotag_jax.datasets.prepare import dataset_name
 from audiotag_jax.runtime.errors import Diverged, UserError
 from audiotag_jax.runtime.files import write_json
+from audiotag_jax.runtime.paths import check_checkpoint_path
 from audiotag_jax.runtime.processes import is_main_process
 from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.settings import Settings
@@ -46,6 +47,8 @@ def run(settings: Settings, workdir: Path) -> tuple[list[Run], tuple[str, ...], 
     Returns the finished runs, the classes, and what every variant was given.
     """
     check_study(settings)
+    if settings.comparison.train:
+        check_checkpoint_path(str(workdir.absolute()))  # before any dataset is prepared
     settings = without_repetitions(settings)
     variants = without_networks(settings, variant_names(settings.comparison))
     check_devices(settings)
