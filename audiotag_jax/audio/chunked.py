@@ -1,10 +1,11 @@
-"""Where the samples lie in WAV, RF64, W64, AIFF, CAF and AU files, and how many their headers declare.
+"""Where the samples lie in WAV, RF64, W64, AIFF, CAF, AU and NIST files, and how many their headers declare.
 
 Recorders that lose power, streaming writers and files past 4 GiB leave lengths in the header that are zero, a
 placeholder, or modulo 2**32; decoders that trust them read nothing or a part.
 """
 
 import dataclasses
+import re
 import struct
 from collections.abc import Iterator
 
@@ -65,6 +66,8 @@ def find_samples(view: ByteView) -> Samples | None:
     magic = view.read_at(0, 4)
     if magic in (b".snd", b"dns."):
         return _find_in_au(view, ">" if magic == b".snd" else "<")
+    if magic == b"NIST":
+        return _find_in_nist(view)
     container = _CONTAINERS.get(magic)
     if container is None:
         return None
@@ -152,3 +155,14 @@ def _find_in_au(view: ByteView, order: str) -> Samples | None:
         patches = {8: b"\xff" * 4} if size == 0 else {}
         return Samples(start, None, held, 0, None, patches)
     return Samples(start, size, held, max(0, held - size), None, {})
+
+
+def _find_in_nist(view: ByteView) -> Samples | None:
+    """Returns where the samples of a NIST SPHERE file are, as of TIMIT's; libsndfile reads to the end of the file."""
+    header = view.read_at(0, 1024).decode("latin-1")
+    fields = {name: int(value) for name, value in re.findall(r"^(\w+) -(?:i|s\d+) (\d{1,18})$", header, re.MULTILINE)}
+    begin = re.match(r"NIST_1A\n *(\d{1,9})\n", header)
+    if begin is None:
+        return None
+    declared = fields.get("sample_count", 0) * fields.get("channel_count", 1) * fields.get("sample_n_bytes", 0)
+    return Samples(int(begin[1]), declared or None, view.size - int(begin[1]), 0, None, {})

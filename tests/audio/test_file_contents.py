@@ -200,6 +200,16 @@ def test_a_xing_header_that_declares_less_or_more(tmp_path):
     assert note.startswith("truncated: 3.0")
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "ULAW"])
+def test_a_cut_nist_file_is_noted(tmp_path, subtype):
+    """libsndfile reports what is left as the length."""
+    data = encoded(np.stack([tone(3.0)] * 2, axis=1), "NIST", subtype)
+    samples, note = load(tmp_path, "a.wav", data)
+    assert (len(samples), note) == (3 * RATE_HZ, "")
+    samples, note = load(tmp_path, "a.wav", data[: len(data) // 2])
+    assert note == f"truncated: {len(samples) / RATE_HZ:.2f} s of 3.00 s decoded"
+
+
 @pytest.mark.parametrize(("suffix", "container"), [("mp3", "MP3"), ("ogg", "OGG"), ("opus", "OPUS"), ("flac", "FLAC")])
 def test_damage_in_the_middle_is_noted(tmp_path, suffix, container):
     rate_hz = 48000 if suffix == "opus" else RATE_HZ
