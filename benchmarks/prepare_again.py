@@ -203,14 +203,14 @@ def touch(own: Path) -> None:
 
 def prepare_and_count(folder: Path, fold_seed: int) -> None:
     """Prepares the datasets of `log_db` below `folder`, and prints as JSON what was decoded and computed."""
-    from audiotag_jax.datasets import builders, images
+    from audiotag_jax.datasets import images, waveforms
     from audiotag_jax.datasets.prepare import prepare
     from audiotag_jax.runtime import environment
     from audiotag_jax.settings.settings import parse_settings
     from audiotag_jax.settings.variants import get_config
 
     counts = {"decoded": 0, "computed": 0}
-    decode_clip, compute_images = builders.decode_clip, images.compute_images
+    decode_clip, compute_images = waveforms.decode_clip, images.compute_images
 
     def decode(clip, settings):
         counts["decoded"] += 1
@@ -220,7 +220,7 @@ def prepare_and_count(folder: Path, fold_seed: int) -> None:
         counts["computed"] += len(waveforms)
         return compute_images(waveforms, settings)
 
-    builders.decode_clip, images.compute_images = decode, compute
+    waveforms.decode_clip, images.compute_images = decode, compute
     if name := os.environ.get("PREPARE_AGAIN_BACKEND"):
         environment._device = lambda: name
     config = get_config("log_db", "folder")

@@ -1,7 +1,7 @@
 """The two TFDS builders, which write all prepared datasets: array_record shards in clip order, in bounded memory.
 
-A shard is written by a function that can be pickled, and that gets all it needs as arguments (`clip_examples`,
-`images.image_examples`): any process can write any shard.
+A shard is written by a function that can be pickled, and that gets all it needs as arguments
+(`waveforms.clip_examples`, `images.image_examples`): any process can write any shard.
 """
 
 import dataclasses
@@ -15,88 +15,18 @@ import numpy as np
 import pyarrow as pa
 import tensorflow_datasets as tfds
 
-from audiotag_jax.audio.clip import load_clip
-from audiotag_jax.audio.decode import AudioError
 from audiotag_jax.datasets.beam import write_splits
-from audiotag_jax.datasets.copies import Copies, Origin
+from audiotag_jax.datasets.copies import Copies
 from audiotag_jax.datasets.images import image_examples
 from audiotag_jax.datasets.index import make_index, read_index, write_index
-from audiotag_jax.datasets.prepared import VERSION, record_source
-from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, SPLITS, Clip, ClipSource
+from audiotag_jax.datasets.prepared import VERSION
+from audiotag_jax.datasets.records import LEFT_OUT, SPLITS, ClipSource
+from audiotag_jax.datasets.waveforms import clip_examples
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.files import write_json
-from audiotag_jax.runtime.progress import progress
-from audiotag_jax.runtime.threads import ordered_map
 from audiotag_jax.settings.sections import ClipSettings
 from audiotag_jax.spectral.features import SpectralSettings
 
 SHARD_CLIPS = 512  # at most, per shard, which one process writes
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """A defect of a recording, and how the clips dataset treats that recording."""
-
-    id: str
-    split: str
-    reason: str
-    outcome: str  # LEFT_OUT, SILENCE or KEPT
-
-
-def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, Problem | None]:
-    """Returns a clip's waveform `[stored_samples]` float32, and the problem of its recording, None if it has none.
-
-    An unreadable training clip has no waveform (None); an unreadable test clip is silence, so that a submission stays
-    complete.
-    """
-    try:
-        waveform, note = load_clip(clip.path, settings.sample_rate_hz, settings.length_samples, settings.margin_samples)
-    except AudioError as error:
-        if clip.split == "train":
-            return None, Problem(clip.id, clip.split, str(error), LEFT_OUT)
-        return np.zeros(settings.stored_samples, np.float32), Problem(clip.id, clip.split, str(error), SILENCE)
-    return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
-
-
-def clip_examples(
-    split: str,
-    clips: Sequence[Clip],
-    copies: Copies,
-    settings: ClipSettings,
-    classes: Sequence[str],
-    num_threads: int,
-    problems_file: Path,
-) -> Iterator[tuple[str, dict]]:
-    """Yields id and example of the readable clips of a shard; then writes their problems to `problems_file`."""
-    problems, labels = [], {name: number for number, name in enumerate(classes)}
-    items = ((clip, copies.of(number)) for number, clip in enumerate(clips))
-    waveforms = ordered_map(partial(_copy_or_decode, settings=settings), items, num_threads)
-    what = "decoding" if (copies.which < 0).any() else "copying"
-    pairs = zip(clips, waveforms, strict=True)
-    for clip, (waveform, problem) in progress(pairs, len(clips), f"{what} {split} clips", "clips"):
-        if problem:
-            problems.append(dataclasses.asdict(problem))
-        if waveform is not None:
-            yield clip_example(clip, waveform, labels)
-    write_json(problems_file, problems)
-
-
-def clip_example(clip: Clip, waveform: np.ndarray, labels: Mapping[str, int]) -> tuple[str, dict]:
-    """Returns id and example of a clip with its waveform `[stored_samples]` float32; `labels` are numbers by class."""
-    label = -1 if clip.label is None else labels[clip.label]
-    known = {"label": label, "fold": clip.fold, "verified": clip.verified}
-    return clip.id, {"id": clip.id, "waveform": waveform, **known}
-
-
-def _copy_or_decode(
-    item: tuple[Clip, tuple[Origin, int, str] | None], settings: ClipSettings
-) -> tuple[np.ndarray | None, Problem | None]:
-    clip, copy = item
-    if copy is None:
-        return decode_clip(clip, settings)
-    origin, row, note = copy
-    waveform = record_source(origin.directory, origin.split, ("waveform",))[row]["waveform"]
-    return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
 
 
 class _Builder(tfds.core.ShardBasedBuilder):

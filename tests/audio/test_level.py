@@ -7,8 +7,8 @@ import soundfile
 from audiotag_jax.audio.clip import load_clip
 from audiotag_jax.audio.decode import load_audio
 from audiotag_jax.audio.level import Level, Mix, is_silent
-from audiotag_jax.datasets.builders import decode_clip
 from audiotag_jax.datasets.records import Clip
+from audiotag_jax.datasets.waveforms import decode_clip
 from audiotag_jax.doctor.audit import findings, measure
 from audiotag_jax.inference.windows import WindowOptions, read_windows
 from audiotag_jax.settings.sections import ClipSettings

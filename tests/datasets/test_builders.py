@@ -16,13 +16,14 @@ import soundfile
 
 from audiotag_jax.audio.crop import crop_loudest
 from audiotag_jax.audio.decode import load_audio
-from audiotag_jax.datasets import builders, images
-from audiotag_jax.datasets.builders import KEPT, LEFT_OUT, SILENCE, ClipSettings, ordered_map
+from audiotag_jax.datasets import builders, images, waveforms
 from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
 from audiotag_jax.datasets.prepared import read_metadata
 from audiotag_jax.datasets.reader import read_split
-from audiotag_jax.datasets.records import Clip, ClipSource
+from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, Clip, ClipSource
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.threads import ordered_map
+from audiotag_jax.settings.sections import ClipSettings
 from audiotag_jax.spectral.features import SpectralSettings, spectrograms
 
 ROOT = Path(__file__).parents[2]
@@ -316,7 +317,7 @@ def test_an_incomplete_dataset_of_a_killed_run_is_removed(source, prepared):
 
 
 def test_an_error_during_preparation_leaves_no_dataset(source, prepared, monkeypatch):
-    decode = builders.decode_clip
+    decode = waveforms.decode_clip
 
     def fail(clip, settings):
         if clip.id == "train_05.wav":
@@ -324,7 +325,7 @@ def test_an_error_during_preparation_leaves_no_dataset(source, prepared, monkeyp
         return decode(clip, settings)
 
     with monkeypatch.context() as patched:
-        patched.setattr(builders, "decode_clip", fail)
+        patched.setattr(waveforms, "decode_clip", fail)
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
             prepare_clips(source, CLIPS, prepared, 2)
     assert datasets(prepared) == []
@@ -352,10 +353,10 @@ from pathlib import Path
 
 folder, name, *sys.path[:0] = sys.argv[1:]
 import test_builders as own
-from audiotag_jax.datasets import builders
+from audiotag_jax.datasets import waveforms
 
-decode = builders.decode_clip
-builders.decode_clip = lambda clip, settings: (time.sleep(0.1), decode(clip, settings))[1]
+decode = waveforms.decode_clip
+waveforms.decode_clip = lambda clip, settings: (time.sleep(0.1), decode(clip, settings))[1]
 (Path(folder) / f"ready.{name}").touch()
 while len(list(Path(folder).glob("ready.*"))) < 2:
     time.sleep(0.01)
@@ -380,7 +381,7 @@ def test_two_processes_prepare_once(source, prepared, tmp_path):
 def test_memory_does_not_grow_with_the_clips(tmp_path, prepared, monkeypatch):
     """Only a bounded number of waveforms is in memory at once, whatever the number of clips."""
     source, alive, most = make_source(tmp_path / "sounds", num_train=90), set(), 0
-    decode = builders.decode_clip
+    decode = waveforms.decode_clip
 
     def counted(clip, settings):
         nonlocal most
@@ -390,7 +391,7 @@ def test_memory_does_not_grow_with_the_clips(tmp_path, prepared, monkeypatch):
         most = max(most, len(alive))
         return waveform, problem
 
-    monkeypatch.setattr(builders, "decode_clip", counted)
+    monkeypatch.setattr(waveforms, "decode_clip", counted)
     prepare_clips(source, CLIPS, prepared, 2)
     gc.collect()
     assert most <= 20

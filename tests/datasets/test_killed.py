@@ -24,7 +24,7 @@ folder, *moments, root, tests = sys.argv[1:]
 sys.path[:0] = [root, tests, str(Path(tests).parent)]
 import test_builders as own
 import test_recomputation
-from audiotag_jax.datasets import builders, contents, copies, images, index
+from audiotag_jax.datasets import builders, contents, copies, images, index, waveforms
 from audiotag_jax.runtime import files
 
 
@@ -42,7 +42,8 @@ def count(module, name):
 
 
 for module, names in {
-    builders: ("decode_clip", "record_source", "write_index", "clip_example"),
+    builders: ("write_index",),
+    waveforms: ("decode_clip", "record_source", "clip_example"),
     images: ("compute_images", "record_source", "image_example"),
     contents: ("write_json",),
     files.os: ("fsync",),

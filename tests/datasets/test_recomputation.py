@@ -11,7 +11,7 @@ import pytest
 from test_builders import CLIPS, IMAGES, break_recording, data_source, datasets, make_source, write_sound
 
 from audiotag_jax.audio import decode
-from audiotag_jax.datasets import builders, images
+from audiotag_jax.datasets import builders, images, waveforms
 from audiotag_jax.datasets.contents import content_hashes
 from audiotag_jax.datasets.folds import stratified_folds
 from audiotag_jax.datasets.index import FILE_NAME
@@ -36,7 +36,7 @@ def prepared(tmp_path) -> Path:
 def made(monkeypatch):
     """Counts what is decoded, by clip id, and what is computed, in images of a channel."""
     decoded, computed = [], []
-    decode_clip, spectrograms = builders.decode_clip, images.compute_images
+    decode_clip, spectrograms = waveforms.decode_clip, images.compute_images
 
     def counted_clip(clip, settings):
         decoded.append(clip.id)
@@ -46,7 +46,7 @@ def made(monkeypatch):
         computed.extend(settings.channels * len(waveforms))
         return spectrograms(waveforms, settings)
 
-    monkeypatch.setattr(builders, "decode_clip", counted_clip)
+    monkeypatch.setattr(waveforms, "decode_clip", counted_clip)
     monkeypatch.setattr(images, "compute_images", counted_images)
 
     def made() -> tuple[list, list]:

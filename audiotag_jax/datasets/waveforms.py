@@ -1,0 +1,87 @@
+"""The records of a clips dataset, a shard at a time: waveforms that are copied, and waveforms that are decoded.
+
+These are functions of their arguments alone, which can be pickled: any process can make any shard.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from audiotag_jax.audio.clip import load_clip
+from audiotag_jax.audio.decode import AudioError
+from audiotag_jax.datasets.copies import Copies, Origin
+from audiotag_jax.datasets.prepared import record_source
+from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, Clip
+from audiotag_jax.runtime.files import write_json
+from audiotag_jax.runtime.progress import progress
+from audiotag_jax.runtime.threads import ordered_map
+from audiotag_jax.settings.sections import ClipSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A defect of a recording, and how the clips dataset treats that recording."""
+
+    id: str
+    split: str
+    reason: str
+    outcome: str  # LEFT_OUT, SILENCE or KEPT
+
+
+def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, Problem | None]:
+    """Returns a clip's waveform `[stored_samples]` float32, and the problem of its recording, None if it has none.
+
+    An unreadable training clip has no waveform (None); an unreadable test clip is silence, so that a submission stays
+    complete.
+    """
+    try:
+        waveform, note = load_clip(clip.path, settings.sample_rate_hz, settings.length_samples, settings.margin_samples)
+    except AudioError as error:
+        if clip.split == "train":
+            return None, Problem(clip.id, clip.split, str(error), LEFT_OUT)
+        return np.zeros(settings.stored_samples, np.float32), Problem(clip.id, clip.split, str(error), SILENCE)
+    return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
+
+
+def clip_examples(
+    split: str,
+    clips: Sequence[Clip],
+    copies: Copies,
+    settings: ClipSettings,
+    classes: Sequence[str],
+    num_threads: int,
+    problems_file: Path,
+) -> Iterator[tuple[str, dict]]:
+    """Yields id and example of the readable clips of a shard; then writes their problems to `problems_file`."""
+    problems, labels = [], {name: number for number, name in enumerate(classes)}
+    items = ((clip, copies.of(number)) for number, clip in enumerate(clips))
+    waveforms = ordered_map(partial(_copy_or_decode, settings=settings), items, num_threads)
+    what = "decoding" if (copies.which < 0).any() else "copying"
+    pairs = zip(clips, waveforms, strict=True)
+    for clip, (waveform, problem) in progress(pairs, len(clips), f"{what} {split} clips", "clips"):
+        if problem:
+            problems.append(dataclasses.asdict(problem))
+        if waveform is not None:
+            yield clip_example(clip, waveform, labels)
+    write_json(problems_file, problems)
+
+
+def clip_example(clip: Clip, waveform: np.ndarray, labels: Mapping[str, int]) -> tuple[str, dict]:
+    """Returns id and example of a clip with its waveform `[stored_samples]` float32; `labels` are numbers by class."""
+    label = -1 if clip.label is None else labels[clip.label]
+    known = {"label": label, "fold": clip.fold, "verified": clip.verified}
+    return clip.id, {"id": clip.id, "waveform": waveform, **known}
+
+
+def _copy_or_decode(
+    item: tuple[Clip, tuple[Origin, int, str] | None], settings: ClipSettings
+) -> tuple[np.ndarray | None, Problem | None]:
+    clip, copy = item
+    if copy is None:
+        return decode_clip(clip, settings)
+    origin, row, note = copy
+    waveform = record_source(origin.directory, origin.split, ("waveform",))[row]["waveform"]
+    return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
