@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotag_jax.datasets.prepare import clip_source
 from audiotag_jax.datasets.reader import Examples
+from audiotag_jax.datasets.sources import clip_source
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.sections import DatasetSettings
 

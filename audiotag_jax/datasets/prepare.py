@@ -24,12 +24,12 @@ from audiotag_jax.datasets.fsdkaggle2018 import submission_order
 from audiotag_jax.datasets.index import hash_notes, make_index, read_index, rows_of, save_index, stored_notes
 from audiotag_jax.datasets.names import clips_fingerprint, hash_images, spectrograms_fingerprint
 from audiotag_jax.datasets.prepared import is_complete, read_metadata, version_dir
-from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, SPLITS, ClipSource, check_recordings
-from audiotag_jax.datasets.sources import open_source
+from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, SPLITS, ClipSource
+from audiotag_jax.datasets.sources import clip_source
 from audiotag_jax.datasets.without_recordings import find_prepared, has_no_files
 from audiotag_jax.runtime.environment import environment
 from audiotag_jax.runtime.files import locked
-from audiotag_jax.runtime.progress import log, log_once
+from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.sections import ClipSettings, DatasetSettings
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.features import SpectralSettings, channel_version
@@ -82,24 +82,6 @@ def prepare_run_clips(settings: Settings, recorded: str | None = None) -> Path:
     return prepare_clips(
         source, settings.clips, Path(dataset.prepared_dir), dataset.num_threads, dataset=dataset, submission=submission
     )
-
-
-def clip_source(dataset: DatasetSettings) -> ClipSource:
-    """Lists the clips of a data set, downloading it if needed and possible; reads no audio.
-
-    What is left out, and labels that look like mistakes, are logged, once in a process.
-    """
-    source = open_source(
-        dataset.source,
-        dataset.path,
-        table=dataset.table,
-        num_folds=dataset.num_folds,
-        seed=dataset.fold_seed,
-        download=dataset.download,
-    )
-    for note in source.notes:
-        log_once(note)
-    return check_recordings(source) if dataset.source == "folder" else source
 
 
 def prepare_clips(

@@ -1,4 +1,4 @@
-"""Opens any clip source by name."""
+"""Opens any clip source, by name or by the settings of a data set."""
 
 from pathlib import Path
 
@@ -7,8 +7,10 @@ from audiotag_jax.datasets.download import download_fsdkaggle2018, needs_downloa
 from audiotag_jax.datasets.esc import open_esc
 from audiotag_jax.datasets.folder import open_folder
 from audiotag_jax.datasets.fsdkaggle2018 import open_fsdkaggle2018
-from audiotag_jax.datasets.records import ClipSource
+from audiotag_jax.datasets.records import ClipSource, check_recordings
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.progress import log_once
+from audiotag_jax.settings.sections import DatasetSettings
 
 SOURCE_NAMES = ("fsdkaggle2018", "esc50", "esc10", "folder", "demo")
 
@@ -33,6 +35,29 @@ def open_source(
         return _open(name, path, table, num_folds, seed, download)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def clip_source(dataset: DatasetSettings) -> ClipSource:
+    """Lists the clips of a data set, downloading it if needed and possible; reads no audio.
+
+    What is left out, and labels that look like mistakes, are logged, once in a process.
+    """
+    source = list_dataset(dataset, dataset.download)
+    for note in source.notes:
+        log_once(note)
+    return check_recordings(source) if dataset.source == "folder" else source
+
+
+def list_dataset(dataset: DatasetSettings, download: bool) -> ClipSource:
+    """Lists the clips of a data set by its settings, as `open_source` does."""
+    return open_source(
+        dataset.source,
+        dataset.path,
+        table=dataset.table,
+        num_folds=dataset.num_folds,
+        seed=dataset.fold_seed,
+        download=download,
+    )
 
 
 def _open(name: str, path: str | Path, table: str, num_folds: int, seed: int, download: bool) -> ClipSource:

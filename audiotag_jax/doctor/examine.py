@@ -12,7 +12,7 @@ from typing import Any
 from audiotag_jax.audio.files import Listing, audio_files, describe_left_out, list_sounds, printable
 from audiotag_jax.datasets.demo import VERSION
 from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource
-from audiotag_jax.datasets.sources import SOURCE_NAMES, open_source
+from audiotag_jax.datasets.sources import SOURCE_NAMES, list_dataset
 from audiotag_jax.doctor.audit import (
     KINDS,
     Group,
@@ -106,15 +106,7 @@ def list_clips(dataset: DatasetSettings) -> tuple[Path, ClipSource, str]:
         if not root.is_dir():  # opening it would write the sounds
             raise UserError(f"The demo's sounds are not in {dataset.path} yet.\nWrite them first with --mode=prepare.")
     try:
-        source = open_source(
-            dataset.source,
-            dataset.path,
-            table=dataset.table,
-            num_folds=dataset.num_folds,
-            seed=dataset.fold_seed,
-            download=False,
-        )
-        return root, source, ""
+        return root, list_dataset(dataset, download=False), ""
     except UserError as error:
         files = audio_files(root) if root.is_dir() and dataset.source in SOURCE_NAMES else []
         if not files:
