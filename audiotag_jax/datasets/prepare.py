@@ -19,10 +19,11 @@ from audiotag_jax.audio import decode
 from audiotag_jax.datasets.beam import download_config
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms
 from audiotag_jax.datasets.contents import content_hashes
-from audiotag_jax.datasets.copies import Copies, find_clips, find_images, versions
+from audiotag_jax.datasets.copies import Copies, find_clips, find_images
 from audiotag_jax.datasets.fsdkaggle2018 import submission_order
 from audiotag_jax.datasets.index import hash_notes, make_index, read_index, rows_of, save_index, stored_notes
-from audiotag_jax.datasets.names import clips_fingerprint, hash_images, spectrograms_fingerprint
+from audiotag_jax.datasets.names import clips_fingerprint, spectrograms_fingerprint
+from audiotag_jax.datasets.other_versions import find_of_other_versions
 from audiotag_jax.datasets.prepared import is_complete, read_metadata, version_dir
 from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, SPLITS, ClipSource
 from audiotag_jax.datasets.sources import clip_source
@@ -52,7 +53,7 @@ def prepare(settings: Settings, recorded: str | None = None) -> Path:
     """
     dataset = settings.dataset
     how = download_config(dataset.beam_runner, dataset.beam_options)  # first: an unknown runner costs no download
-    if recorded and (directory := _of_other_versions(settings, recorded)):
+    if recorded and (directory := find_of_other_versions(settings, recorded)):
         return directory
     clips_dir = prepare_run_clips(settings, recorded)
     if settings.stored_images is None:
@@ -189,28 +190,6 @@ def _copy_index(clips_dir: Path, directory: Path) -> None:
 
 def _name_of_inputs(settings: Settings, clips_dir: Path) -> str:
     return spectrograms_fingerprint(clips_dir, settings.images) if settings.images else clips_dir.parent.name
-
-
-def _of_other_versions(settings: Settings, recorded: str) -> Path | None:
-    """Returns the dataset named `recorded` if only versions of algorithms set it apart from that of the settings."""
-    prepared_dir, images = Path(settings.dataset.prepared_dir), settings.stored_images
-    directory = version_dir(prepared_dir, (AudiotagSpectrograms if images else AudiotagClips).name, recorded)
-    if not is_complete(directory) or (settings.images and not images):
-        return None
-    made_by = versions(read_metadata(directory))
-    now = {"decoder": decode.VERSION} | {name: channel_version(name) for name in (images.channels if images else ())}
-    if made_by == now or made_by.keys() != now.keys() or has_no_files(settings.dataset):
-        return None
-    source = clip_source(settings.dataset)
-    contents = content_hashes({clip.path for clip in source.clips}, prepared_dir, os.cpu_count() or 1)
-    name = clips_fingerprint(source, settings.clips, contents, made_by["decoder"])
-    if images:
-        name = hash_images(name, images, [made_by[channel] for channel in images.channels])
-    if name != recorded:
-        return None
-    changed = ", ".join(f"{each} {made_by[each]} (now {now[each]})" for each in now if made_by[each] != now[each])
-    log(f"note: {directory} is used, which the run began with; versions of the algorithms: {changed}")
-    return directory
 
 
 def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int = 20) -> None:

@@ -40,9 +40,7 @@ def find_prepared(
         directory
         for directory in complete_datasets(prepared_dir, AudiotagClips.name)
         if clips_alike(directory, settings.clips)
-        and (
-            _has_clips(directory, source) if source else _comes_from(directory, dataset) or name(directory) == recorded
-        )
+        and (has_clips(directory, source) if source else _comes_from(directory, dataset) or name(directory) == recorded)
     ]
     found = [directory for directory in found if name(directory) == recorded] or found
     found = [directory for directory in found if _is_from_same_path(directory, dataset)] or found
@@ -70,7 +68,7 @@ def _is_from_same_path(directory: Path, dataset: DatasetSettings) -> bool:
     return given and source.get("table") == dataset.table
 
 
-def _has_clips(directory: Path, source: ClipSource) -> bool:
+def has_clips(directory: Path, source: ClipSource) -> bool:
     """Returns whether the table of the source is that of the dataset; recordings that could not be read are lacking."""
     metadata = read_metadata(directory)
     if (

@@ -1,5 +1,6 @@
 """Runs of earlier releases, libraries and devices are resumed, evaluated, inspected, used for tagging and exported."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 import random_runs
 
+from audiotag_jax.audio import decode
+from audiotag_jax.datasets.prepare import dataset_name, prepare
 from audiotag_jax.inference import export
 from audiotag_jax.inference.tagger import load_tagger
 from audiotag_jax.runtime import environment
@@ -144,6 +147,39 @@ def test_a_run_is_evaluated_on_its_own_images_after_a_new_version_of_the_algorit
         shutil.rmtree(path)
     with pytest.raises(UserError, match="contains a run on other data"):  # whose images nothing can make any more
         evaluate.run(settings, workdir)
+
+
+@pytest.mark.parametrize("gone", ["nothing", "recordings", "folder"])
+def test_a_run_is_evaluated_after_a_new_version_of_the_decoder(elsewhere, monkeypatch, capsys, gone):
+    """Also on a machine that has its dataset alone."""
+    settings, workdir = elsewhere
+    expected = logits(workdir)
+    monkeypatch.setattr(decode, "VERSION", decode.VERSION + 1)
+    if gone == "folder":
+        shutil.rmtree(settings.dataset.path)
+    elif gone == "recordings":
+        for path in Path(settings.dataset.path).glob("*.wav"):
+            path.unlink()
+    evaluate.run(settings, workdir)
+    printed = capsys.readouterr().out
+    assert f"versions of the algorithms: decoder {decode.VERSION - 1} (now {decode.VERSION})" in printed
+    assert "preparing" not in printed
+    np.testing.assert_array_equal(logits(workdir), expected)
+    if gone == "recordings":
+        table = Path(settings.dataset.path) / "clips.csv"
+        table.write_text(table.read_text().replace("rain", "bird", 1))
+        with pytest.raises(UserError, match="None of the 14 training recordings could be read"):
+            evaluate.run(settings, workdir)
+
+
+def test_images_computed_in_the_steps_keep_clips_of_an_earlier_decoder(elsewhere, monkeypatch, capsys):
+    settings, _ = elsewhere
+    settings = dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, on_the_fly=True))
+    recorded, clips_dir = dataset_name(settings), prepare(settings)
+    monkeypatch.setattr(decode, "VERSION", decode.VERSION + 1)
+    assert prepare(settings, recorded) == clips_dir
+    assert "versions of the algorithms: decoder" in capsys.readouterr().out
+    assert prepare(settings) != clips_dir
 
 
 def test_a_changed_label_is_other_data(elsewhere):
