@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from audiotag_jax.audio import decode
 from audiotag_jax.audio.files import contains_file, readable_suffixes
 from audiotag_jax.datasets.builders import AudiotagClips
-from audiotag_jax.datasets.copies import clips_alike
+from audiotag_jax.datasets.copies import clip_settings, versions
 from audiotag_jax.datasets.index import make_index, read_index
 from audiotag_jax.datasets.prepared import complete_datasets, read_metadata
 from audiotag_jax.datasets.records import LEFT_OUT, ClipSource
@@ -33,17 +34,19 @@ def find_prepared(
 
     It must have the clips of `source`, or, if there is no table either, come from the same public data set, or from the
     same path, with the same assignment of folds. `name` gives what a run calls a clips dataset and `recorded` what it
-    called its own, which decides between several. Raises UserError if several are left.
+    called its own, which decides between several, as does the present version of the decoder. Raises UserError if
+    several are left.
     """
     dataset, prepared_dir = settings.dataset, Path(settings.dataset.prepared_dir)
     found = [
         directory
         for directory in complete_datasets(prepared_dir, AudiotagClips.name)
-        if clips_alike(directory, settings.clips)
+        if clip_settings(read_metadata(directory)) == settings.clips
         and (has_clips(directory, source) if source else _comes_from(directory, dataset) or name(directory) == recorded)
     ]
     found = [directory for directory in found if name(directory) == recorded] or found
     found = [directory for directory in found if _is_from_same_path(directory, dataset)] or found
+    found = [directory for directory in found if _decoder(directory) == decode.VERSION] or found
     if len(found) > 1:
         listed = ", ".join(map(str, found[:3])) + (", …" if len(found) > 3 else "")
         raise UserError(
@@ -52,8 +55,14 @@ def find_prepared(
         )
     if not found:
         return None
-    log_once(f"note: there are no recordings in {dataset.path}; using {found[0]}, which was prepared from them")
+    decoder = _decoder(found[0])
+    by = f" by version {decoder} of the decoder (now {decode.VERSION})" if decoder != decode.VERSION else ""
+    log_once(f"note: there are no recordings in {dataset.path}; using {found[0]}, which was prepared from them{by}")
     return found[0]
+
+
+def _decoder(directory: Path) -> int:
+    return versions(read_metadata(directory))["decoder"]
 
 
 def _comes_from(directory: Path, dataset: DatasetSettings) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import random_runs
 
+from audiotag_jax.audio import decode
 from audiotag_jax.datasets import prepare as preparing
 from audiotag_jax.datasets import without_recordings
 from audiotag_jax.datasets.index import FILE_NAME
@@ -84,6 +85,19 @@ def test_several_datasets_that_fit_are_listed_and_a_run_knows_its_own(gone, caps
     names = {preparing._name_of_inputs(gone, directory): directory for directory in (clips_dir, other)}
     for name, directory in names.items():
         assert prepare_run_clips(gone, name) == directory
+
+
+def test_of_another_version_of_the_decoder_if_there_is_no_other(gone, monkeypatch, capsys):
+    clips_dir, images_dir = prepare_run_clips(gone), prepare(gone)
+    capsys.readouterr()
+    newest = decode.VERSION + 1
+    monkeypatch.setattr(decode, "VERSION", newest)
+    assert (prepare_run_clips(gone), prepare(gone)) == (clips_dir, images_dir)
+    assert f"prepared from them by version {newest - 1} of the decoder (now {newest})" in capsys.readouterr().out
+    other = shutil.copytree(clips_dir, clips_dir.parents[1] / "0123456789abcdef" / clips_dir.name)
+    metadata = read_metadata(clips_dir)
+    write_json(other / "metadata.json", metadata | {"versions": {"decoder": newest}})
+    assert prepare_run_clips(gone) == other
 
 
 def test_some_recordings_are_not_none(original, tmp_path, monkeypatch):
