@@ -18,8 +18,7 @@ from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir, read_record
 from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
-from audiotag_jax.training.checkpoints import read_arrays
-from audiotag_jax.training.frozen_body import HASH, join, load_body
+from audiotag_jax.training.frozen_body import read_network
 
 ACTIVATIONS = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
 
@@ -91,7 +90,8 @@ def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
     network = settings.network(len(classes))
     length_samples = settings.clips.length_samples
     front_end = settings.waveform_front_end
-    variables, bodies = zip(*(_variables(workdir, fold) for fold in chosen), strict=True)
+    read = (read_network(fold_dir(workdir, fold) / "checkpoints") for fold in chosen)
+    _, variables, bodies = zip(*read, strict=True)
     for fold, loaded in zip(chosen, variables, strict=True):
         _check_shapes(loaded, network, front_end, f"{workdir}, fold {fold}")
     temperature, errors = _calibrate(workdir, chosen)
@@ -179,16 +179,6 @@ def _finished_folds(workdir: Path, folds: Sequence[int]) -> tuple[int, ...]:
     if unknown:
         raise UserError(f"{workdir}: fold {unknown[0]} is not finished; choose from {', '.join(map(str, finished))}.")
     return tuple(dict.fromkeys(folds)) or tuple(finished)
-
-
-def _variables(workdir: Path, fold: int) -> tuple[dict, str]:
-    """Returns the variables of a fold's network and, of a probe, the hash of its body, else ""."""
-    _, state, position = read_arrays(fold_dir(workdir, fold) / "checkpoints")
-    variables = {name: state.get(name) or {} for name in ("params", "batch_stats")}
-    if not position.get(HASH):
-        return variables, ""
-    body = load_body(fold_dir(workdir, fold), position[HASH])
-    return join(body.variables, {kind: tree.get("head", {}) for kind, tree in variables.items()}), body.hash
 
 
 def _check_shapes(variables: dict, network: nn.Module, settings: FrontEnd, where: str) -> None:

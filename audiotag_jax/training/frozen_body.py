@@ -15,6 +15,7 @@ from flax import traverse_util
 
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic
+from audiotag_jax.training.checkpoints import read_arrays
 
 FILE_NAME = "body.safetensors"  # in the folder of a fold: params/… and batch_stats/… of the body
 HASH = "body"  # name of the hash in the position of a probe's checkpoint
@@ -75,6 +76,19 @@ def load_body(fold_dir: Path, expected: str) -> FrozenBody:
     if body.hash != expected:
         raise UserError(f"{path} has changed since the probe was trained on its features; train it again.")
     return body
+
+
+def read_network(checkpoints_dir: Path) -> tuple[int, dict, str]:
+    """Returns the step of a fold's latest checkpoint, the network's variables, and the hash of a probe's body, else "".
+
+    Raises UserError if the checkpoint, or the body of a probe beside it, is missing or damaged.
+    """
+    step, state, position = read_arrays(checkpoints_dir)
+    variables = {name: state.get(name) or {} for name in ("params", "batch_stats")}
+    if not position.get(HASH):
+        return step, variables, ""
+    body = load_body(checkpoints_dir.parent, position[HASH])
+    return step, join(body.variables, {kind: tree.get("head", {}) for kind, tree in variables.items()}), body.hash
 
 
 def join(body: Mapping, head: Mapping) -> dict:

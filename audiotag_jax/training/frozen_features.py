@@ -1,7 +1,8 @@
 """Features of every clip by a frozen body, computed once and cached beside the prepared datasets.
 
 They lie in `prepared_dir/audiotag_features/KEY/`, in files of some clips each, so that an interrupted computation
-continues. The key names all that they depend on; every fold, seed and search trial of a probe reads the same files.
+continues. The key names all that they depend on; every fold, seed and search trial of a probe reads the same files, as
+does mode `embed`.
 """
 
 import contextlib
@@ -21,8 +22,8 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.runtime.progress import log, progress
 from audiotag_jax.settings.sections import ModelSettings
+from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
-from audiotag_jax.training.experiment import Experiment
 from audiotag_jax.training.frozen_body import FrozenBody, join
 from audiotag_jax.training.input_pipeline import Batches, close, evaluation_order, read_ahead
 from audiotag_jax.training.steps import AXIS, replicate
@@ -32,34 +33,33 @@ FOLDER = "audiotag_features"
 _CHUNK = 512  # clips of a file
 
 
-def clip_features(experiment: Experiment, body: FrozenBody, examples: Examples, split: str) -> np.ndarray:
+def clip_features(settings: Settings, inputs_name: str, body: FrozenBody, examples: Examples, split: str) -> np.ndarray:
     """Returns pooled features `[n, D]` float32 of the n examples of a split, in their order; computes what is missing.
 
-    Raises UserError if one is NaN or infinite.
+    `inputs_name` is that of what the network sees (`experiment.name_of_inputs`). Raises UserError if a feature is NaN
+    or infinite.
     """
-    directory = features_dir(experiment, body)
+    directory = features_dir(settings, inputs_name, body)
     starts = range(0, len(examples), _CHUNK)
     parts = {start: _read(_file(directory, split, start), examples.ids[start : start + _CHUNK]) for start in starts}
     missing = [start for start in starts if parts[start] is None]
     if missing:
-        parts |= _compute(experiment, body, examples, split, missing)
+        parts |= _compute(settings, directory, body, examples, split, missing)
     return np.concatenate([parts[start] for start in starts])
 
 
-def features_dir(experiment: Experiment, body: FrozenBody) -> Path:
-    """Returns the folder of the features that this body has of the run's inputs."""
-    settings = experiment.settings
+def features_dir(settings: Settings, inputs_name: str, body: FrozenBody) -> Path:
+    """Returns the folder of the features that this body has of the inputs of that name."""
     model, pooling = settings.model, settings.training.probe_pooling
-    inputs = [experiment.fingerprint, settings.trains_on_clips, model.normalization]
+    inputs = [inputs_name, settings.trains_on_clips, model.normalization]
     key = json.dumps([VERSION, inputs, model.name, model.dtype, pooling, body.hash])
     return Path(settings.dataset.prepared_dir) / FOLDER / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _compute(
-    experiment: Experiment, body: FrozenBody, examples: Examples, split: str, starts: list[int]
+    settings: Settings, directory: Path, body: FrozenBody, examples: Examples, split: str, starts: list[int]
 ) -> dict[int, np.ndarray]:
-    """Computes and caches the files that begin at the clips `starts`; returns their contents."""
-    settings, directory = experiment.settings, features_dir(experiment, body)
+    """Computes the files of `directory` that begin at the clips `starts`, and caches them; returns their contents."""
     size, total = settings.training.batch_size, len(examples)
     chunks = [np.arange(start, min(start + _CHUNK, total)) for start in starts]
     order = [batch for chunk in chunks for batch in evaluation_order(chunk, size)]

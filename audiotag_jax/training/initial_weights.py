@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from audiotag_jax.models.pretrained import load_pretrained
+from audiotag_jax.models.efficientnet import LITE0
+from audiotag_jax.models.pretrained import lite0_file, load_pretrained
 from audiotag_jax.models.resnet import IMAGENET
 from audiotag_jax.models.yamnet import YAMNET
 from audiotag_jax.models.yamnet_weights import find_weights, load_yamnet
@@ -18,7 +18,7 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.sections import ModelSettings
-from audiotag_jax.training.checkpoints import read_arrays
+from audiotag_jax.training.frozen_body import read_network
 from audiotag_jax.training.state import TrainState
 
 SEEN = "clips_seen.json"  # beside a fold's checkpoints: digests of all clips that its weights were trained on
@@ -51,26 +51,22 @@ def _loaded(state: TrainState, model: ModelSettings, classes: Sequence[str], fol
     return state
 
 
-def initial_body(body: nn.Module, model: ModelSettings, image_shape: tuple[int, ...]) -> dict:
+def initial_body(body: nn.Module, model: ModelSettings, image_shape: tuple[int, ...], fold: int = 0) -> dict:
     """Returns `params` and `batch_stats` of a body whose weights `model.pretrained` or `model.init_from` name.
 
-    `image_shape` is [T, F, C]; a {fold} in `init_from` is 0. It is not checked which clips the weights have seen, since
-    nothing is scored here. Raises UserError if the weights cannot be read or do not fit.
+    `image_shape` is [T, F, C]. It is not checked which clips the weights have seen (`check_initial_weights`). Raises
+    UserError if the weights cannot be read or do not fit.
     """
-    variables = jax.jit(lambda key: body.init(key, jnp.zeros((1, *image_shape)), train=False))(jax.random.key(0))
-    parts: dict[str, dict] = {kind: {"body": variables.get(kind, {})} for kind in ("params", "batch_stats")}
-    state = TrainState.create(apply_fn=body.apply, tx=optax.identity(), **parts)
-    state = _loaded(state, model, (), 0)
-    return {kind: getattr(state, kind)["body"] for kind in parts}
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    shapes = jax.eval_shape(lambda x: body.init(jax.random.key(0), x, train=False), images)
+    parts: dict[str, dict] = {kind: {"body": shapes.get(kind, {})} for kind in ("params", "batch_stats")}
+    state = _loaded(TrainState(step=0, apply_fn=None, tx=None, opt_state={}, **parts), model, (), fold)  # type: ignore[arg-type]
+    return {kind: jax.tree.map(np.asarray, getattr(state, kind)["body"]) for kind in parts}
 
 
 def check_initial_weights(model: ModelSettings, fold: int, scored: Mapping[str, str]) -> None:
     """Raises UserError as `initial_weights` does, except for errors that only the arrays show; reads no arrays."""
-    source = model.pretrained
-    if source and model.name == YAMNET:
-        _check_yamnet(source)
-    elif source and source != IMAGENET and not Path(source).expanduser().is_file():
-        raise UserError(f"config.model.pretrained: there is no file {source}.")
+    check_pretrained(model)
     if not model.init_from:
         return
     path = resolve_init_from(model.init_from, fold)
@@ -82,9 +78,16 @@ def check_initial_weights(model: ModelSettings, fold: int, scored: Mapping[str, 
         )
 
 
-def _check_yamnet(source: str) -> None:
+def check_pretrained(model: ModelSettings) -> None:
+    """Raises UserError if the weights that `model.pretrained` names are not there; YAMNet's are downloaded first."""
+    source = model.pretrained
     try:
-        find_weights(source)
+        if source and model.name == YAMNET:
+            find_weights(source)
+        elif source == IMAGENET and model.name == LITE0:
+            lite0_file()
+        elif source and source != IMAGENET and not Path(source).expanduser().is_file():
+            raise UserError(f"config.model.pretrained: there is no file {source}.")
     except ValueError as error:
         raise UserError(f"config.model.pretrained: {error}") from error
 
@@ -123,7 +126,7 @@ def resolve_init_from(init_from: str, fold: int) -> Path:
 
 def _from_checkpoint(state, model, classes, fold):
     path = resolve_init_from(model.init_from, fold)
-    step, arrays, _ = read_arrays(path)
+    step, arrays, _ = read_network(path)
     record = _record(path.parent.parent / "config.json")
     new = {"params": dict(state.params), "batch_stats": dict(state.batch_stats)}
     parts = ["body"]
@@ -135,7 +138,7 @@ def _from_checkpoint(state, model, classes, fold):
         for kind in new:
             if part in new[kind]:
                 new[kind][part] = arrays[kind][part]
-    log(f"{' and '.join(parts)} start from {path}, step {step}")
+    log(f"{'body and head start' if len(parts) > 1 else 'body starts'} from {path}, step {step}")
     return state.replace(**new)
 
 

@@ -23,7 +23,7 @@ from audiotag_jax.training import checkpoints
 from audiotag_jax.training.experiment import Experiment
 from audiotag_jax.training.frozen_body import HASH, FrozenBody, load_body, save_body
 from audiotag_jax.training.frozen_features import FOLDER, clip_features
-from audiotag_jax.training.initial_weights import initial_weights
+from audiotag_jax.training.initial_weights import check_initial_weights, initial_body
 from audiotag_jax.training.losses import example_weights, soft_targets
 from audiotag_jax.training.state import TrainState
 
@@ -138,6 +138,7 @@ class Probes:
         if checkpoints.kept_steps(directory / "checkpoints"):  # interrupted before its predictions were saved
             return self.load(workdir, fold), {}
         settings, examples, clips = experiment.settings, experiment.examples, experiment.training_clips(fold)
+        check_initial_weights(settings.model, fold, experiment.scored_clips(fold))
         body = self._body(fold)
         features = self._of_split(body, "train")[clips]
         labels = examples.labels[clips]
@@ -156,7 +157,7 @@ class Probes:
         )
         save_body(directory, body, Path(settings.dataset.prepared_dir) / FOLDER / "bodies")
         variables = {name: {"head": tree} for name, tree in probe.variables().items()}
-        state = _state(variables, step=1)
+        state = TrainState(step=jnp.asarray(1), apply_fn=None, tx=None, opt_state={}, **variables)  # type: ignore[arg-type]
         with checkpoints.open_checkpoints(directory) as manager:
             checkpoints.save(manager, state, {"fold": fold, "epoch": 1, "batch": 0, HASH: body.hash})
         metrics["accuracy"] = np.mean(probe.logits(features).argmax(axis=1) == labels)
@@ -188,17 +189,12 @@ class Probes:
         return predict
 
     def _body(self, fold: int) -> FrozenBody:
-        """Returns the frozen body of a fold as `config.model` names it: the same one for all folds, if `pretrained`."""
+        """Returns the frozen body of a fold as `config.model` names it: the same one for all, unless by fold."""
         experiment, model = self._experiment, self._experiment.settings.model
-        key = fold if model.init_from else None
+        key = fold if "{fold}" in model.init_from else None
         if key not in self._bodies:
-            network = experiment.settings.network(len(experiment.classes))
-            images = jax.ShapeDtypeStruct((1, *experiment.image_shape), np.float32)
-            template = _state(jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), images))
-            state = initial_weights(template, model, experiment.classes, fold, experiment.scored_clips(fold))
-            trees = {"params": state.params, "batch_stats": state.batch_stats}
-            body = {name: tree.get("body", {}) for name, tree in trees.items()}
-            self._bodies = {key: FrozenBody(jax.tree.map(np.asarray, body))}
+            body = model.network(len(experiment.classes)).body
+            self._bodies = {key: FrozenBody(initial_body(body, model, experiment.image_shape, fold))}
         return self._bodies[key]
 
     def _of_split(self, body: FrozenBody, split: str) -> np.ndarray:
@@ -207,11 +203,6 @@ class Probes:
             test = self._experiment.test_examples
             examples = test if split == "test" and test is not None else self._experiment.examples
             self._features = {known: values for known, values in self._features.items() if known[0] == key[0]}
-            self._features[key] = clip_features(self._experiment, body, examples, split)
+            experiment = self._experiment
+            self._features[key] = clip_features(experiment.settings, experiment.fingerprint, body, examples, split)
         return self._features[key]
-
-
-def _state(variables: dict, step: int = 0) -> TrainState:
-    """Returns a state without an optimizer: what `initial_weights` fills and what a checkpoint contains."""
-    arrays = {name: variables.get(name, {}) for name in ("params", "batch_stats")}
-    return TrainState(step=jnp.asarray(step), apply_fn=None, tx=None, opt_state={}, **arrays)  # type: ignore[arg-type]

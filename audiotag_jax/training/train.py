@@ -15,12 +15,12 @@ from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.paths import check_checkpoint_path
 from audiotag_jax.runtime.processes import any_process, broadcast_from_main, is_main_process
 from audiotag_jax.runtime.progress import log, progress
-from audiotag_jax.settings.record import check_same_settings, fold_dir, recorded_dataset
+from audiotag_jax.settings.record import FILE_NAME, check_same_settings, fold_dir, recorded_dataset
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.evaluate import conclude, is_finished, predict_logits, save_predictions
 from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
-from audiotag_jax.training.initial_weights import check_initial_weights, record_seen
+from audiotag_jax.training.initial_weights import check_initial_weights, check_pretrained, record_seen
 from audiotag_jax.training.input_pipeline import Batches, TrainingOrder, close, read_ahead
 from audiotag_jax.training.interruption import DivergenceMonitor, sigterm_flag
 from audiotag_jax.training.probe import Predict, Probes
@@ -36,6 +36,8 @@ def run(settings: Settings, workdir: Path) -> None:
     check_checkpoint_path(str(workdir.absolute()))
     with lock_workdir(workdir):
         check_same_settings(workdir, settings)
+        if not (workdir / FILE_NAME).exists():  # before the data is prepared; `check_fold` checks each fold that begins
+            check_pretrained(settings.model)
         experiment = open_experiment(settings, recorded_dataset(workdir))
         finished = all(is_finished(experiment, workdir, fold) for fold in experiment.folds)
         trained_on = None if finished else experiment.metadata.get("provenance", {})
