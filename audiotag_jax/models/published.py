@@ -11,5 +11,5 @@ def trained_on(pretrained: str, network: str) -> str:
     """Returns a line on the training data of weights by name, or by network if they are a file; "" for none."""
     if not pretrained:
         return ""
-    unknown = "unknown: a file of weights; it may have seen clips that are held out here"
+    unknown = "unknown data (a file of weights), maybe on clips that are held out here"
     return TRAINED_ON.get(pretrained) or TRAINED_ON.get(network, unknown)

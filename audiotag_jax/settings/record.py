@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from audiotag_jax.models.published import trained_on
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.settings.checks import FREE, LOCAL, marked
@@ -29,6 +28,7 @@ class RunRecord:
     dataset: str | None  # None: recorded under a name that is not given any more
     # `trained`: the environments in which the run was trained; `dataset`: the provenance of its dataset at that time.
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pretrained_on: str = ""  # what its first weights, or those before them, were trained on elsewhere
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -37,7 +37,7 @@ class RunRecord:
             "classes": list(self.classes),
             "dataset": self.dataset,
             "provenance": self.provenance,
-            "pretrained_on": trained_on(self.settings.model.pretrained, self.settings.model.name),
+            "pretrained_on": self.pretrained_on,
         }
 
     def shared_text(self) -> str:
@@ -83,7 +83,8 @@ def read_record(workdir: Path) -> RunRecord:
     except UserError as error:
         raise UserError(f"{workdir / FILE_NAME}: {error}\nChoose another --workdir.") from error
     dataset = record["dataset"] if record.get("format", 1) == FORMAT else None
-    return RunRecord(settings, tuple(record["classes"]), dataset, record.get("provenance", {}))
+    provenance, pretrained_on = record.get("provenance", {}), record.get("pretrained_on", "")
+    return RunRecord(settings, tuple(record["classes"]), dataset, provenance, pretrained_on)
 
 
 def recorded_dataset(workdir: Path) -> str | None:

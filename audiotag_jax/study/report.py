@@ -15,9 +15,9 @@ from audiotag_jax.datasets.index import recordings_of_clips
 from audiotag_jax.datasets.prepare import prepare, prepare_run_clips
 from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.models.build import FIXED_SIZE
-from audiotag_jax.models.published import trained_on
 from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.runtime.progress import log
+from audiotag_jax.settings.sections import ModelSettings
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.features import frequencies_hz
 from audiotag_jax.study.charts import forest_plots
@@ -29,6 +29,7 @@ from audiotag_jax.study.plan import variant_settings
 from audiotag_jax.study.results import Results, Run, read_results
 from audiotag_jax.study.statistics import study_scores
 from audiotag_jax.study.verdict import blocks, metric_named, verdict
+from audiotag_jax.training.initial_weights import pretrained_on
 
 
 def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Sequence[str], budget) -> None:
@@ -78,15 +79,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def describe_data(settings: Settings, results: Results) -> list[tuple[str, str]]:
-    """What was tagged, and by which network."""
+    """What was tagged, and by which networks: the study's, and those that variants have of their own."""
     clips = f"{len(results.held_out)} clips of {settings.dataset.duration_s:g} s, {len(results.classes)} classes"
     if results.test is not None:
         clips += f"; {len(results.test)} test clips"
-    width = f", width {settings.model.width}" if settings.model.name not in FIXED_SIZE else ""
-    first = settings.model.pretrained or settings.model.init_from or "random weights"
-    rows = [("preset", settings.preset), ("data", clips), ("network", f"{settings.model.name}{width}, from {first}")]
-    seen = trained_on(settings.model.pretrained, settings.model.name)
-    return [*rows, ("first weights were trained on", seen)] if seen else rows
+    rows = [("preset", settings.preset), ("data", clips), *_describe_network(settings.model)]
+    for variant in (each.variant for each in results.variants):
+        if (model := variant_settings(settings, variant).model) != settings.model:
+            rows += _describe_network(model, f" of {variant}")
+    return rows
+
+
+def _describe_network(model: ModelSettings, whose: str = "") -> list[tuple[str, str]]:
+    width = f", width {model.width}" if model.name not in FIXED_SIZE else ""
+    first = model.pretrained or model.init_from or "random weights"
+    rows = [(f"network{whose}", f"{model.name}{width}, from {first}")]
+    seen = pretrained_on(model)
+    return [*rows, (f"first weights{whose} were trained on", seen)] if seen else rows
 
 
 def describe_machine() -> list[tuple[str, str]]:

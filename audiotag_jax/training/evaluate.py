@@ -30,6 +30,7 @@ from audiotag_jax.settings.record import check_same_settings, fold_dir, load_rec
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
+from audiotag_jax.training.initial_weights import pretrained_on
 from audiotag_jax.training.input_pipeline import Batches, close, evaluation_order, read_ahead
 from audiotag_jax.training.probe import Predict, Probes
 from audiotag_jax.training.state import TrainState
@@ -160,6 +161,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
         "num_classes": len(experiment.classes),
         "steps": experiment.num_steps,
         **({"probe": True} if experiment.settings.training.probe else {}),
+        **({"pretrained_on": seen} if (seen := pretrained_on(experiment.settings.model)) else {}),
         "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],
         "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
         "validation": _scores(concatenate(list(by_fold.values()))),
@@ -189,6 +191,8 @@ def format_summary(summary: dict) -> str:
     named = [f"{entry['fold']} is {entry['name']!r}" for entry in summary["folds"] if _is_named(entry)]
     if named:
         lines.append(f"names of the folds in the data: {', '.join(named)}")
+    if "pretrained_on" in summary:
+        lines.append(f"first weights were trained on {summary['pretrained_on']}")
     if summary["missing_folds"]:
         lines.append(f"folds not trained yet: {', '.join(map(str, summary['missing_folds']))}")
     return "\n".join(line.rstrip() for line in lines)

@@ -11,12 +11,14 @@ import numpy as np
 
 from audiotag_jax.models.efficientnet import LITE0
 from audiotag_jax.models.pretrained import lite0_file, load_pretrained
+from audiotag_jax.models.published import trained_on
 from audiotag_jax.models.resnet import IMAGENET
 from audiotag_jax.models.yamnet import YAMNET
 from audiotag_jax.models.yamnet_weights import find_weights, load_yamnet
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.runtime.progress import log
+from audiotag_jax.settings.record import FILE_NAME
 from audiotag_jax.settings.sections import ModelSettings
 from audiotag_jax.training.frozen_body import read_network
 from audiotag_jax.training.state import TrainState
@@ -110,6 +112,18 @@ def clips_seen(model: ModelSettings, fold: int) -> set[str]:
         ) from error
 
 
+def pretrained_on(model: ModelSettings) -> str:
+    """Returns a line on the data, other than clips of runs, that the first weights were trained on; "" for none.
+
+    With `init_from`, it is that of the run that they come from, or of the one before.
+    """
+    if not model.init_from:
+        return trained_on(model.pretrained, model.name)
+    folder = Path(model.init_from.replace("{fold}", "0")).expanduser().absolute()  # fold_K, or its checkpoints
+    records = (_record(parent / FILE_NAME) for parent in folder.parents[:2])
+    return next((record["pretrained_on"] for record in records if record.get("pretrained_on")), "")
+
+
 def record_seen(fold_dir: Path, model: ModelSettings, fold: int, digests: Iterable[str]) -> None:
     """Writes `clips_seen.json`: `digests`, and those of the clips that the first weights had seen."""
     write_json(fold_dir / SEEN, sorted(clips_seen(model, fold) | set(digests)))
@@ -127,7 +141,7 @@ def resolve_init_from(init_from: str, fold: int) -> Path:
 def _from_checkpoint(state, model, classes, fold):
     path = resolve_init_from(model.init_from, fold)
     step, arrays, _ = read_network(path)
-    record = _record(path.parent.parent / "config.json")
+    record = _record(path.parent.parent / FILE_NAME)
     new = {"params": dict(state.params), "batch_stats": dict(state.batch_stats)}
     parts = ["body"]
     if record.get("classes") == list(classes) and _fits(new, arrays, "head"):

@@ -22,6 +22,7 @@ from audiotag_jax.settings.record import (
     write_record,
 )
 from audiotag_jax.settings.settings import Settings
+from audiotag_jax.training.initial_weights import pretrained_on
 
 
 @contextlib.contextmanager
@@ -53,7 +54,7 @@ def record_config(
     Training records its environment, and the provenance `trained_on` of its dataset, beside those recorded before.
     Raises UserError if the directory contains a run of other settings, or of other data.
     """
-    record = RunRecord(settings, tuple(classes), dataset)
+    record = RunRecord(settings, tuple(classes), dataset, pretrained_on=pretrained_on(settings.model))
     if not all_processes_equal(record.shared_text()):  # before any is written, so that all processes fail alike
         raise UserError("The processes of a run must have the same flags and the same data; these differ.")
     check_same_settings(workdir, settings)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,17 @@ from audiotag_jax.datasets.digests import digests, earlier_digests, has_earlier_
 from audiotag_jax.datasets.prepare import prepare_run_clips
 from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.settings.record import FILE_NAME, read_record
 from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.training.initial_weights import (
     SEEN,
     check_initial_weights,
     clips_seen,
+    pretrained_on,
     record_seen,
     resolve_init_from,
 )
+from audiotag_jax.training.workdir import record_config
 from configs import log_db
 
 
@@ -122,3 +126,23 @@ def test_clips_that_a_run_of_an_earlier_release_has_seen_are_found(opened, tmp_p
     assert seen not in earlier_digests(dataset, {"dog/a.wav"})
     with pytest.raises(UserError, match="earlier release, so the recordings are needed"):
         earlier_digests(dataset, {"rain/moved.wav"})
+
+
+def test_the_record_and_the_summary_state_what_published_weights_were_trained_on(config, tmp_path):
+    """Also those before the run that the weights come from; of a run from random weights there is nothing to state."""
+    model = parse_settings(config).model
+    assert pretrained_on(model) == ""
+    (tmp_path / "run" / FILE_NAME).write_text(json.dumps({"pretrained_on": "AudioSet"}))
+    assert pretrained_on(model) == "AudioSet"
+    assert pretrained_on(dataclasses.replace(model, init_from=f"{tmp_path}/run/fold_0/checkpoints")) == "AudioSet"
+    (tmp_path / "next").mkdir()
+    record_config(tmp_path / "next", parse_settings(config), ["a", "b"], "name")
+    assert read_record(tmp_path / "next").pretrained_on == "AudioSet"
+    for name, source, words in (
+        ("yamnet", "yamnet", "AudioSet: two million"),
+        ("yamnet", "weights.h5", "AudioSet: two million"),
+        ("efficientnet_lite0", "imagenet", "ImageNet .*: 1.28 million photographs"),
+        ("resnet18", "weights.pth", "unknown data .*, maybe on clips that are held out"),
+    ):
+        published = dataclasses.replace(model, name=name, init_from="", pretrained=source)
+        assert re.match(words, pretrained_on(published))

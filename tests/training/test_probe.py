@@ -1,5 +1,6 @@
 """Probes: the classifier against scikit-learn, features computed once, and runs that need only their folder."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -21,9 +22,9 @@ from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.spectral.front_end import normalize, to_images
 from audiotag_jax.study import report
 from audiotag_jax.study import run as study
-from audiotag_jax.training import checkpoints, evaluate, frozen_features, train
+from audiotag_jax.training import checkpoints, evaluate, frozen_body, frozen_features, train
 from audiotag_jax.training.experiment import open_experiment
-from audiotag_jax.training.initial_weights import SEEN
+from audiotag_jax.training.initial_weights import SEEN, initial_body
 from audiotag_jax.training.probe import fit_probe
 
 PENALTY = 3.0
@@ -240,6 +241,17 @@ def test_a_body_that_changed_or_is_missing_is_found(finished, tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="body.safetensors, is missing or damaged"):
         load_tagger(workdir)
+
+
+def test_its_body_is_the_first_weights_of_other_runs(config, finished):
+    """Of a fine-tuning and of vectors, which begin with the body that the probe was trained on."""
+    settings = parse_settings(config)
+    experiment = open_experiment(settings)
+    body, shape = settings.model.network(len(experiment.classes)).body, experiment.image_shape
+    _, _, expected = frozen_body.read_network(finished / "fold_1" / "checkpoints")
+    model = dataclasses.replace(settings.model, init_from=f"{finished}/fold_{{fold}}")
+    found = frozen_body.FrozenBody(initial_body(body, model, shape, 1))
+    assert found.hash == expected
 
 
 def test_a_probe_needs_a_network_that_has_learned_before(config):
