@@ -92,6 +92,13 @@ def recorded_dataset(workdir: Path) -> str | None:
     return read_record(workdir).dataset if (workdir / FILE_NAME).exists() else None
 
 
+def is_only_recorded(workdir: Path) -> bool:
+    """Whether the directory has the record of a run that has trained nothing, as one that failed at once leaves it."""
+    trained = ("fold_*/checkpoints/[0-9]*", "fold_*/*predictions.npz", "metrics.jsonl")
+    paths = (path for pattern in trained for path in workdir.glob(pattern))
+    return (workdir / FILE_NAME).exists() and not any(path.is_dir() or path.stat().st_size for path in paths)
+
+
 def check_same_settings(workdir: Path, settings: Settings) -> None:
     """Raises UserError, naming the fields, if the directory contains a run of other settings; cheap, so asked first."""
     if not (workdir / FILE_NAME).exists():
@@ -102,14 +109,18 @@ def check_same_settings(workdir: Path, settings: Settings) -> None:
             )
         return
     old, new = (flatten(recorded_fields(each)) for each in (read_record(workdir).settings, settings))
-    changed = [f"{name} (there {old[name]}, here {new[name]})" for name in sorted(old) if old[name] != new[name]]
-    changed = [text for text in changed if text.split()[0] not in FREE_FIELDS]
+    changed = [name for name in sorted(old) if old[name] != new[name] and name not in FREE_FIELDS]
     if changed:
-        listed = ", ".join(changed[:5]) + (", …" if len(changed) > 5 else "")
+        shown = [f"{name} (there {_shown(old[name])}, here {_shown(new[name])})" for name in changed[:5]]
+        listed = ", ".join(shown) + (", …" if len(changed) > 5 else "")
         raise UserError(
             f"{workdir} contains another run; different: {listed}.\n"
             "Repeat that run's flags, or choose another --workdir."
         )
+
+
+def _shown(value: Any) -> str:
+    return str(value) or "empty"
 
 
 def check_same_data(workdir: Path, dataset: str, classes: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.paths import check_checkpoint_path
 from audiotag_jax.runtime.processes import any_process, broadcast_from_main, is_main_process
 from audiotag_jax.runtime.progress import log, progress
-from audiotag_jax.settings.record import FILE_NAME, check_same_settings, fold_dir, recorded_dataset
+from audiotag_jax.settings.record import FILE_NAME, check_same_settings, fold_dir, is_only_recorded, recorded_dataset
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.evaluate import conclude, is_finished, predict_logits, save_predictions
@@ -35,10 +35,7 @@ def run(settings: Settings, workdir: Path) -> None:
     check_devices(settings)
     check_checkpoint_path(str(workdir.absolute()))
     with lock_workdir(workdir):
-        check_same_settings(workdir, settings)
-        if not (workdir / FILE_NAME).exists():  # before the data is prepared; `check_fold` checks each fold that begins
-            check_pretrained(settings.model)
-        experiment = open_experiment(settings, recorded_dataset(workdir))
+        experiment = _open_experiment(settings, workdir)
         finished = all(is_finished(experiment, workdir, fold) for fold in experiment.folds)
         trained_on = None if finished else experiment.metadata.get("provenance", {})
         record_config(workdir, settings, experiment.classes, experiment.fingerprint, trained_on=trained_on)
@@ -65,6 +62,16 @@ def run(settings: Settings, workdir: Path) -> None:
                 if any_process(stop()):
                     raise Stopped(f"SIGTERM received: fold {fold} is finished.")
         conclude(experiment, workdir)
+
+
+def _open_experiment(settings: Settings, workdir: Path) -> Experiment:
+    """Opens the run's experiment; raises UserError, before a long preparation, for other settings and lost weights."""
+    is_new = not (workdir / FILE_NAME).exists() or is_only_recorded(workdir)
+    if is_new:
+        check_pretrained(settings.model)
+    if not is_only_recorded(workdir):  # else the first attempt may have had wrong flags, which are corrected now
+        check_same_settings(workdir, settings)
+    return open_experiment(settings, None if is_new else recorded_dataset(workdir))
 
 
 def check_fold(experiment: Experiment, workdir: Path, fold: int) -> None:

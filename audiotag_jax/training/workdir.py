@@ -18,6 +18,7 @@ from audiotag_jax.settings.record import (
     RunRecord,
     check_same_data,
     check_same_settings,
+    is_only_recorded,
     read_record,
     write_record,
 )
@@ -52,13 +53,16 @@ def record_config(
     """Writes `config.json`: settings, classes and `dataset`, the name of what the network is trained on.
 
     Training records its environment, and the provenance `trained_on` of its dataset, beside those recorded before.
-    Raises UserError if the directory contains a run of other settings, or of other data.
+    Raises UserError if the directory contains a run of other settings, or of other data; training replaces the record
+    of one that has trained nothing.
     """
     record = RunRecord(settings, tuple(classes), dataset, pretrained_on=pretrained_on(settings.model))
     if not all_processes_equal(record.shared_text()):  # before any is written, so that all processes fail alike
         raise UserError("The processes of a run must have the same flags and the same data; these differ.")
-    check_same_settings(workdir, settings)
-    if (workdir / FILE_NAME).exists():
+    replaces = trained_on is not None and is_only_recorded(workdir)
+    if not replaces:
+        check_same_settings(workdir, settings)
+    if (workdir / FILE_NAME).exists() and not replaces:
         check_same_data(workdir, dataset, classes)
         record.provenance.update(read_record(workdir).provenance)
     barrier("checked")

@@ -16,6 +16,7 @@ from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import FILE_NAME, read_record
 from audiotag_jax.settings.settings import parse_settings
+from audiotag_jax.training import train
 from audiotag_jax.training.initial_weights import (
     SEEN,
     check_initial_weights,
@@ -146,3 +147,12 @@ def test_the_record_and_the_summary_state_what_published_weights_were_trained_on
     ):
         published = dataclasses.replace(model, name=name, init_from="", pretrained=source)
         assert re.match(words, pretrained_on(published))
+
+
+def test_a_run_whose_weights_are_missing_prepares_nothing(tmp_path):
+    config = log_db.get_config("folder_finetune")
+    config.model.pretrained = "gone.safetensors"
+    config.dataset.path = str(tmp_path / "missing_too")
+    with pytest.raises(UserError, match=r"pretrained: there is no file gone\.safetensors"):
+        train.run(parse_settings(config), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()

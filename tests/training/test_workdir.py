@@ -132,6 +132,28 @@ def test_a_record_of_the_first_format_is_continued_whatever_its_dataset_was_call
     assert read_record(tmp_path).dataset == "new"
 
 
+@pytest.mark.parametrize("name", ["fold_0/checkpoints/5", "fold_0/predictions.npz", "metrics.jsonl"])
+def test_training_replaces_the_record_of_a_run_that_trained_nothing(tmp_path, config, name):
+    """As after a start without the weights that the settings name."""
+    record_config(tmp_path, parse_settings(config), CLASSES, "first", trained_on={})
+    (tmp_path / "fold_0" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "metrics.jsonl").touch()  # opened, and no step yet
+    change(config, "seed")
+    with pytest.raises(UserError, match="contains another run"):  # evaluation asks for the recorded run
+        record_config(tmp_path, parse_settings(config), CLASSES, "first")
+    record_config(tmp_path, parse_settings(config), CLASSES[::-1], "second", trained_on={})
+    assert read_record(tmp_path).dataset == "second"
+    if name.endswith("5"):
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("{}\n")
+    with pytest.raises(UserError, match="other data"):
+        record_config(tmp_path, parse_settings(config), CLASSES, "third", trained_on={})
+    change(config, "seed")
+    with pytest.raises(UserError, match="contains another run"):
+        record_config(tmp_path, parse_settings(config), CLASSES[::-1], "second", trained_on={})
+
+
 def test_changed_data_is_another_run(tmp_path, config):
     record_config(tmp_path, parse_settings(config), CLASSES, "fingerprint")
     with pytest.raises(UserError, match="other data"):
