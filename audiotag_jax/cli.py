@@ -190,7 +190,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         if rest[1:] and _MODE.value not in ("predict", "embed"):  # they take files: --audio *.wav
-            raise UserError(f"Unknown argument {rest[1]!r}; options begin with --.")
+            raise UserError(f"Unknown argument {rest[1]!r}; options begin with --. (Quote a path with spaces.)")
         if _CONFIG.value is None and _MODE.value in (*OF_A_RUN, "inspect"):
             if not _WORKDIR.value and not (_TAGGER.value and _MODE.value in ("predict", "embed")):
                 raise UserError("--workdir is missing: the folder of a trained run.")

@@ -59,7 +59,7 @@ def run(*arguments, printed="", **environment) -> str:
         ([DEMO, "--config.train.num_epochs"], r"Missing value for flag --config\.train\.num_epochs"),
         ([DEMO, "--mode=fly"], r"--mode=fly: .*train\|prepare\|evaluate"),
         ([DEMO, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
-        ([DEMO, "nope"], r"Unknown argument 'nope'"),
+        ([DEMO, "nope"], r"Unknown argument 'nope'.*[Qq]uote"),
         (["--flagfile=/nowhere"], r"--flagfile needs a file of flags: .*'/nowhere'"),
         ([f"--flagfile={sys.executable}"], r"--flagfile needs a file of flags: .*can't decode"),
     ],

@@ -64,8 +64,8 @@ def find_files(audio: Sequence[str]) -> list[Path]:
         found += listing.files
     if not found:
         raise UserError(
-            f"There is nothing to tag{' in ' + ', '.join(map(str, audio)) if audio else ''}.\n"
-            f"Name files, or folders that hold files of the kinds {', '.join(readable_suffixes())}."
+            f"There is nothing to tag{' in ' + ', '.join(map(str, audio)) if audio else ': --audio is missing'}.\n"
+            f"Name a file, or a folder of files of the kinds {', '.join(readable_suffixes())}."
         )
     return list(dict.fromkeys(found))
 

@@ -207,7 +207,7 @@ def test_nothing_to_tag(workdir, folder, tmp_path):
         predict.run(workdir, [str(folder / "empty.wav"), str(folder / "gone.wav")], out=out)
     with pytest.raises(UserError, match=r"nothing to tag in .*\n.*\.flac"):
         predict.run(workdir, [str(tmp_path)], out=out)
-    with pytest.raises(UserError, match="nothing to tag"):
+    with pytest.raises(UserError, match=r"nothing to tag: --audio is missing"):
         predict.run(workdir, [], out=out)
     assert not list(out.glob("*.*sv")) + list(out.glob("*.json"))
 
