@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from audiotag_jax.inference.predict import check_hop, each_window, introduction, window_options_of
+from audiotag_jax.inference.predict import check_hop, each_window, window_options_of
 from audiotag_jax.inference.published import open_tagger
 from audiotag_jax.inference.windows import expected_windows, find_files, read_windows
 from audiotag_jax.runtime.errors import UserError
@@ -58,14 +58,15 @@ def run(
     if fold is not None and fold not in opened.folds:
         raise UserError(f"There is no fold {fold}; {opened.name} has {', '.join(map(str, opened.folds)) or 'none'}.")
     options = window_options_of(opened, hop_s)
-    log(introduction(opened))
+    used = opened.folds[0] if fold is None and opened.folds else fold
+    log(f"{opened.name}: {'' if used is None else f'the network of fold {used}, '}windows of {opened.duration_s:g} s")
     total = sum(expected_windows(file, options) for file in files)
     windows = each_window(
         read_windows(files, options), lambda batch: opened.embeddings(batch, fold), opened.length_samples
     )
     about = {
         "network": opened.name,
-        "fold": opened.folds[0] if fold is None and opened.folds else fold,
+        "fold": used,
         "sample_rate_hz": opened.sample_rate_hz,
         "window_s": opened.duration_s,
         "hop_s": options.hop_s,

@@ -49,7 +49,7 @@ def run(
         raise UserError(f"{out} is a file; name a folder for the tables.")
     tag_options = TagOptions(opened.classes, min(top, len(opened.classes)), threshold)
     window_options = window_options_of(opened, hop_s)
-    log(introduction(opened))
+    log(_introduction(opened))
     lines: list[str] = []
     with locked(out, "writing to"):
         predictions = _with_report(_tagged(files, opened, window_options), tag_options, lines)
@@ -143,7 +143,7 @@ def check_hop(hop_s: float) -> None:
         raise UserError(f"The hop is {hop_s} s; it must be {HOPS_S[0]:g} to {HOPS_S[1]:g}, or 0 for a clip's length.")
 
 
-def introduction(tagger: Tagger) -> str:
+def _introduction(tagger: Tagger) -> str:
     """Describes the network in a line."""
     if not tagger.folds:
         return f"{tagger.name}: {len(tagger.classes)} classes, windows of {tagger.duration_s:g} s"

@@ -30,7 +30,7 @@ def read(out: Path) -> dict[str, np.ndarray]:
         return dict(saved)
 
 
-def test_recordings(workdir, tmp_path):
+def test_recordings(workdir, tmp_path, capsys):
     noise = (0.1 * np.random.default_rng(0).standard_normal(3 * LENGTH)).astype(np.float32)
     sounds = tmp_path / "sounds"
     sounds.mkdir()
@@ -38,6 +38,7 @@ def test_recordings(workdir, tmp_path):
     soundfile.write(sounds / "short.wav", noise[:500], RATE_HZ, subtype="FLOAT")
     (sounds / "text.wav").write_text("no sound")
     embed.run(workdir, [str(sounds)], out=tmp_path / "out")
+    assert "log_db: the network of fold 0, windows of" in capsys.readouterr().out
     found = read(tmp_path / "out")
     assert [Path(name).name for name in found["ids"]] == ["long.wav"] * 3 + [
         "short.wav"
