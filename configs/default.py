@@ -246,6 +246,11 @@ def _folder_finetune(config: ConfigDict) -> None:
     config.train.num_epochs = 20
 
 
+def _folder_probe(config: ConfigDict) -> None:
+    _folder(config)
+    _probe(config)
+
+
 PRESETS = {
     "fsdkaggle2018": _augment,
     "imagenet": _imagenet,
@@ -256,4 +261,5 @@ PRESETS = {
     "esc50_probe": _esc50_probe,
     "esc50_finetune": _esc50_finetune,
     "folder_finetune": _folder_finetune,
+    "folder_probe": _folder_probe,
 }

@@ -37,8 +37,9 @@ PRESETS = (
     "esc50_probe",
     "esc50_finetune",
     "folder_finetune",
+    "folder_probe",
 )
-STEPPED = sorted({*default.PRESETS} - {"esc50_probe"})  # a probe takes no steps
+STEPPED = sorted({*default.PRESETS} - {"esc50_probe", "folder_probe"})  # a probe takes no steps
 NUM_CLASSES = 5
 
 
