@@ -199,7 +199,7 @@ def format_summary(summary: dict) -> str:
 
 
 def _is_named(entry: dict) -> bool:
-    return entry["name"] != str(entry["fold"])
+    return entry.get("name", str(entry["fold"])) != str(entry["fold"])
 
 
 def _cell(score: dict) -> str:

@@ -11,6 +11,7 @@ from audiotag_jax.runtime.log_file import FILE_NAME, log_to_file
 @pytest.fixture(autouse=True)
 def root():
     handlers = logging.getLogger().handlers[:]
+    logging.captureWarnings(False)  # a test before may have left it on, while pytest has taken the warnings back
     yield
     logging.getLogger().handlers[:] = handlers
     logging.captureWarnings(False)
