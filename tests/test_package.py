@@ -146,7 +146,9 @@ def test_help_lists_the_command_s_own_flags(environment, tmp_path):
 
 def test_an_unknown_variant(environment, tmp_path):
     printed = run(environment / "bin/audiotag", "--config=nonsense:demo", cwd=tmp_path, status=2)
-    assert re.fullmatch(r"error: Unknown variant 'nonsense'; choose from hires_q1, .*log_db, .*waveform, yamnet\.\n", printed)
+    assert re.fullmatch(
+        r"error: Unknown variant 'nonsense'; choose from hires_q1, .*log_db, .*waveform, yamnet\.\n", printed
+    )
 
 
 def test_a_file_of_one_s_own_stands_on_the_installed_defaults(environment, tmp_path):
