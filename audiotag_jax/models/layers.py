@@ -96,6 +96,7 @@ class Dropout(nn.Module):
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
 
 
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
 # Kaiming normal (He et al., 2015): torchvision's initialization of convolutions, fastai's of linear layers.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 linear_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -126,21 +127,29 @@ def _conv3x3(x, kernel, strides, *_, **__):
 
 
 class PointConv(nn.Module):
-    """A 1 x 1 convolution without bias as one matrix product: on CPU, XLA's convolutions are several times slower.
+    """A 1 x 1 convolution without bias; on CPU one matrix product, since XLA's convolutions are several times slower.
 
-    Its parameter `kernel` `[1, 1, Cin, features]` equals that of `flax.linen.Conv`.
+    Elsewhere it is XLA's convolution: XLA for GPU failed to compile products of strided slices (JAX 0.11.2, ResNeXt).
+    Its parameter `kernel` `[1, 1, Cin, features]` equals that of `flax.linen.Conv`. `method` is "native", "product",
+    or None, which chooses by device.
     """
 
     features: int
     stride: int = 1
     dtype: DTypeLike = jnp.float32
+    method: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x `[B, H, W, Cin]` to `[B, H', W', features]`."""
-        kernel = self.param("kernel", conv_init, (1, 1, x.shape[-1], self.features))
-        x = x[:, :: self.stride, :: self.stride].astype(self.dtype)
-        return conv1x1(x, kernel[0, 0].astype(self.dtype))
+        """Maps x `[B, H, W, Cin]` to `[B, H', W', features]`; raises ValueError on an unknown method."""
+        method = self.method or ("product" if jax.default_backend() == "cpu" else "native")
+        kernel = self.param("kernel", conv_init, (1, 1, x.shape[-1], self.features)).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if method == "native":
+            return lax.conv_general_dilated(x, kernel, (self.stride,) * 2, "VALID", dimension_numbers=_LAYOUT)
+        if method != "product":
+            raise ValueError(f"Unknown method {method!r} of PointConv; choose from native, product.")
+        return conv1x1(x[:, :: self.stride, :: self.stride], kernel[0, 0])
 
 
 class GroupedConv(nn.Module):
@@ -173,7 +182,7 @@ class GroupedConv(nn.Module):
         return _GROUPED_METHODS[method](x.astype(self.dtype), kernel.astype(self.dtype), self.groups, self.stride)
 
 
-_LAYOUT, _BLOCK_CHANNELS = ("NHWC", "HWIO", "NHWC"), 32
+_BLOCK_CHANNELS = 32
 
 
 def _grouped_native(x: jax.Array, kernel: jax.Array, groups: int, stride: int) -> jax.Array:

@@ -239,10 +239,11 @@ def test_grouped_conv_methods_match_flax(rng, size, stride, height, groups):
         close(value_and_grads(ours), value_and_grads(flax_conv))
 
 
+@pytest.mark.parametrize("method", ["native", "product", None])
 @pytest.mark.parametrize(("stride", "height"), [(1, 6), (2, 6), (2, 7), (3, 1)])
-def test_point_conv_matches_flax(rng, stride, height):
+def test_point_conv_matches_flax(rng, stride, height, method):
     x = rng.normal(size=(2, height, 5, 8)).astype(np.float32)
-    flax_conv, ours = nn.Conv(12, (1, 1), stride, use_bias=False), PointConv(12, stride)
+    flax_conv, ours = nn.Conv(12, (1, 1), stride, use_bias=False), PointConv(12, stride, method=method)
     params = flax_conv.init(jax.random.key(0), x)
     shapes = jax.tree.map(jnp.shape, jax.eval_shape(ours.init, jax.random.key(0), x))
     assert shapes == jax.tree.map(jnp.shape, params)
@@ -254,7 +255,16 @@ def test_point_conv_matches_flax(rng, stride, height):
     close(value_and_grads(ours), value_and_grads(flax_conv))
 
 
+def test_point_conv_off_the_cpu_has_no_product_of_slices(rng, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    text = jax.jit(PointConv(12, 2).init_with_output).lower(jax.random.key(0), jnp.zeros((1, 6, 6, 8))).as_text()
+    assert "stablehlo.convolution" in text
+    assert "stablehlo.dot_general" not in text
+
+
 def test_grouped_conv_raises_on_bad_groups_and_methods():
+    with pytest.raises(ValueError, match="native, product"):
+        PointConv(12, method="fft").init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))
     with pytest.raises(ValueError, match="3 groups do not divide 8"):
         GroupedConv(12, 3).init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))
     with pytest.raises(ValueError, match="native, blocks"):
