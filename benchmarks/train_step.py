@@ -13,6 +13,7 @@ batch in memory with the same augmentation. `--profile` adds the time by operati
 import argparse
 import collections
 import gzip
+import importlib.util
 import json
 import os
 import re
@@ -176,6 +177,11 @@ def time_pytorch(options) -> float | None:
 
 
 def pytorch_timm(name: str):
+    """Builds timm's network; EfficientNet-Lite0 by the package `efficientnet-lite-pytorch` if that is installed."""
+    if name == "efficientnet_lite0" and importlib.util.find_spec("efficientnet_lite_pytorch"):
+        from efficientnet_lite_pytorch import EfficientNet
+
+        return EfficientNet.from_name("efficientnet-lite0", in_channels=1, num_classes=NUM_CLASSES)
     import timm
 
     names = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # of the padding that TensorFlow's weights expect
