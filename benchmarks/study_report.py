@@ -1,0 +1,129 @@
+"""Writes benchmarks/study/report.md and its plots from the committed predictions alone, by the rules of PROTOCOL.md.
+
+    python benchmarks/study_report.py
+
+It needs no sounds and no training: `probes/`, `small/` and `finetuned/` under benchmarks/study contain the held-out
+predictions of every variant. The summary is chosen by the protocol's rules, not written by hand.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from audiotag_jax.evaluation.intervals import LEVEL  # noqa: E402
+from audiotag_jax.study import across_report, store  # noqa: E402
+from audiotag_jax.study.across import CONTRAST, across  # noqa: E402
+from audiotag_jax.study.across_report import differs, is_equivalent  # noqa: E402
+from audiotag_jax.study.charts import signed  # noqa: E402
+from audiotag_jax.study.datasets import PREDICTIONS  # noqa: E402
+from audiotag_jax.study.markdown import interval, table  # noqa: E402
+from audiotag_jax.study.report import write_text  # noqa: E402
+
+FAMILIES = {
+    "probes": "Probes: linear classifiers of frozen EfficientNet-Lite0, ImageNet weights",
+    "small": "The small network from random weights, 24 epochs",
+    "finetuned": "EfficientNet-Lite0 fine-tuned from ImageNet weights, 5 + 10 epochs",
+}
+HIRES = ("hires_q1", "hires_q2", "hires_q4", "hires_q8")
+HIGH = (*HIRES, "mix_q1_q4_q8", "mix_q1_q8_log")
+CONTROL, BASELINE, MARGIN, CONFIRMING = "mix_linear_mel_log", "log_db", 0.01, "esc50"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, default=Path(__file__).parent / "study")
+    options = parser.parse_args()
+    found = {}
+    for family in FAMILIES:
+        folders = sorted((options.study / family / PREDICTIONS).glob("*/about.json"))
+        saved = {path.parent.name: store.read(path.parent) for path in folders}
+        found[family] = across(saved, baseline=BASELINE, margin=MARGIN, pooled=list(saved))
+        across_report.write(found[family], {name: each.about for name, each in saved.items()}, options.study / family)
+        print(f"written to {options.study / family}: across.md, across.svg")
+    write_text(options.study / "report.md", report(found))
+    print(f"written to {options.study}: report.md", *summary(found), sep="\n")
+
+
+def report(found: Mapping[str, Mapping]) -> str:
+    lines = ["# Do high-resolution spectrograms help, and for which sounds?", ""]
+    lines += ["By the rules of [PROTOCOL.md](../PROTOCOL.md), from the predictions beside this page:", ""]
+    lines += [*(f"- {sentence}" for sentence in summary(found)), ""]
+    for family, title in FAMILIES.items():
+        each = found[family]
+        lines += [f"## {title}", "", f"![Differences in accuracy to {BASELINE}]({family}/across.svg)", ""]
+        header = ("variant", *each["datasets"], "these data sets", "p", "equivalent")
+        if len(each["datasets"]) == 1:
+            header = header[:2]
+        lines += table(header, [row[: len(header)] for row in rows(each)])
+        lines += [
+            f"Differences in accuracy to `{BASELINE}`, 95 % intervals over recordings; p values are Holm's over the"
+        ]
+        lines += [f"variants. [All figures]({family}/across.md).", ""]
+    lines += ["Repeated by `python benchmarks/study_report.py`, from these predictions.", ""]
+    return "\n".join(lines)
+
+
+def rows(found: Mapping) -> list[list[str]]:
+    pooled = {each["variant"]: each for each in found["pooled"]}
+    datasets = found["datasets"].values()
+    names = dict.fromkeys(d["variant"] for each in datasets for d in each["differences"])
+    text = []
+    for name in names:
+        cells = [next((interval(d, "+") for d in e["differences"] if d["variant"] == name), "–") for e in datasets]
+        if name in pooled:
+            each = pooled[name]
+            cells += [interval(each["fixed"], "+"), across_report.p_text(each["fixed"]["p_holm"])]
+            cells.append("yes" if is_equivalent(each) else "no")
+        text.append([f"`{name}`", *cells])
+    return text
+
+
+def summary(found: Mapping[str, Mapping]) -> list[str]:
+    """What the protocol's rules conclude ("What would change our mind")."""
+    pooled = {each["variant"]: each for each in found["probes"]["pooled"]}
+    names = ", ".join(found["probes"]["datasets"])
+    small = {d["variant"]: d for d in found["small"]["datasets"][CONFIRMING]["differences"]}
+    better = [name for name in HIGH if differs(pooled[name]) and pooled[name]["fixed"]["value"] > 0]
+    worse = [name for name in HIGH if differs(pooled[name]) and pooled[name]["fixed"]["value"] < 0]
+    helps = [name for name in better if name in small and small[name]["value"] > 0]
+    control = differs(pooled[CONTROL]) and pooled[CONTROL]["fixed"]["value"] > 0
+    text = []
+    if helps and not control:
+        text.append(f"High resolution helps: {_named(helps, pooled)}, on the average of {names}.")
+    elif better:
+        text.append(f"Better with probes, but not confirmed: {_named(better, pooled)}, on the average of {names}.")
+    if worse:
+        text.append(f"High resolution hurts probes: {_named(worse, pooled)}, on the average of {names}.")
+    if all(is_equivalent(pooled[name]) for name in HIRES):
+        text.append(f"It does not matter: {', '.join(HIRES)} are equivalent to {BASELINE} within {MARGIN:g}.")
+    if not text:
+        text.append(f"Open: no high-resolution variant is shown to be better, worse or equivalent, on {names}.")
+    real = [d for d in small.values() if d["variant"] in HIGH and d["p_bootstrap_holm"] < LEVEL]
+    amounts = ", ".join(f"{d['variant']} ({signed(d['value'], 3)})" for d in real)
+    signs = ", ".join(f"{name} ({signed(d['value'], 3)})" for name, d in small.items() if name in HIGH)
+    text.append(
+        f"The small network from random weights on {CONFIRMING}: {signs}; distinguished from {BASELINE}: "
+        f"{amounts or 'none'}."
+    )
+    [contrast] = [each for each in found["probes"]["interactions"] if each["contrast"] == CONTRAST]
+    depends = "depends" if contrast["p"] < LEVEL and contrast["slope"] < 0 else "is not shown to depend"
+    refuted = contrast["p"] < LEVEL and contrast["slope"] > 0
+    text.append(
+        f"The best q {depends} on the kind of sound as expected (small for clicks, large for steady sounds): slope "
+        f"{signed(contrast['slope'], 3)}, {contrast['num_classes']} classes, p {across_report.p_text(contrast['p'])}"
+        + ("; the expectation is refuted." if refuted else ".")
+    )
+    limit = max(pooled[name]["detectable"][1] for name in pooled)
+    text.append(f"A true difference of {limit:.3f} would be found in four of five such studies, after the correction.")
+    return text
+
+
+def _named(names: list[str], pooled: Mapping[str, Mapping]) -> str:
+    return ", ".join(f"{name} ({signed(pooled[name]['fixed']['value'], 3)})" for name in names)
+
+
+if __name__ == "__main__":
+    main()
