@@ -54,6 +54,7 @@ def _spectral_fields() -> ConfigDict:
     spectral.window_samples = 2048  # Hann window
     spectral.fft_samples = 2048
     spectral.stride = 8.0  # hires channels are sampled at one point in so many; 1: exact, as published
+    spectral.smoothing_cells = 0.0  # of hires energies: standard deviation of a Gaussian filter in frames and bins
     return spectral
 
 

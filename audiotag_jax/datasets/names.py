@@ -39,7 +39,11 @@ def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str
 
 def hash_images(clips_name: str, settings: SpectralSettings, channel_versions: Sequence[int]) -> str:
     """Returns the fingerprint of the images of a clips dataset, with the given versions of the channels."""
-    return _hash([clips_name, dataclasses.asdict(settings), list(channel_versions)])
+    fields = dataclasses.fields(settings)
+    later = {field.name: field.default for field in fields if not field.metadata.get("named", True)}
+    values = dataclasses.asdict(settings).items()
+    named = {name: value for name, value in values if name not in later or value != later[name]}
+    return _hash([clips_name, named, list(channel_versions)])
 
 
 def _hash(value: Any) -> str:

@@ -38,6 +38,9 @@ class SpectralSettings:
     window_samples: int = 2048
     fft_samples: int = 2048
     stride: float = 8.0  # high resolution looks at one point in so many; 1: at all of them
+    # Of high-resolution energies: standard deviation of a Gaussian filter, in frames and in bins. The metadata keeps
+    # the names of datasets that were prepared before the field existed.
+    smoothing_cells: float = dataclasses.field(default=0.0, metadata={"named": False})
 
     def __post_init__(self):
         if not isinstance(self.channels, tuple) or not self.channels:
@@ -50,6 +53,7 @@ class SpectralSettings:
         if not 0.0 < self.range_db <= 300.0:  # more than 300 dB would not fit in single precision
             raise ValueError(f"range_db must be above 0 and at most 300, not {self.range_db!r}")
         _require_stride(self.stride)
+        _require_smoothing(self.smoothing_cells)
         for channel in self._own_channels:
             _bank(CHANNELS[channel].axis, self)  # raises where these sizes leave a band empty
         if self.published and self.sample_rate_hz != self.published.sample_rate_hz:
@@ -180,7 +184,20 @@ def _reassigned_energies(waveforms, power, settings, *, q):
         stride=settings.stride,
     )
     missing = num_frames - descending.shape[1]  # whole frames beyond the end of a clip of few samples
-    return jnp.pad(descending[:, :, ::-1], ((0, 0), (0, missing), (0, 0)))
+    energies = jnp.pad(descending[:, :, ::-1], ((0, 0), (0, missing), (0, 0)))
+    if settings.smoothing_cells:
+        frames, bins = (_gaussian(size, settings.smoothing_cells) for size in energies.shape[1:])
+        energies = jnp.einsum("ts,bsf,fg->btg", frames, energies, bins, precision=jax.lax.Precision.HIGHEST)
+    return energies
+
+
+def _gaussian(size, sigma):
+    """[size, size] of a Gaussian filter along one axis, with nothing beyond its ends; symmetric."""
+    positions = np.arange(size)
+    distances = np.abs(positions[:, None] - positions)
+    weights = np.where(distances <= int(4 * sigma + 0.5), np.exp(-0.5 * (distances / sigma) ** 2), 0.0)
+    offsets = np.arange(-int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1)
+    return (weights / np.exp(-0.5 * (offsets / sigma) ** 2).sum()).astype(np.float32)
 
 
 def _relative(energies):
@@ -265,3 +282,8 @@ PUBLISHED = {
         yamnet.times_s,
     )
 }
+
+
+def _require_smoothing(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not (value == 0 or 0.1 <= value <= 20.0):
+        raise ValueError(f"smoothing_cells must be 0 or from 0.1 to 20, not {value!r}")

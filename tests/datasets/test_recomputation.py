@@ -15,11 +15,12 @@ from audiotag_jax.datasets import builders, images, waveforms
 from audiotag_jax.datasets.contents import content_hashes
 from audiotag_jax.datasets.folds import stratified_folds
 from audiotag_jax.datasets.index import FILE_NAME
+from audiotag_jax.datasets.names import _hash, hash_images
 from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
 from audiotag_jax.datasets.prepared import read_metadata
 from audiotag_jax.datasets.records import Clip, ClipSource
 from audiotag_jax.runtime import environment
-from audiotag_jax.spectral.features import CHANNELS
+from audiotag_jax.spectral.features import CHANNELS, SpectralSettings
 
 
 @pytest.fixture
@@ -259,3 +260,11 @@ def test_shards_can_be_written_by_any_process(source, prepared, tmp_path, monkey
         assert as_bytes(directory) == as_bytes(alike)
     other = prepare(changed(source, label="b"), prepared)
     assert as_bytes(other[1]).keys() == as_bytes(expected[1]).keys()
+
+
+def test_a_newer_field_at_its_default_leaves_the_names_of_images_as_they_were():
+    settings = SpectralSettings(("log_db",), sample_rate_hz=16000)
+    older = {name: value for name, value in dataclasses.asdict(settings).items() if name != "smoothing_cells"}
+    assert hash_images("clips", settings, [1]) == _hash(["clips", older, [1]])
+    smoothed = dataclasses.replace(settings, smoothing_cells=1.0)
+    assert hash_images("clips", smoothed, [1]) != hash_images("clips", settings, [1])

@@ -2,6 +2,7 @@ import jax
 import librosa
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from audiotag_jax.spectral import features, scales
 from audiotag_jax.spectral.features import SpectralSettings, frequencies_hz, spectrograms, times_s
@@ -242,6 +243,17 @@ def test_high_resolution_of_few_samples_and_of_silence(num_samples):
     assert images.shape == (2, 64, 64, 1)
     assert np.all((images >= 0.0) & (images <= 1.0))
     np.testing.assert_array_equal(images[1], 0.0)
+
+
+def test_smoothed_energies_are_scipys_gaussian_filter():
+    sharp, smooth = (
+        np.asarray(
+            features._reassigned_energies(noise(1, 11025), None, SpectralSettings(("hires_q2",), **SMALL, **more), q=2)
+        )[0]
+        for more in ({}, {"smoothing_cells": 1.5})
+    )
+    expected = scipy.ndimage.gaussian_filter(sharp, 1.5, mode="constant")
+    np.testing.assert_allclose(smooth, expected, rtol=1e-4, atol=1e-6 * sharp.max())
 
 
 @pytest.mark.parametrize("stride", [0.5, 101, "8", True, None, float("nan")])
