@@ -29,6 +29,7 @@ FAMILIES = {
 }
 HIRES = ("hires_q1", "hires_q2", "hires_q4", "hires_q8")
 HIGH = (*HIRES, "mix_q1_q4_q8", "mix_q1_q8_log")
+YAMNET = "yamnet"
 CONTROL, BASELINE, MARGIN, CONFIRMING = "mix_linear_mel_log", "log_db", 0.01, "esc50"
 
 
@@ -38,13 +39,18 @@ def main() -> None:
     options = parser.parse_args()
     found = {}
     for family in FAMILIES:
-        folders = sorted((options.study / family / PREDICTIONS).glob("*/about.json"))
-        saved = {path.parent.name: store.read(path.parent) for path in folders}
+        saved = read(options.study / family)
         found[family] = across(saved, baseline=BASELINE, margin=MARGIN, pooled=list(saved))
         across_report.write(found[family], {name: each.about for name, each in saved.items()}, options.study / family)
         print(f"written to {options.study / family}: across.md, across.svg")
+    found[YAMNET] = across(read(options.study / YAMNET), baseline=YAMNET, margin=MARGIN, pooled=[])
     write_text(options.study / "report.md", report(found))
     print(f"written to {options.study}: report.md", *summary(found), sep="\n")
+
+
+def read(folder: Path) -> dict[str, store.Saved]:
+    """The saved predictions by data set."""
+    return {path.parent.name: store.read(path.parent) for path in sorted(folder.glob(f"{PREDICTIONS}/*/about.json"))}
 
 
 def report(found: Mapping[str, Mapping]) -> str:
@@ -62,6 +68,13 @@ def report(found: Mapping[str, Mapping]) -> str:
             f"Differences in accuracy to `{BASELINE}`, 95 % intervals over recordings; p values are Holm's over the"
         ]
         lines += [f"variants. [All figures]({family}/across.md).", ""]
+    lines += ["## YAMNet, an outside reference", ""]
+    lines += [
+        "Probes of a network that AudioSet's sounds trained, on its own mel spectrograms; they enter no test.",
+        "",
+    ]
+    cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
+    lines += table(("data set", "accuracy"), [list(each) for each in cells.items()])
     lines += ["Repeated by `python benchmarks/study_report.py`, from these predictions.", ""]
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from audiotag_jax.audio import decode
 from audiotag_jax.datasets.index import load_index, rows_of
 from audiotag_jax.datasets.prepared import complete_datasets, read_metadata
-from audiotag_jax.datasets.records import SILENCE
+from audiotag_jax.datasets.records import SILENCE, SPLITS
 from audiotag_jax.settings.sections import ClipSettings
 from audiotag_jax.spectral.features import NO_IMAGES, SpectralSettings, channel_version
 
@@ -132,7 +132,7 @@ def _find(sounds: pa.ChunkedArray, datasets: Iterable[tuple[Path, int]]) -> Copi
         problems = read_metadata(directory)["problems"]
         unread = pa.array([each["id"] for each in problems if each["outcome"] == SILENCE], pa.string())
         reasons = {(each["split"], each["id"]): each["reason"] for each in problems}
-        for split in ("train", "test"):
+        for split in SPLITS:
             own = rows_of(index, split)
             known = pc.and_(pc.not_equal(own["sound"], ""), pc.invert(pc.is_in(own["id"], value_set=unread)))
             stored = pc.if_else(known, own["sound"], None)

@@ -7,6 +7,7 @@ import numpy as np
 from audiotag_jax.datasets.prepare import prepare
 from audiotag_jax.datasets.prepared import read_metadata
 from audiotag_jax.datasets.reader import read_split
+from audiotag_jax.datasets.records import SPLITS
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.training.experiment import name_of_inputs, shape_of_images
@@ -30,7 +31,7 @@ def embed_dataset(settings: Settings) -> tuple[dict[str, np.ndarray], dict[str, 
     check_pretrained(model)
     directory = prepare(settings)
     classes = np.array([*read_metadata(directory)["classes"], ""])
-    splits = {name: examples for name in ("train", "test") if (examples := read_split(directory, name)) is not None}
+    splits = {name: examples for name in SPLITS if (examples := read_split(directory, name)) is not None}
     shape = shape_of_images(settings, next(iter(splits.values())))
     body = FrozenBody(initial_body(model.network(len(classes) - 1).body, model, shape))
     columns: dict[str, list] = {name: [] for name in ("ids", "labels", "folds", "splits", "embeddings")}
