@@ -70,7 +70,7 @@ def report(found: Mapping[str, Mapping]) -> str:
         lines += [f"variants. [All figures]({family}/across.md).", ""]
     lines += ["## YAMNet, an outside reference", ""]
     lines += [
-        "Probes of a network that AudioSet's sounds trained, on its own mel spectrograms; they enter no test.",
+        "Probes of a network trained on AudioSet, on its own mel spectrograms; they enter no test.",
         "",
     ]
     cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
