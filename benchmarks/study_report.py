@@ -11,9 +11,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import scipy.special
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from audiotag_jax.evaluation.intervals import LEVEL  # noqa: E402
+from audiotag_jax.evaluation.intervals import LEVEL, bootstrap_means, recording_numbers  # noqa: E402
 from audiotag_jax.study import across_report, store  # noqa: E402
 from audiotag_jax.study.across import CONTRAST, across  # noqa: E402
 from audiotag_jax.study.across_report import differs, is_equivalent  # noqa: E402
@@ -30,6 +33,18 @@ FAMILIES = {
 HIRES = ("hires_q1", "hires_q2", "hires_q4", "hires_q8")
 HIGH = (*HIRES, "mix_q1_q4_q8", "mix_q1_q8_log")
 YAMNET = "yamnet"
+AVERAGES = tuple(
+    ("log_db", *more.split())
+    for more in (
+        "mel_db",
+        "linear_db",
+        "linear_linear",
+        "hires_q2",
+        "hires_q8",
+        "mel_db linear_db",
+        "hires_q1 hires_q8",
+    )
+)
 CONTROL, BASELINE, MARGIN, CONFIRMING = "mix_linear_mel_log", "log_db", 0.01, "esc50"
 
 
@@ -44,7 +59,7 @@ def main() -> None:
         across_report.write(found[family], {name: each.about for name, each in saved.items()}, options.study / family)
         print(f"written to {options.study / family}: across.md, across.svg")
     found[YAMNET] = across(read(options.study / YAMNET), baseline=YAMNET, margin=MARGIN, pooled=[])
-    write_text(options.study / "report.md", report(found))
+    write_text(options.study / "report.md", report(found, options.study))
     print(f"written to {options.study}: report.md", *summary(found), sep="\n")
 
 
@@ -53,7 +68,7 @@ def read(folder: Path) -> dict[str, store.Saved]:
     return {path.parent.name: store.read(path.parent) for path in sorted(folder.glob(f"{PREDICTIONS}/*/about.json"))}
 
 
-def report(found: Mapping[str, Mapping]) -> str:
+def report(found: Mapping[str, Mapping], study: Path) -> str:
     lines = ["# Do high-resolution spectrograms help, and for which sounds?", ""]
     lines += ["By the rules of [PROTOCOL.md](../PROTOCOL.md), from the predictions beside this page:", ""]
     lines += [*(f"- {sentence}" for sentence in summary(found)), ""]
@@ -75,8 +90,32 @@ def report(found: Mapping[str, Mapping]) -> str:
     ]
     cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
     lines += table(("data set", "accuracy"), [list(each) for each in cells.items()])
+    lines += ["## Exploratory: averaged answers", ""]
+    lines += [
+        f"Mean of the variants' probabilities, minus `{BASELINE}` alone; not among the protocol's hypotheses, intervals"
+    ]
+    lines += ["uncorrected. Does a high-resolution image add to the usual one what another usual image does not?", ""]
+    for family in ("probes", "small"):
+        lines += [f"{FAMILIES[family]}:", "", *averages(read(study / family))]
     lines += ["Repeated by `python benchmarks/study_report.py`, from these predictions.", ""]
     return "\n".join(lines)
+
+
+def averages(saved: Mapping[str, store.Saved]) -> list[str]:
+    """A table of the accuracy of averaged probabilities minus that of the baseline, paired by clip."""
+    cells: dict[str, list[str]] = {}
+    for each in saved.values():
+        results = each.results
+        labels, ids = results.held_out.labels, results.held_out.ids.tolist()
+        answers = {v.variant: scipy.special.softmax(v.held_out[0], axis=-1) for v in results.variants}
+        alone = answers[BASELINE].argmax(axis=-1) == labels
+        for names in (names for names in AVERAGES if set(names) <= answers.keys()):
+            mean = np.mean([answers[name] for name in names], axis=0)
+            gain = (mean.argmax(axis=-1) == labels).astype(float) - alone
+            found = bootstrap_means(gain[:, None], -1.0, recording_numbers(ids, results.recordings))
+            limits = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high")}
+            cells.setdefault(" + ".join(f"`{name}`" for name in names), []).append(interval(limits, "+"))
+    return table(("average", *saved), [[name, *row] for name, row in cells.items()])
 
 
 def rows(found: Mapping) -> list[list[str]]:
