@@ -8,7 +8,8 @@ from audiotag_jax.study import across_report
 from audiotag_jax.study.across import CONTRAST, across
 from benchmarks import study_report
 
-STUDY = Path(__file__).parents[1] / "benchmarks" / "study"
+ROOT = Path(__file__).parents[1]
+STUDY = ROOT / "benchmarks" / "study"
 
 
 def test_a_committed_page_is_what_the_committed_predictions_give():
@@ -69,3 +70,15 @@ def test_the_kind_of_sound_is_named_by_its_test(slope, p, expected):
     text = " ".join(study_report.summary(figures(slope=slope, p=p)))
     assert expected in text
     assert ("refuted" in text) == (slope > 0)
+
+
+def test_the_readme_quotes_the_committed_pages():
+    quoted = [
+        line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "(−" in line and "|" in line
+    ]
+    pages = [(STUDY / family / "across.md").read_text(encoding="utf-8") for family in ("probes", "small")]
+    assert len(quoted) == 4
+    for line in quoted:
+        variant, *cells = [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for cell, page in zip(cells, (pages[0], pages[0], pages[1], pages[1]), strict=True):
+            assert f"| {variant} | {cell} |" in page
