@@ -81,7 +81,7 @@ def _train_fields() -> ConfigDict:
     train.folds = ()  # folds to hold out in turn; empty: all
     train.inner_split = False  # to choose settings: exclude the held-out fold, validate on the next one
     train.log_every_steps = 10  # interval of lines in metrics.jsonl
-    train.evaluate_every_epochs = 0  # validation loss in metrics.jsonl; 0: only after the last epoch
+    train.evaluate_every_epochs = 0  # validation scores in metrics.jsonl; 0: only after the last epoch
     train.checkpoint_every_epochs = 1
     train.unverified_weight = 1.0  # loss weight of clips with unverified labels
     train.compilation_cache = True  # on GPU and TPU, cache compiled steps in dataset.prepared_dir
@@ -168,6 +168,7 @@ def _small(config: ConfigDict) -> None:
     config.optimizer.learning_rate_low = 3e-3
     config.optimizer.learning_rate_high = 1e-2
     config.train.batch_size = 32
+    config.train.evaluate_every_epochs = 5  # such data is small, so that this costs little
 
 
 def _esc(config: ConfigDict) -> None:
@@ -220,7 +221,6 @@ def _demo(config: ConfigDict) -> None:
     config.dataset.num_folds = 3
     config.model.width = 16
     config.train.num_epochs = 20
-    config.train.evaluate_every_epochs = 5
     config.train.checkpoint_every_epochs = 5
     config.study.rate_factors = (1.0,)  # no search, to stay short
     config.study.search_epochs = 4

@@ -134,6 +134,15 @@ def recordings_of_clips(directory: Path) -> dict[str, str]:
     return dict(zip(known["id"].to_pylist(), known["recording"].to_pylist(), strict=True))
 
 
+def copies_across_folds(directory: Path) -> list[list[str]]:
+    """Returns the ids of clips whose files are byte for byte the same and lie in different folds or splits, by file."""
+    index = read_index(directory)
+    places: dict[str, dict[str, tuple[str, int]]] = {}
+    for row in index.select(["id", "sound", "split", "fold"]).to_pylist():
+        places.setdefault(row["sound"], {})[row["id"]] = row["split"], row["fold"]
+    return [list(found) for sound, found in places.items() if sound and len(set(found.values())) > 1]
+
+
 def _index_of_records(directory: Path) -> pa.Table:
     """Reads every record once; recordings, sounds and places are not known from them."""
     fields = ("id", "label", "fold", "verified")

@@ -21,7 +21,15 @@ from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms
 from audiotag_jax.datasets.contents import content_hashes
 from audiotag_jax.datasets.copies import Copies, find_clips, find_images
 from audiotag_jax.datasets.fsdkaggle2018 import submission_order
-from audiotag_jax.datasets.index import hash_notes, make_index, read_index, rows_of, save_index, stored_notes
+from audiotag_jax.datasets.index import (
+    copies_across_folds,
+    hash_notes,
+    make_index,
+    read_index,
+    rows_of,
+    save_index,
+    stored_notes,
+)
 from audiotag_jax.datasets.names import clips_fingerprint, spectrograms_fingerprint
 from audiotag_jax.datasets.other_versions import find_of_other_versions
 from audiotag_jax.datasets.prepared import is_complete, read_metadata, version_dir
@@ -30,7 +38,7 @@ from audiotag_jax.datasets.sources import clip_source
 from audiotag_jax.datasets.without_recordings import find_prepared, has_no_files
 from audiotag_jax.runtime.environment import environment
 from audiotag_jax.runtime.files import locked
-from audiotag_jax.runtime.progress import log
+from audiotag_jax.runtime.progress import log, log_once
 from audiotag_jax.settings.sections import ClipSettings, DatasetSettings
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.features import SpectralSettings, channel_version
@@ -41,6 +49,7 @@ def run(settings: Settings, workdir: Path) -> None:
     del workdir
     directory = prepare(settings)
     report_problems(read_metadata(directory)["problems"], directory)
+    warn_of_copies(directory)
     log(f"dataset: {directory}")
 
 
@@ -193,7 +202,9 @@ def _name_of_inputs(settings: Settings, clips_dir: Path) -> str:
 
 
 def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int = 20) -> None:
-    """Logs up to `most` recordings with problems and their treatment, and the counts of all."""
+    """Logs up to `most` recordings with problems and their treatment, and the counts of all; nothing without any."""
+    if not problems:
+        return
     for problem in problems[:most]:
         log(f"{problem['split']} clip {problem['id']}: {problem['reason']}; {problem['outcome']}")
     if len(problems) > most:
@@ -201,6 +212,15 @@ def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int
     outcomes = [problem["outcome"] for problem in problems]
     counts = [f"{outcomes.count(kind)} {kind}" for kind in (LEFT_OUT, SILENCE, KEPT)]
     log(f"recordings with problems: {len(problems)} ({', '.join(counts)})")
+
+
+def warn_of_copies(dataset_dir: Path) -> None:
+    """Logs, once for the same data, that identical sounds lie in different folds or in training and test."""
+    if groups := copies_across_folds(dataset_dir):
+        log_once(
+            f"warning: identical sounds in different folds or splits, {len(groups)} in all, such as "
+            f"{' = '.join(groups[0][:2])}: held-out scores are too good; mode doctor lists them"
+        )
 
 
 def _prepared(

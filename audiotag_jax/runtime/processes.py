@@ -13,6 +13,13 @@ from audiotag_jax.runtime.errors import UserError
 CLUSTER = "cluster"  # in place of an address: JAX detects it from the cluster's environment
 
 
+def describe_devices() -> str:
+    """Returns the number and kind of all devices, as "1 CPU" or "2 NVIDIA H100 80GB HBM3"."""
+    kinds = [device.device_kind for device in jax.devices()]
+    names = {kind: kind.upper() if kind == "cpu" else kind for kind in kinds}
+    return ", ".join(f"{kinds.count(kind)} {name}" for kind, name in names.items())
+
+
 def connect(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> bool:
     """Connects the processes of a run and returns True; without a coordinator returns False. Call it before JAX starts.
 

@@ -3,7 +3,7 @@
 import functools
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -11,6 +11,8 @@ from tqdm import tqdm
 from audiotag_jax.runtime.terminal import print_line
 
 Item = TypeVar("Item")
+
+_STATUS_EVERY_S = 0.5  # on a bar
 
 _silent = False
 
@@ -36,17 +38,25 @@ def log_once(text: str) -> None:
 
 
 def progress(
-    items: Iterable[Item], total: int, description: str, unit: str, *, first: int = 0, every_s: float = 10.0
+    items: Iterable[Item],
+    total: int,
+    description: str,
+    unit: str,
+    *,
+    first: int = 0,
+    every_s: float = 10.0,
+    status: Callable[[], str] = str,
 ) -> Iterator[Item]:
     """Yields the items and shows how many of `total` are done: a bar on a terminal, else a line every `every_s` s.
 
-    `first` is the number of items done before, as in a resumed run.
+    `first` is the number of items done before, as in a resumed run. `status()` is a text to show behind the counts; it
+    is asked for only when it is shown.
     """
     if _silent:
         yield from items
         return
     if sys.stderr is not None and sys.stderr.isatty():
-        yield from tqdm(items, total=total, initial=first, desc=description, unit=f" {unit}", leave=False)
+        yield from _bar(items, status, total=total, initial=first, desc=description, unit=f" {unit}", leave=False)
         return
     start = last = time.monotonic()
     for done, item in enumerate(items, start=1):
@@ -57,4 +67,15 @@ def progress(
         if now - last >= every_s:
             last = now
             speed = f", {(done - 1) / max(now - start, 1e-9):.3g} a second" if done > 1 else ""
-            log(f"{description}: {first + done} of {total} {unit}{speed}")
+            shown = status()
+            log(f"{description}: {first + done} of {total} {unit}{speed}{shown and ', ' + shown}")
+
+
+def _bar(items: Iterable[Item], status: Callable[[], str], **options) -> Iterator[Item]:
+    with tqdm(items, **options) as bar:
+        last = -_STATUS_EVERY_S
+        for item in bar:
+            yield item
+            if time.monotonic() - last >= _STATUS_EVERY_S:
+                last = time.monotonic()
+                bar.set_postfix_str(status(), refresh=False)

@@ -148,7 +148,7 @@ class TrainingSettings:
     folds: Annotated[tuple[int, ...], FREE]
     inner_split: bool
     log_every_steps: Annotated[int, at_least(1)]
-    evaluate_every_epochs: Annotated[int, at_least(0)]
+    evaluate_every_epochs: Annotated[int, at_least(0), FREE]
     checkpoint_every_epochs: Annotated[int, at_least(1), FREE]
     unverified_weight: Annotated[float, between(0, 1)]
     compilation_cache: Annotated[bool, FREE]

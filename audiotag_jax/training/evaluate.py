@@ -11,6 +11,7 @@ from audiotag_jax.datasets.index import test_order
 from audiotag_jax.datasets.prepare import report_problems
 from audiotag_jax.datasets.reader import Examples
 from audiotag_jax.evaluation import metrics
+from audiotag_jax.evaluation.guessing import describe_guessing, majority_share
 from audiotag_jax.evaluation.intervals import score_table
 from audiotag_jax.evaluation.predictions import (
     TEST,
@@ -71,26 +72,31 @@ def is_finished(experiment: Experiment, workdir: Path, fold: int) -> bool:
     return all((fold_dir(workdir, fold) / name).exists() for name in names)
 
 
-def save_predictions(experiment: Experiment, workdir: Path, fold: int, predict: Predict) -> None:
+def save_predictions(
+    experiment: Experiment, workdir: Path, fold: int, predict: Predict
+) -> tuple[np.ndarray, np.ndarray]:
     """Writes the fold's test and validation logits; the latter last, as the mark of a finished fold.
 
+    Returns the logits `[n, K]` and labels `[n]` of the held-out clips.
     `predict` returns logits of clips, as `predict_logits` does for a network in training.
     """
     examples, test = experiment.examples, experiment.test_examples
     if test is not None:
         _save(fold_dir(workdir, fold) / TEST, experiment, predict, test, np.arange(len(test)), f"testing fold {fold}")
     clips = experiment.validation_clips(fold)
-    _save(fold_dir(workdir, fold) / VALIDATION, experiment, predict, examples, clips, f"evaluating fold {fold}")
+    path = fold_dir(workdir, fold) / VALIDATION
+    return _save(path, experiment, predict, examples, clips, f"evaluating fold {fold}"), examples.labels[clips]
 
 
 def _save(
     path: Path, experiment: Experiment, predict: Predict, examples: Examples, clips: np.ndarray, description: str
-) -> None:
+) -> np.ndarray:
     logits = predict(examples, clips, description)
     fields = {name: getattr(examples, name)[clips] for name in ("ids", "labels", "verified")}
     recordings = np.array([experiment.recordings.get(clip, "") for clip in fields["ids"].tolist()], str)
     if is_main_process():
         write_npz(path, logits=logits, recordings=recordings, **fields)
+    return logits
 
 
 def predict_logits(
@@ -156,6 +162,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
     by_fold = {fold: _with_recordings(experiment, fold_dir(workdir, fold) / VALIDATION) for fold in folds}
     problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
     names = dict(enumerate(experiment.metadata.get("fold_names") or map(str, range(1 + max(experiment.all_folds)))))
+    held_out = concatenate(list(by_fold.values()))
     summary = {
         "name": experiment.settings.name,
         "num_classes": len(experiment.classes),
@@ -164,7 +171,8 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
         **({"pretrained_on": seen} if (seen := pretrained_on(experiment.settings.model)) else {}),
         "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],
         "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
-        "validation": _scores(concatenate(list(by_fold.values()))),
+        "majority_share": majority_share(held_out["labels"]),
+        "validation": _scores(held_out),
         "folds": [{"fold": fold, "name": names[fold], **_scores(saved)} for fold, saved in by_fold.items()],
     }
     if experiment.test_examples is not None:
@@ -177,7 +185,10 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
 
 def format_summary(summary: dict) -> str:
     """The summary as a table for a terminal."""
-    rows = [("held out", kind, summary["validation"][kind]) for kind in ("all", "verified")]
+    held_out = summary["validation"]
+    rows = [("held out", "all", held_out["all"])]
+    if held_out["verified"]["num_clips"] != held_out["all"]["num_clips"]:
+        rows.append(("held out", "verified", held_out["verified"]))
     rows += [(f"fold {entry['fold']}", "all", entry["all"]) for entry in summary["folds"]]
     if "test" in summary:
         rows.append(("test", "all", summary["test"]["all"]))
@@ -193,6 +204,8 @@ def format_summary(summary: dict) -> str:
         lines.append(f"names of the folds in the data: {', '.join(named)}")
     if "pretrained_on" in summary:
         lines.append(f"first weights were trained on {summary['pretrained_on']}")
+    if "majority_share" in summary and (text := describe_guessing(rows[0][2]["accuracy"], summary["majority_share"])):
+        lines.append(f"warning: {text}")
     if summary["missing_folds"]:
         lines.append(f"folds not trained yet: {', '.join(map(str, summary['missing_folds']))}")
     return "\n".join(line.rstrip() for line in lines)

@@ -5,15 +5,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import numpy as np
-import scipy.special
-
 from audiotag_jax.datasets.digests import digests
-from audiotag_jax.evaluation import metrics
+from audiotag_jax.datasets.prepare import warn_of_copies
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.paths import check_checkpoint_path
-from audiotag_jax.runtime.processes import any_process, broadcast_from_main, is_main_process
+from audiotag_jax.runtime.processes import any_process, broadcast_from_main, describe_devices, is_main_process
 from audiotag_jax.runtime.progress import log, progress
 from audiotag_jax.settings.record import FILE_NAME, check_same_settings, fold_dir, is_only_recorded, recorded_dataset
 from audiotag_jax.settings.settings import Settings
@@ -22,12 +18,11 @@ from audiotag_jax.training.evaluate import conclude, is_finished, predict_logits
 from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
 from audiotag_jax.training.initial_weights import check_initial_weights, check_pretrained, record_seen
 from audiotag_jax.training.input_pipeline import Batches, TrainingOrder, close, read_ahead
-from audiotag_jax.training.interruption import DivergenceMonitor, sigterm_flag
+from audiotag_jax.training.interruption import sigterm_flag
+from audiotag_jax.training.loop import Loop, listed, scores_of
 from audiotag_jax.training.probe import Predict, Probes
 from audiotag_jax.training.state import TrainState
 from audiotag_jax.training.workdir import MetricsWriter, lock_workdir, record_config
-
-_PROFILE_AFTER = 10  # steps of a process before its profile: they compile and warm up
 
 
 def run(settings: Settings, workdir: Path) -> None:
@@ -44,7 +39,12 @@ def run(settings: Settings, workdir: Path) -> None:
         unfinished = [
             fold for fold in experiment.folds if not broadcast_from_main(is_finished(experiment, workdir, fold))
         ]
+        if unfinished:
+            warn_of_copies(experiment.dataset_dir)
         probes = Probes(experiment)
+        if len(unfinished) > 1 and not settings.training.folds and not settings.training.probe:
+            alone = f'--config.train.folds="({unfinished[0]},)"'
+            log(f"training {len(unfinished)} folds, one after the other; one fold alone: {alone}")
         for fold in unfinished if settings.training.probe else ():
             probes.compute_features(fold)
         with sigterm_flag() as stop:  # from here on: preparing has nothing to save, so SIGTERM may end it at once
@@ -52,13 +52,15 @@ def run(settings: Settings, workdir: Path) -> None:
                 if fold not in unfinished:
                     log(f"fold {fold}: finished before")
                     continue
+                start = time.monotonic()
                 if settings.training.probe:
                     predict = train_probe(experiment, probes, workdir, fold)
                 else:
                     state = train_fold(experiment, workdir, fold, stop)
                     checkpoints.check_saved(fold_dir(workdir, fold) / "checkpoints", state)
                     predict = functools.partial(predict_logits, experiment, state)
-                save_predictions(experiment, workdir, fold, predict)
+                scores = listed(scores_of(*save_predictions(experiment, workdir, fold, predict)))
+                log(f"fold {fold}: finished in {time.monotonic() - start:.0f} s; held out: {scores}")
                 if any_process(stop()):
                     raise Stopped(f"SIGTERM received: fold {fold} is finished.")
         conclude(experiment, workdir)
@@ -94,7 +96,7 @@ def train_probe(experiment: Experiment, probes: Probes, workdir: Path, fold: int
     predict, values = probes.train(workdir, fold)
     if values:
         clips = experiment.validation_clips(fold)
-        scores = _scores(predict(experiment.examples, clips, ""), experiment.examples.labels[clips])
+        scores = scores_of(predict(experiment.examples, clips, ""), experiment.examples.labels[clips])
         with MetricsWriter(workdir, fold, 0) as writer:
             writer.write(experiment.num_steps, "train", values)
             writer.write(experiment.num_steps, "validation", scores)
@@ -107,7 +109,6 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
     When `stop()` becomes true, as after SIGTERM, saves a checkpoint of the current step and raises Stopped.
     """
     settings, num_steps = experiment.settings, experiment.num_steps
-    start = time.monotonic()
     with checkpoints.open_checkpoints(fold_dir(workdir, fold)) as manager:
         state, position = experiment.starting_state(fold, manager)
         first_step = int(state.step)
@@ -118,126 +119,29 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
         clips, held_out = experiment.training_clips(fold), experiment.validation_clips(fold)
         if not position and is_main_process():
             _record_seen(experiment, workdir, fold)
-        counts = f"{num_steps} steps on {len(clips)} clips, {len(held_out)} held out, devices: {jax.device_count()}"
-        log(f"fold {fold}: {counts}; the first step compiles")
+        counts = f"{num_steps} steps on {len(clips)} clips, {len(held_out)} held out, {describe_devices()}"
+        log(f"fold {fold}{_place(experiment, fold)}: {counts}; the first step compiles")
         order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, settings.seed, fold)
         batches = Batches(experiment.examples, order, settings.training.batch_size, experiment.resident)
         reader = read_ahead(batches, first_step, settings.dataset.num_workers)
-        shown = progress(reader, num_steps, f"training fold {fold}", "steps", first=first_step)
         with MetricsWriter(workdir, fold, first_step, enabled=is_main_process()) as writer:
-            loop = _Loop(experiment, workdir, fold, manager, writer)
+            loop = Loop(experiment, workdir, fold, manager, writer)
+            what = f"training fold {fold}"
+            shown = progress(reader, num_steps, what, "steps", first=first_step, status=loop.status)
             try:
                 state = loop.run(state, shown, stop)
             finally:
                 loop.end_profile()
                 close(reader)
-    log(f"fold {fold}: {num_steps - first_step} steps in {time.monotonic() - start:.0f} s")
     return state
+
+
+def _place(experiment: Experiment, fold: int) -> str:
+    """Which of the folds to train this is; "" if it is the only one."""
+    folds = experiment.folds
+    return f" ({folds.index(fold) + 1} of {len(folds)})" if fold in folds and len(folds) > 1 else ""
 
 
 def _record_seen(experiment: Experiment, workdir: Path, fold: int) -> None:
     seen = digests(experiment.examples, experiment.training_clips(fold))
     record_seen(fold_dir(workdir, fold), experiment.settings.model, fold, seen)
-
-
-class _Loop:
-    """Runs the steps of one fold with logging, validation, checkpoints and profiling between them."""
-
-    def __init__(self, experiment: Experiment, workdir: Path, fold: int, manager, writer: MetricsWriter):
-        self.experiment, self.workdir, self.fold = experiment, workdir, fold
-        self.manager, self.writer, self.monitor = manager, writer, DivergenceMonitor(manager, fold)
-        self.profiling = False
-        steps = np.arange(experiment.num_steps)  # all rates at once: fetching one a step would wait for the device
-        rates = {label: rate for label, rate in experiment.programs.rates.items() if "_" not in label}
-        self.rates = {f"learning_rate_{label}": np.asarray(jax.vmap(rate)(steps)) for label, rate in rates.items()}
-        self.clips_per_step = len(experiment.training_clips(fold)) / experiment.steps_per_epoch
-        self.clock, self.clock_step = time.monotonic(), 0  # when and at which step metrics were last logged
-
-    def run(self, state: TrainState, batches, stop: Callable[[], bool]) -> TrainState:
-        experiment, fold = self.experiment, self.fold
-        key, data = experiment.key(fold), experiment.data
-        step = first_step = self.clock_step = int(state.step)
-        # Metrics are fetched one step late, so that the device never waits for the host.
-        waiting: tuple[int, dict] | None = None
-        stop_flags = {flag: np.full(jax.local_device_count(), flag, np.float32) for flag in (False, True)}
-        for batch in batches:
-            profiled = self._profile(step - first_step)
-            state, metrics = experiment.programs.train_step(state, batch | {"stop": stop_flags[stop()]}, data, key)
-            step += 1
-            stopping = waiting is not None and self._check(*waiting)
-            waiting = (step, metrics)
-            if profiled:
-                jax.block_until_ready(metrics)
-            ends_epoch = step % experiment.steps_per_epoch == 0
-            if ends_epoch or stopping:  # now: a run that continues from this checkpoint will not see this step again
-                stopping |= self._check(*waiting)
-                waiting = None
-            if ends_epoch:
-                self._end_epoch(state, step)
-            if stopping and step < experiment.num_steps:
-                if self.manager.latest_step() != step:
-                    self._save(state, step)
-                raise Stopped(f"SIGTERM received: fold {fold} is saved at step {step}.")
-        return state
-
-    def _check(self, step: int, metrics: dict) -> bool:
-        """Logs a step's metrics; returns whether any process got SIGTERM. Raises Diverged if they are not finite."""
-        train = self.experiment.settings.training
-        stopping = self.monitor.check(step, metrics)
-        if step % train.log_every_steps == 0 or step == self.experiment.num_steps:
-            self._log(step, metrics)
-        return stopping
-
-    def _log(self, step: int, metrics: dict) -> None:
-        values = {name: value for name, value in jax.device_get(metrics).items() if name != "health"}
-        values |= {name: rates[step - 1] for name, rates in self.rates.items()}
-        now = time.monotonic()
-        values["clips_per_second"] = self.clips_per_step * (step - self.clock_step) / max(now - self.clock, 1e-9)
-        self.clock, self.clock_step = now, step
-        self.monitor.remember(step, values)
-        self.writer.write(step, "train", values)
-
-    def _end_epoch(self, state: TrainState, step: int) -> None:
-        experiment, train, start = self.experiment, self.experiment.settings.training, time.monotonic()
-        epoch, last = step // experiment.steps_per_epoch, step == experiment.num_steps
-        if train.evaluate_every_epochs and (epoch % train.evaluate_every_epochs == 0 or last):
-            scores = _validate(experiment, self.fold, state)
-            self.writer.write(step, "validation", scores)
-            listed = ", ".join(f"{name} {scores[name]:.3f}" for name in scores)
-            log(f"fold {self.fold}, epoch {epoch}: validation {listed}")
-        if epoch % train.checkpoint_every_epochs == 0 or last:
-            self._save(state, step)
-        self.clock += time.monotonic() - start  # throughput is that of training alone
-
-    def _save(self, state: TrainState, step: int) -> None:
-        epoch, inside = divmod(step, self.experiment.steps_per_epoch)
-        checkpoints.save(self.manager, state, {"fold": self.fold, "epoch": epoch, "batch": inside})
-
-    def _profile(self, steps_done: int) -> bool:
-        """Starts and stops the main process's profile; returns whether the next step is part of it."""
-        wanted = self.experiment.settings.training.profile_steps
-        if wanted and is_main_process() and steps_done == _PROFILE_AFTER:
-            self.profiling = True
-            jax.profiler.start_trace(str(self.workdir / "profile" / f"fold_{self.fold}"))
-        if steps_done == _PROFILE_AFTER + wanted:
-            self.end_profile()
-        return self.profiling
-
-    def end_profile(self) -> None:
-        """Writes the profile, if one was begun."""
-        if self.profiling:
-            self.profiling = False
-            jax.profiler.stop_trace()
-
-
-def _validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str, float]:
-    """Mean loss and metrics of the held-out clips, for the learning curve alone."""
-    clips = experiment.validation_clips(fold)
-    logits = predict_logits(experiment, state, experiment.examples, clips, f"validating fold {fold}")
-    return _scores(logits, experiment.examples.labels[clips])
-
-
-def _scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    ranks = metrics.label_ranks(logits, labels)
-    loss = -scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
-    return {"loss": loss} | {each.name: each.values(ranks).mean() for each in metrics.METRICS}

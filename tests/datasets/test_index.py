@@ -13,8 +13,15 @@ from audiotag_jax.datasets import index as indexes
 from audiotag_jax.datasets import prepared as prepared_datasets
 from audiotag_jax.datasets import reader
 from audiotag_jax.datasets.contents import content_hashes
-from audiotag_jax.datasets.index import FILE_NAME, SCHEMA, read_index, recordings_of_clips, test_order
-from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
+from audiotag_jax.datasets.index import (
+    FILE_NAME,
+    SCHEMA,
+    copies_across_folds,
+    read_index,
+    recordings_of_clips,
+    test_order,
+)
+from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms, warn_of_copies
 from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.datasets.records import ClipSource
 
@@ -162,3 +169,21 @@ def test_odd_folder_names_are_no_columns(source, tmp_path):
     assert set(read_index(directory)["fold"].to_pylist()) == {-1, 0, 1}
     moved = shutil.copytree(directory, tmp_path / "label=x" / "1.0.0")
     assert read_index(moved).equals(read_index(directory))
+
+
+def test_identical_files_in_different_folds_are_named(source, prepared, capsys):
+    train = [clip for clip in source.clips if clip.split == "train"]
+    first = train[0]
+    other = next(clip for clip in train if clip.fold != first.fold)
+    same = next(clip for clip in train[1:] if clip.fold == first.fold)
+    assert copies_across_folds(prepare_clips(source, CLIPS, prepared)) == []
+    Path(same.path).write_bytes(Path(first.path).read_bytes())  # in one fold: harmless
+    assert copies_across_folds(prepare_clips(source, CLIPS, prepared)) == []
+    Path(other.path).write_bytes(Path(first.path).read_bytes())
+    directory = prepare_clips(source, CLIPS, prepared)
+    assert [set(group) for group in copies_across_folds(directory)] == [{first.id, same.id, other.id}]
+    capsys.readouterr()
+    warn_of_copies(directory)
+    warn_of_copies(directory)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("warning: identical sounds in different folds or splits, 1 in all, such as ")

@@ -156,7 +156,9 @@ def test_a_summary_of_some_folds_names_the_others(experiment, tmp_path, monkeypa
     assert summary["folds"][0]["verified"]["accuracy"]["value"] is None
     text = format_summary(summary).splitlines()
     assert text[-1] == "folds not trained yet: 1"
-    assert [line.split()[:3] for line in text[2:-1]] == [
+    assert text[-2].startswith("warning: no better than guessing: accuracy 0.667 (0.333 to 1.000)")
+    assert text[-2].endswith("the most frequent class has 0.333")
+    assert [line.split()[:3] for line in text[2:-2]] == [
         ["held", "out", "all"],
         ["held", "out", "verified"],
         ["fold", "0", "all"],

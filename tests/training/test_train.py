@@ -21,7 +21,7 @@ from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.files import locked
 from audiotag_jax.settings.settings import parse_settings, recorded_fields
 from audiotag_jax.spectral.front_end import crop
-from audiotag_jax.training import checkpoints, evaluate, train
+from audiotag_jax.training import checkpoints, evaluate, loop, train
 from audiotag_jax.training.input_pipeline import device_batch
 from audiotag_jax.training.steps import replicate
 from configs import log_db
@@ -180,6 +180,33 @@ def test_metrics(finished):
             assert line["clips_per_second"] > 0
             for kind in ("gradient", "update"):
                 assert all(line[f"{kind}_norm_{group}"] > 0 for group in ("early", "late", "head"))
+
+
+def test_what_is_logged(finished, copied, config, capsys):
+    """By default scores of the last epoch alone; the fold's last line has them, and they are those of the summary."""
+    for name in ("fold_0", "fold_1", "metrics.jsonl", "summary.json"):
+        shutil.rmtree(copied / name) if name.startswith("fold") else (copied / name).unlink()
+    config.train.evaluate_every_epochs, config.train.folds = 0, (0,)
+    train.run(parse_settings(config), copied)
+    [line] = [line for line in metrics(copied) if line["split"] == "validation"]
+    assert line in metrics(finished)
+    assert (line.pop("fold"), line.pop("step"), line.pop("split")) == (0, NUM_STEPS, "validation")
+    printed = capsys.readouterr().out.splitlines()
+    assert f"fold 0: {NUM_STEPS} steps on 25 clips, 25 held out, 8 CPU; the first step compiles" in printed
+    [last] = [each for each in printed if each.startswith("fold 0: finished in ")]
+    assert last.endswith(f"held out: {loop.listed(line)}")
+    table = read_json(copied / "summary.json")["folds"][0]["all"]
+    assert f"accuracy {table['accuracy']['value']:.3f}" in last
+    assert not [each for each in printed if "one fold alone" in each or "epoch" in each]
+
+
+def test_several_folds_are_announced(copied, config, capsys, monkeypatch):
+    for fold in (0, 1):
+        (copied / f"fold_{fold}/predictions.npz").unlink()
+    train.run(parse_settings(config), copied)
+    printed = capsys.readouterr().out
+    assert 'training 2 folds, one after the other; one fold alone: --config.train.folds="(0,)"\n' in printed
+    assert "\nfold 1 (2 of 2): " in printed
 
 
 def test_every_clip_is_held_out_once(finished, rows):
@@ -341,8 +368,8 @@ def test_numbers_that_are_not_finite_stop_the_run(config, tmp_path, monkeypatch)
 
 def test_a_profile_changes_nothing(finished, config, tmp_path, monkeypatch):
     """Of two steps after the first of each process; cut short by an interruption it is written all the same."""
-    assert train._PROFILE_AFTER == 10  # as the field says; this run is shorter
-    monkeypatch.setattr(train, "_PROFILE_AFTER", 1)
+    assert loop._PROFILE_AFTER == 10  # as the field says; this run is shorter
+    monkeypatch.setattr(loop, "_PROFILE_AFTER", 1)
     calls, begin, end = [], jax.profiler.start_trace, jax.profiler.stop_trace
     monkeypatch.setattr(jax.profiler, "start_trace", lambda path: [calls.append((path, len(steps))), begin(path)])
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: [calls.append(("end", len(steps))), end()])
