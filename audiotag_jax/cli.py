@@ -63,6 +63,8 @@ _HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict, embed: from window to window
 _OUT = flags.DEFINE_string(
     "out", None, "predict, embed, export: folder of what is written; by default in the work directory"
 )
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, embed: replace what an earlier call wrote")
+_FORMAT = flags.DEFINE_list("format", [], "predict: also audacity (label tracks), raven (selection tables), or both")
 
 
 def run() -> None:
@@ -154,8 +156,9 @@ def _options(argv: list[str], settings: "Settings | None") -> dict:
     options: dict[str, Any] = {"out": Path(_OUT.value) if _OUT.value else None}
     if _MODE.value in ("predict", "embed"):
         options |= {"audio": [*_AUDIO.value, *argv[1:]], "hop_s": _HOP_S.value, "tagger": _TAGGER.value}
+        options |= {"overwrite": _OVERWRITE.value}
     if _MODE.value == "predict":
-        options |= {"top": _TOP.value, "threshold": _THRESHOLD.value}
+        options |= {"top": _TOP.value, "threshold": _THRESHOLD.value, "formats": _FORMAT.value}
     if _MODE.value == "embed":
         options |= {"fold": _FOLD.value, "settings": settings}
     return options

@@ -51,8 +51,13 @@ def stream_audio(path: str | Path, sample_rate_hz: int) -> Generator[np.ndarray,
 
     Raises AudioError, also after some pieces: non-finite samples are found when they are reached.
     """
+    return (yield from stream_blocks(read_blocks(path), sample_rate_hz))
+
+
+def stream_blocks(sound: Generator[Block, None, str], sample_rate_hz: int) -> Generator[np.ndarray, None, str]:
+    """Yields blocks of samples as `stream_audio` yields those of a file."""
     resampler, mix = None, Mix()
-    for block in (blocks := Noted(read_blocks(path))):
+    for block in (blocks := Noted(sound)):
         mono = mix.add(block.samples)
         if resampler is None or resampler.rate_hz != block.rate_hz:
             if resampler is not None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 TEMPERATURES = (0.1, 10.0)  # between these the fitted one lies, however few or easy the clips
 
@@ -45,6 +45,19 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, nu
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     gaps = np.bincount(bins, right - confidence, minlength=num_bins)  # a bin's size times its gap
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def cross_fitted_error(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> float:
+    """The expected calibration error of clips, each under the temperature fitted to the clips of the other parts.
+
+    `logits` [n, K], `labels` [n], `parts` [n]: clips with the same number are left out together. NaN without clips.
+    """
+    logits, parts = _checked(logits, labels), np.asarray(parts)
+    temperatures = np.ones(len(logits))
+    for part in np.unique(parts):
+        inside = parts == part
+        temperatures[inside] = fit_temperature(logits[~inside], np.asarray(labels)[~inside])
+    return expected_calibration_error(softmax(logits / temperatures[:, None], axis=1), labels)
 
 
 def _checked(values: np.ndarray, labels: np.ndarray) -> np.ndarray:

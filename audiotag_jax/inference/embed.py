@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from audiotag_jax.inference.predict import check_hop, each_window, window_options_of
+from audiotag_jax.inference.batches import each_window
+from audiotag_jax.inference.output import choose_folder
+from audiotag_jax.inference.predict import check_hop
 from audiotag_jax.inference.published import open_tagger
 from audiotag_jax.inference.windows import expected_windows, find_files, read_windows
 from audiotag_jax.runtime.errors import UserError
@@ -33,17 +35,17 @@ def run(
     fold: int | None = None,
     hop_s: float = 0.0,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Writes the vectors of files and of all sound files below folders, or of the data set of `settings`.
 
     The network of recordings is that of the run in `workdir` (of its first fold, or of `fold`), or the one that
     `tagger` names; that of a data set has the weights that `settings` start from. `out` is by default
-    `workdir/embedded`. Raises UserError where there is nothing to read, or no network.
+    `workdir/embedded`, with date and time behind it if there are vectors already and not `overwrite`. Raises UserError
+    where there is nothing to read, or no network.
     """
     check_hop(hop_s)
-    out = out or workdir / "embedded"
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder for the vectors.")
+    out = choose_folder(out, workdir / "embedded", (NPZ, PARQUET), overwrite)
     if not audio:
         if settings is None:
             raise UserError("Mode embed needs --audio, or --config for the clips of a data set.")
@@ -57,7 +59,7 @@ def run(
     opened = open_tagger(workdir, tagger)
     if fold is not None and fold not in opened.folds:
         raise UserError(f"There is no fold {fold}; {opened.name} has {', '.join(map(str, opened.folds)) or 'none'}.")
-    options = window_options_of(opened, hop_s)
+    options = opened.window_options(hop_s)
     used = opened.folds[0] if fold is None and opened.folds else fold
     log(f"{opened.name}: {'' if used is None else f'the network of fold {used}, '}windows of {opened.duration_s:g} s")
     total = sum(expected_windows(file, options) for file in files)

@@ -2,24 +2,33 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from audiotag_jax.audio.level import SILENCE_DBFS
+from audiotag_jax.inference.batches import each_window
+from audiotag_jax.inference.label_tracks import LabelTracks, check_formats
+from audiotag_jax.inference.output import choose_folder
 from audiotag_jax.inference.published import open_tagger
-from audiotag_jax.inference.tables import RecordingPrediction, TagOptions, Window, format_line, write_tables
+from audiotag_jax.inference.tables import (
+    TABLES,
+    UNCERTAIN,
+    RecordingPrediction,
+    TagOptions,
+    Window,
+    format_line,
+    write_tables,
+)
 from audiotag_jax.inference.tagger import Tagger
-from audiotag_jax.inference.windows import Item, WindowOptions, expected_windows, find_files, read_windows
+from audiotag_jax.inference.windows import WindowOptions, expected_windows, find_files, read_windows
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked
 from audiotag_jax.runtime.progress import log, progress
 
-BATCH_WINDOWS = 8  # tagged together, padded: one compiled program
 HOPS_S = (0.01, 86400.0)
-_CHUNK_ITEMS = 1000  # at most in memory while a batch fills up
 _LINES = 20  # of the table that is printed
 
 
@@ -32,30 +41,36 @@ def run(
     hop_s: float = 0.0,
     out: Path | None = None,
     tagger: str = "",
+    formats: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> None:
     """Tags files, and all sound files below folders, and writes tables to `out`, by default `workdir/predicted`.
 
-    The network is that of the run in `workdir`, or the published one that `tagger` names.
+    The network is that of the run in `workdir`, or the published one that `tagger` names. Tables of an earlier call are
+    replaced only if `overwrite`: else `out` must have none, and the default gets date and time behind its name.
+    `formats` are those of `label_tracks`, which are written beside the tables.
 
     A recording up to a clip's length is one window, cropped as in training; a longer one is windows every `hop_s` (0: a
     clip's length), the last of which ends with the recording. Its probabilities are the mean over its windows that are
     not silent. A tag less probable than `threshold` becomes "none of these". Raises UserError if no file can be read.
     """
     _check(top, threshold, hop_s)
+    formats = check_formats(formats)
     files = find_files(audio)
+    out = choose_folder(out, workdir / "predicted", (*TABLES, *formats), overwrite)
     opened = open_tagger(workdir, tagger)
-    out = out or workdir / "predicted"
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder for the tables.")
-    tag_options = TagOptions(opened.classes, min(top, len(opened.classes)), threshold)
-    window_options = window_options_of(opened, hop_s)
+    tag_options = TagOptions(opened.classes, min(top, len(opened.classes)), threshold, bool(opened.doubt))
+    window_options = opened.window_options(hop_s)
     log(_introduction(opened))
+    if opened.doubt:
+        log(f"warning: all tags are named {UNCERTAIN}, since the run is not to be believed: {opened.doubt}")
     lines: list[str] = []
-    with locked(out, "writing to"):
-        predictions = _with_report(_tagged(files, opened, window_options), tag_options, lines)
+    with locked(out, "writing to"), LabelTracks(out, formats, tag_options, opened.sample_rate_hz) as tracks:
+        predictions = tracks.passing(_with_report(_tagged(files, opened, window_options), tag_options, lines))
         write_tables(out, predictions, tag_options, _about(opened, tag_options, window_options))
+        tracks.put_in_place()
     log("\n".join(lines))
-    log(f"written to {out}: predictions.csv, windows.csv, predictions.json")
+    log(f"written to {out}: {', '.join((*TABLES, *formats))}")
 
 
 def tag_recordings(
@@ -92,40 +107,6 @@ def _tagged(
             counts, probabilities_sum = Counter(), np.zeros(len(tagger.classes))
 
 
-def window_options_of(tagger: Tagger, hop_s: float) -> WindowOptions:
-    """How recordings become the tagger's windows, one every `hop_s`; 0: as usual for it."""
-    hop_samples = max(1, round((hop_s or tagger.usual_hop_s or tagger.duration_s) * tagger.sample_rate_hz))
-    return WindowOptions(tagger.sample_rate_hz, tagger.length_samples, hop_samples)
-
-
-def each_window(
-    items: Iterable[Item], function: Callable[[np.ndarray], Any], length_samples: int
-) -> Iterator[tuple[Item, np.ndarray | None]]:
-    """Yields the items in order with their rows of `function(waveforms [B, N])`, or None where they are silent."""
-    for chunk in _chunks(items):
-        waveforms = np.zeros((BATCH_WINDOWS, length_samples), np.float32)
-        audible = [item.waveform for item in chunk if item.waveform is not None]
-        rows = iter(())
-        if audible:
-            waveforms[: len(audible)] = audible
-            rows = iter(np.asarray(function(waveforms)))
-        for item in chunk:
-            yield dataclasses.replace(item, waveform=None), None if item.waveform is None else next(rows).copy()
-
-
-def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Yields lists of consecutive items with a batch of windows that are not silent in each; fewer at the end."""
-    chunk, num_audible = [], 0
-    for item in items:
-        chunk.append(item)
-        num_audible += item.waveform is not None
-        if num_audible == BATCH_WINDOWS or len(chunk) == _CHUNK_ITEMS:
-            yield chunk
-            chunk, num_audible = [], 0
-    if chunk:
-        yield chunk
-
-
 # Options and reports.
 
 
@@ -150,7 +131,8 @@ def _introduction(tagger: Tagger) -> str:
     before, after = tagger.calibration_errors
     return (
         f"{tagger.name}: {len(tagger.classes)} classes, folds {', '.join(map(str, tagger.folds))}, windows of "
-        f"{tagger.duration_s:g} s; temperature {tagger.temperature:.3f} (calibration error {before:.3f} → {after:.3f})"
+        f"{tagger.duration_s:g} s; temperature {tagger.temperature:.3f} from {tagger.fitted_to} (calibration error "
+        f"{before:.3f} → {after:.3f}, cross-fitted)"
     )
 
 
@@ -164,6 +146,8 @@ def _about(tagger: Tagger, tag_options: TagOptions, window_options: WindowOption
         "window_s": tagger.duration_s,
         "hop_s": window_options.hop_s,
         "temperature": tagger.temperature,
+        "fitted_to": tagger.fitted_to,
+        "doubt": tagger.doubt,
         "threshold": tag_options.threshold,
         "silence_dbfs": SILENCE_DBFS,
     }

@@ -13,6 +13,8 @@ import numpy as np
 from audiotag_jax.runtime.files import write_together
 
 NONE = "none of these"  # the tag where no class reaches the threshold
+UNCERTAIN = "uncertain"  # the tag where the run's probabilities are not to be believed
+TABLES = ("predictions.csv", "windows.csv", "predictions.json")
 _PATH_COLUMNS = 40  # of a terminal
 
 
@@ -46,6 +48,7 @@ class TagOptions:
     classes: tuple[str, ...]
     top: int  # number of likeliest tags to list
     threshold: float  # a tag must be at least so probable
+    is_uncertain: bool = False  # the run's probabilities are not to be believed
 
     def likeliest(self, probabilities: np.ndarray | None) -> list[tuple[str, float]]:
         """The first `top` classes with their probabilities; of equal ones the earlier class first."""
@@ -55,8 +58,10 @@ class TagOptions:
         return [(self.classes[k], float(probabilities[k])) for k in order]
 
     def tag(self, probabilities: np.ndarray | None) -> str:
-        """The likeliest class, `NONE` where it is below the threshold, "" where everything is silent."""
+        """The likeliest class, `NONE` below the threshold, `UNCERTAIN` of such a run; "" where everything is silent."""
         best = self.likeliest(probabilities)[:1]
+        if best and self.is_uncertain:
+            return UNCERTAIN
         return "".join(name if probability >= self.threshold else NONE for name, probability in best)
 
 
@@ -70,7 +75,7 @@ def format_line(prediction: RecordingPrediction, tag_options: TagOptions) -> str
         f"{name} {probability:.2f}" for name, probability in tag_options.likeliest(prediction.probabilities)
     )
     tag = tag_options.tag(prediction.probabilities)
-    answer = "silent" if not tag else f"{NONE} ({likeliest})" if tag == NONE else likeliest
+    answer = "silent" if not tag else f"{tag} ({likeliest})" if tag in (NONE, UNCERTAIN) else likeliest
     some_silent = (
         f"{prediction.num_silent} of {prediction.num_windows} windows silent" if tag and prediction.num_silent else ""
     )
@@ -113,7 +118,7 @@ def write_tables(
             whole.write(text.encode())
         whole.write(b"\n  ]\n}\n")
 
-    write_together([out / name for name in ("predictions.csv", "windows.csv", "predictions.json")], write)
+    write_together([out / name for name in TABLES], write)
 
 
 def _recording_row(prediction: RecordingPrediction, tag_options: TagOptions) -> bytes:

@@ -9,12 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from flax import traverse_util
 from jax.typing import ArrayLike
 
-from audiotag_jax.evaluation.calibration import expected_calibration_error, fit_temperature
-from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions
+from audiotag_jax.evaluation.predictions import VALIDATION
+from audiotag_jax.inference.batches import BATCH_WINDOWS, each_window
+from audiotag_jax.inference.calibrate import calibrate
+from audiotag_jax.inference.windows import WindowOptions, waveform_windows
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir, read_record
 from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
@@ -33,7 +34,7 @@ class Tagger:
     length_samples: int  # N, of a waveform
     folds: tuple[int, ...]  # of the run's networks; empty for a published one
     temperature: float
-    calibration_errors: tuple[float, float]  # on the held-out clips, before and after; NaN where none has a label
+    calibration_errors: tuple[float, float]  # at temperature 1, and cross-fitted; NaN where no clip has a label
     variables: dict  # of the network: arrays with a leading axis of folds, but for what is shared
     network: nn.Module
     front_end: FrontEnd
@@ -41,10 +42,36 @@ class Tagger:
     shares_body: bool = False  # the folds' networks differ in their heads alone, as probes of one body do
     activation: str = "softmax"  # of the logits; "sigmoid" where classes do not exclude each other
     usual_hop_s: float = 0.0  # between the windows of a recording; 0: a window's length
+    fitted_to: str = ""  # the clips that the temperature is fitted to
+    doubt: str = ""  # why the probabilities are not to be believed; tags are then named uncertain
 
     @property
     def duration_s(self) -> float:
         return self.length_samples / self.sample_rate_hz
+
+    def __call__(self, waveform: ArrayLike, rate_hz: int, hop_s: float = 0.0) -> dict[str, float]:
+        """Probabilities by class, the likeliest first, of a recording of any length; empty if all of it is silent.
+
+        `waveform` is [n] or [n, channels] at `rate_hz`, of floats or of signed integers. As in mode predict, a
+        recording longer than a clip is windows, one every `hop_s` (0: as usual), and its probabilities are the mean
+        over those that are not silent. Raises ValueError on what is no recording.
+        """
+        samples = np.asarray(waveform)
+        batch = 1 if len(np.atleast_1d(samples)) <= self.duration_s * rate_hz else BATCH_WINDOWS
+        windows = waveform_windows(samples, rate_hz, self.window_options(hop_s))
+        found = [row for _, row in each_window(windows, self.probabilities, self.length_samples, batch)]
+        audible = [row for row in found if row is not None]
+        if not audible:
+            return {}
+        mean = np.asarray(np.sum(audible, axis=0, dtype=np.float64)) / len(audible)
+        return {self.classes[k]: float(mean[k]) for k in np.argsort(-mean, kind="stable")}
+
+    def window_options(self, hop_s: float = 0.0) -> WindowOptions:
+        """How recordings become windows, one every `hop_s`; 0: as usual. Raises ValueError on a negative one."""
+        if not hop_s >= 0:
+            raise ValueError(f"hop_s is {hop_s}; it must be 0 or more")
+        hop_samples = max(1, round((hop_s or self.usual_hop_s or self.duration_s) * self.sample_rate_hz))
+        return WindowOptions(self.sample_rate_hz, self.length_samples, hop_samples)
 
     def probabilities(self, waveforms: ArrayLike) -> jax.Array:
         """[B, K] float32, the mean over folds, of `waveforms` [B, N] float32, finite; raises ValueError on other N.
@@ -77,13 +104,14 @@ class Tagger:
         return waveforms
 
 
-def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
+def load_tagger(workdir: str | Path, folds: Sequence[int] = ()) -> Tagger:
     """The tagger of a run: of the given folds, or of all that are finished. No data set is read.
 
     One temperature is fitted to the folds' held-out logits together. The mean over folds is somewhat less confident
     than each; how much cannot be fitted, as every labelled clip was seen by all folds but one. Raises UserError if the
     directory contains no such run, or one of another version of the code.
     """
+    workdir = Path(workdir)
     record = read_record(workdir)
     settings, classes = record.settings, record.classes
     chosen = _finished_folds(workdir, folds)
@@ -94,7 +122,7 @@ def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
     _, variables, bodies = zip(*read, strict=True)
     for fold, loaded in zip(chosen, variables, strict=True):
         _check_shapes(loaded, network, front_end, f"{workdir}, fold {fold}")
-    temperature, errors = _calibrate(workdir, chosen)
+    calibration = calibrate(workdir, chosen)
     shares_body = "" not in bodies and len(set(bodies)) == 1
     return Tagger(
         name=settings.name,
@@ -102,8 +130,10 @@ def load_tagger(workdir: Path, folds: Sequence[int] = ()) -> Tagger:
         sample_rate_hz=settings.dataset.sample_rate_hz,
         length_samples=length_samples,
         folds=chosen,
-        temperature=temperature,
-        calibration_errors=errors,
+        temperature=calibration.temperature,
+        calibration_errors=calibration.errors,
+        fitted_to=calibration.fitted_to,
+        doubt=calibration.doubt,
         variables=_stacked(variables, shares_body),
         network=network,
         front_end=front_end,
@@ -193,17 +223,3 @@ def _check_shapes(variables: dict, network: nn.Module, settings: FrontEnd, where
     odd = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
     if odd:
         raise UserError(f"{where}: the checkpoint holds another network than config.json describes ({odd[0]}).")
-
-
-def _calibrate(workdir: Path, folds: Sequence[int]) -> tuple[float, tuple[float, float]]:
-    """The temperature of the held-out clips' logits, and the calibration errors at 1 and at it."""
-    saved = [load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in folds]
-    logits, labels = (np.concatenate([each[name] for each in saved]) for name in ("logits", "labels"))
-    logits, labels = logits[labels >= 0], labels[labels >= 0]
-    try:
-        temperature = fit_temperature(logits, labels)
-    except ValueError as error:
-        raise UserError(f"The predictions in {workdir} are damaged: {error}") from error
-    scaled = (scipy.special.softmax(logits.astype(np.float64) / t, axis=1) for t in (1.0, temperature))
-    before, after = (expected_calibration_error(probabilities, labels) for probabilities in scaled)
-    return temperature, (before, after)

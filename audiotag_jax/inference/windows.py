@@ -1,23 +1,25 @@
-"""The files to tag, and the windows that they are cut into, read in bounded memory."""
+"""The files to tag, and the windows that they, or waveforms, are cut into, read in bounded memory."""
 
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from audiotag_jax.audio.crop import crop_loudest
-from audiotag_jax.audio.decode import AudioError, expected_duration_s, stream_audio
+from audiotag_jax.audio.decode import RATES_HZ, AudioError, expected_duration_s, stream_audio, stream_blocks
 from audiotag_jax.audio.files import describe_left_out, list_sounds, readable_suffixes
 from audiotag_jax.audio.level import is_silent
-from audiotag_jax.audio.stream import Noted
+from audiotag_jax.audio.stream import Block, Noted
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log
 
 _AHEAD = 16  # windows
+_MOST_CHANNELS = 256  # of a waveform; more are samples in the wrong place
+_SHOWN = 5  # wrong paths in an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +51,15 @@ class Item:
 def find_files(audio: Sequence[str]) -> list[Path]:
     """The files named, and the sound files below the folders named, hidden ones left out; each once, in this order.
 
-    Raises UserError if there are none.
+    Raises UserError if there are none, or if one that is named does not exist.
     """
+    missing = [name for name in audio if not Path(name).exists()]
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise UserError(
+            f"There is no {', '.join(missing[:_SHOWN])}{more}: {len(missing)} of {len(audio)} paths of --audio.\n"
+            "Correct them, or name a folder. (Quote a path with spaces.)"
+        )
     found: list[Path] = []
     for name in audio:
         if not Path(name).is_dir():
@@ -75,7 +84,10 @@ def read_windows(files: Sequence[Path], window_options: WindowOptions) -> Iterat
 
     Of a recording, however long, little more than the windows that are decoded ahead is in memory.
     """
-    items = itertools.chain.from_iterable(_items(path, window_options) for path in files)
+    rate_hz = window_options.sample_rate_hz
+    items = itertools.chain.from_iterable(
+        _items(str(path), stream_audio(path, rate_hz), window_options) for path in files
+    )
     with ThreadPoolExecutor(1) as pool:
         pending = deque(pool.submit(next, items, None) for _ in range(_AHEAD))
         try:
@@ -85,6 +97,32 @@ def read_windows(files: Sequence[Path], window_options: WindowOptions) -> Iterat
         finally:
             for future in pending:
                 future.cancel()
+
+
+def waveform_windows(waveform: np.ndarray, rate_hz: int, window_options: WindowOptions) -> Iterator[Item]:
+    """Yields the windows of samples in memory as `read_windows` yields those of a file.
+
+    `waveform` is [n] or [n, channels], of floats or of signed integers, which are divided by their range, at any
+    `rate_hz`. Raises ValueError on other shapes, types and rates, and on NaN and infinity.
+    """
+    samples = np.asarray(waveform)
+    if samples.dtype.kind not in "fi" or samples.ndim not in (1, 2) or not samples.size:
+        raise ValueError(f"expected samples [n] or [n, channels], not {samples.dtype} {list(samples.shape)}")
+    if samples.ndim == 2 and samples.shape[1] > _MOST_CHANNELS:
+        raise ValueError(f"expected samples [n, channels], not {list(samples.shape)}; transpose them")
+    if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+        raise ValueError(f"rate_hz is {rate_hz}; it must be {RATES_HZ[0]} to {RATES_HZ[1]}")
+    full_scale = 1.0 if samples.dtype.kind == "f" else -float(np.iinfo(samples.dtype).min)
+    block = Block((samples / full_scale).astype(np.float32).reshape(len(samples), -1), int(rate_hz), "")
+
+    def blocks() -> Generator[Block, None, str]:
+        yield block
+        return ""
+
+    items = list(_items("", stream_blocks(blocks(), window_options.sample_rate_hz), window_options))
+    if items[-1].duration_s is None or items[-1].note.startswith("truncated"):
+        raise ValueError(f"cannot tag the waveform: {items[-1].note}")
+    yield from items
 
 
 def expected_windows(path: Path, window_options: WindowOptions) -> int:
@@ -107,7 +145,7 @@ def window_starts(num_samples: int, length_samples: int, hop_samples: int, first
     return [*starts, last]
 
 
-def _items(path: Path, window_options: WindowOptions) -> Iterator[Item]:
+def _items(path: str, pieces: Generator[np.ndarray, None, str], window_options: WindowOptions) -> Iterator[Item]:
     rate_hz, length, hop = window_options.sample_rate_hz, window_options.length_samples, window_options.hop_samples
     samples, position, start = np.zeros(0, np.float32), 0, 0  # samples from `position` on; the next window's start
     new: list[np.ndarray] = []  # pieces behind them: joined one by one, a long window would be copied for each
@@ -118,9 +156,9 @@ def _items(path: Path, window_options: WindowOptions) -> Iterator[Item]:
         # One window is cropped as in training: what is shorter is centred in zeros.
         window = samples[begin - position : end - position]
         waveform = None if is_silent(window) else crop_loudest(window, length, rate_hz // 2)  # a copy
-        return Item(str(path), begin / rate_hz, end / rate_hz, waveform, **last)
+        return Item(path, begin / rate_hz, end / rate_hz, waveform, **last)
 
-    stream, error = Noted(stream_audio(path, rate_hz)), ""
+    stream, error = Noted(pieces), ""
     try:
         for piece in stream:
             new.append(piece)
@@ -136,7 +174,7 @@ def _items(path: Path, window_options: WindowOptions) -> Iterator[Item]:
     except AudioError as each:
         error = str(each)
         if start == 0:
-            yield Item(str(path), is_last=True, note=error)
+            yield Item(path, is_last=True, note=error)
             return
     samples = np.concatenate([samples, *new])
     total = position + len(samples)

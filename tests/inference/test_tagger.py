@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import random_runs
 import scipy.special
+import soundfile
 
 from audiotag_jax.audio.crop import crop_loudest
 from audiotag_jax.audio.decode import load_audio
-from audiotag_jax.evaluation.calibration import fit_temperature
+from audiotag_jax.evaluation.calibration import cross_fitted_error, expected_calibration_error, fit_temperature
+from audiotag_jax.inference.calibrate import calibrate
+from audiotag_jax.inference.predict import tag_recordings
 from audiotag_jax.inference.tagger import load_tagger, round_to_half
 from audiotag_jax.runtime.errors import UserError
 
@@ -136,3 +139,107 @@ def test_what_is_missing(copied, tmp_path):
         (copied / f"fold_{fold}" / "predictions.npz").unlink()
     with pytest.raises(UserError, match="no finished fold"):
         load_tagger(copied)
+
+
+@pytest.mark.parametrize("kind", ["short", "one clip", "long", "two channels", "16 bits"])
+def test_called_with_a_waveform_it_answers_as_mode_predict(finished, tmp_path, kind):
+    """At another rate, in windows, with silence between them."""
+    rate_hz = 6000
+    rng = np.random.default_rng(len(kind))
+    length = {"short": 900, "one clip": 1800}.get(kind, 9000)
+    samples = 0.1 * rng.standard_normal((length, 2) if kind == "two channels" else length)
+    samples[3000:6000] = 0
+    if kind == "16 bits":
+        samples = np.round(samples * 32768).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, rate_hz, subtype="PCM_16" if kind == "16 bits" else "DOUBLE")
+    tagger = load_tagger(str(finished))
+    [expected] = tag_recordings([tmp_path / "a.wav"], tagger, tagger.window_options(0.15))
+    found = tagger(samples, rate_hz, hop_s=0.15)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert expected.num_silent == (0 if length < 9000 else 1)
+    probabilities = [found[name] for name in tagger.classes]
+    np.testing.assert_allclose(probabilities, expected.probabilities, rtol=0, atol=1e-5)
+
+
+def test_called_with_silence_or_nonsense(finished):
+    tagger = load_tagger(finished)
+    assert tagger(np.zeros(5000), 4000) == {}
+    wrong = [np.zeros(0), np.zeros((2, 5000)), np.zeros((2, 2, 2)), np.array(1.0), np.full(9, np.nan), np.array(["a"])]
+    for waveform in wrong:
+        with pytest.raises(ValueError, match="expected|cannot tag the waveform: non-finite"):
+            tagger(waveform, 4000)
+    for rate_hz, hop_s in ((1, 0), (4000, -1)):
+        with pytest.raises(ValueError, match="it must be"):
+            tagger(np.ones(9), rate_hz, hop_s)
+
+
+def held_out(num_clips: int, num_classes: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
+    """Clips whose labels are drawn from softmax(logits / 2): the right temperature is 2."""
+    rng = np.random.default_rng(seed)
+    logits = 4 * rng.standard_normal((num_clips, num_classes))
+    chances = scipy.special.softmax(logits / 2, axis=1)
+    labels = np.array([rng.choice(num_classes, p=row) for row in chances])
+    ids = np.array([f"{seed}-{n:04d}" for n in range(num_clips)])
+    return {
+        "ids": ids,
+        "labels": labels,
+        "verified": np.ones(num_clips, bool),
+        "logits": logits.astype(np.float32),
+        "recordings": np.full(num_clips, ""),
+    }
+
+
+def save_folds(workdir, *folds):
+    for number, arrays in enumerate(folds):
+        (workdir / f"fold_{number}").mkdir(parents=True, exist_ok=True)
+        np.savez(workdir / f"fold_{number}/predictions.npz", **arrays)
+    return workdir, range(len(folds))
+
+
+def test_the_temperature_is_that_of_verified_clips(tmp_path):
+    """Labels that nobody has checked, half of them wrong, do not matter; the right one is known."""
+    folds = [held_out(1000, seed=seed) for seed in (0, 1)]
+    for each in folds:
+        each["verified"] = np.arange(1000) % 2 == 0
+        each["labels"] = np.where(np.arange(1000) % 4 == 1, (each["labels"] + 1) % 3, each["labels"])
+    found = calibrate(*save_folds(tmp_path / "run", *folds))
+    assert found.temperature == pytest.approx(2, rel=0.1)
+    assert (found.fitted_to, found.doubt) == ("1000 verified held-out clips", "")
+    assert found.errors[0] > 0.1 > 0.05 > found.errors[1]
+    for each in folds:  # too few of them, or none of one class
+        each["verified"] &= np.arange(1000) < 40
+    too_few = calibrate(*save_folds(tmp_path / "run", *folds))
+    assert (too_few.fitted_to, too_few.temperature > 3) == ("2000 held-out clips", True)
+    for each in folds:
+        each["verified"] = (np.arange(1000) % 2 == 0) & (each["labels"] > 0)
+    assert calibrate(*save_folds(tmp_path / "run", *folds)).fitted_to == "2000 held-out clips"
+
+
+def test_the_calibration_error_is_that_of_other_clips(tmp_path):
+    """By the definition, fold by fold; a run of one fold by parts, in which recordings stay together."""
+    one, two = held_out(60, seed=2), held_out(90, seed=3)
+    found = calibrate(*save_folds(tmp_path / "run", one, two))
+    scaled = [
+        scipy.special.softmax(mine["logits"].astype(float) / fit_temperature(other["logits"], other["labels"]), axis=1)
+        for mine, other in ((one, two), (two, one))
+    ]
+    labels = np.concatenate([one["labels"], two["labels"]])
+    assert found.errors[1] == pytest.approx(expected_calibration_error(np.concatenate(scaled), labels))
+    two["recordings"] = np.array([f"walk {n // 9}" for n in range(90)])
+    alone = calibrate(*save_folds(tmp_path / "alone", two))
+    parts = np.arange(90) // 9 % 5
+    assert alone.errors[1] == pytest.approx(cross_fitted_error(two["logits"], two["labels"], parts))
+    assert alone.temperature == fit_temperature(two["logits"], two["labels"])
+
+
+def test_what_makes_probabilities_doubtful(tmp_path):
+    right, wrong = held_out(200), held_out(200)
+    right["labels"] = right["logits"].argmax(axis=1)
+    wrong["labels"] = wrong["logits"].argmin(axis=1)
+    assert calibrate(*save_folds(tmp_path / "right", right)).doubt == ""
+    few = {name: values[:20] for name, values in right.items()}
+    assert calibrate(*save_folds(tmp_path / "few", few)).doubt == "temperature 0.100 is at the limit of its range"
+    doubt = calibrate(*save_folds(tmp_path / "wrong", wrong)).doubt
+    assert doubt.startswith("no better than guessing") and doubt.endswith(
+        "temperature 10.000 is at the limit of its range"
+    )

@@ -1,0 +1,83 @@
+"""The temperature of a run's probabilities, from its held-out clips, and whether these are to be believed."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.special
+
+from audiotag_jax.evaluation.calibration import (
+    TEMPERATURES,
+    cross_fitted_error,
+    expected_calibration_error,
+    fit_temperature,
+)
+from audiotag_jax.evaluation.guessing import guessing_of
+from audiotag_jax.evaluation.intervals import recording_numbers
+from audiotag_jax.evaluation.predictions import VALIDATION, Predictions, concatenate, load_predictions, select
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.settings.record import fold_dir
+
+ENOUGH_CLIPS = 50  # verified ones, each class among them: then the temperature is fitted to these alone
+_PARTS = 5  # for cross-fitting within one fold
+_AT_LIMIT = 1e-3  # relative
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How a run's logits become probabilities."""
+
+    temperature: float
+    # Expected calibration errors at temperature 1, and of temperatures fitted to other clips; NaN without labels.
+    errors: tuple[float, float]
+    fitted_to: str  # the clips
+    doubt: str  # why the probabilities are not to be believed; empty if nothing speaks against them
+
+
+def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
+    """The calibration of the networks of some folds together; raises UserError on damaged predictions.
+
+    Temperature and errors are those of the verified clips if they are enough, since labels that nobody has checked are
+    partly wrong; else of all that have a label.
+    """
+    saved = [load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in folds]
+    parts = np.repeat(np.arange(len(saved)), [len(each["labels"]) for each in saved])
+    try:
+        together = concatenate(saved) | {"parts": parts}
+        labelled = select(together, together["labels"] >= 0)
+        verified = select(labelled, labelled["verified"].astype(bool))
+        is_part = len(verified["labels"]) < len(labelled["labels"]) and _is_enough(verified)
+        clips, kind = (verified, "verified held-out clips") if is_part else (labelled, "held-out clips")
+        return _calibration(clips, kind, guessing_of(labelled))
+    except ValueError as error:
+        raise UserError(f"The predictions in {workdir} are damaged: {error}") from error
+
+
+def _is_enough(clips: Predictions) -> bool:
+    """Whether there are enough clips, and some of each class."""
+    labels, num_classes = clips["labels"], clips["logits"].shape[1]
+    return len(labels) >= ENOUGH_CLIPS and len(np.unique(labels)) == num_classes
+
+
+def _calibration(clips: Predictions, kind: str, guessing: str) -> Calibration:
+    logits, labels, parts = (clips[name] for name in ("logits", "labels", "parts"))
+    temperature = fit_temperature(logits, labels)
+    if len(np.unique(parts)) < 2:
+        recordings = dict(zip(clips["ids"], clips["recordings"], strict=True))
+        parts = recording_numbers(clips["ids"].tolist(), recordings) % _PARTS
+    before = expected_calibration_error(scipy.special.softmax(logits.astype(np.float64), axis=1), labels)
+    errors = before, cross_fitted_error(logits, labels, parts)
+    reasons = filter(None, (guessing, _describe_limit(temperature, len(labels))))
+    return Calibration(temperature, errors, f"{len(labels)} {kind}", "; ".join(reasons))
+
+
+def _describe_limit(temperature: float, num_clips: int) -> str:
+    """Says that the temperature is at a limit of its range: the upper one, or of few clips the lower one.
+
+    The lower one is that of clips that are all right, which says enough if they are many.
+    """
+    low, high = TEMPERATURES
+    if low * (1 + _AT_LIMIT) < temperature < high * (1 - _AT_LIMIT) or (temperature < 1 and num_clips >= ENOUGH_CLIPS):
+        return ""
+    return f"temperature {temperature:.3f} is at the limit of its range"

@@ -1,0 +1,115 @@
+"""Tags of windows as label tracks of Audacity and selection tables of Raven: a file a recording, a row a window."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from audiotag_jax.inference.tables import NONE, UNCERTAIN, RecordingPrediction, TagOptions, Window
+from audiotag_jax.runtime.errors import UserError
+
+AUDACITY, RAVEN = "audacity", "raven"
+TABLES_OF_ALL = ("csv", "json")  # which are always written
+_RAVEN_COLUMNS = (
+    "Selection",
+    "View",
+    "Channel",
+    "Begin Time (s)",
+    "End Time (s)",
+    "Low Freq (Hz)",
+    "High Freq (Hz)",
+    "Begin Path",
+    "Tag",
+    "Probability",
+)
+_NAME_LENGTH = 200  # of a recording, in that of its files
+
+
+def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """The formats of this module among those asked for; raises UserError, listing the choices, on an unknown one."""
+    known = (AUDACITY, RAVEN)
+    for name in formats:
+        if name not in (*known, *TABLES_OF_ALL):
+            listed = ", ".join(known)
+            raise UserError(f"Unknown --format {name!r}; choose from {listed} (CSV and JSON are always written).")
+    return tuple(name for name in known if name in formats)
+
+
+class LabelTracks:
+    """Writes the files of each format to a temporary folder, from where `put_in_place` moves them to `out/FORMAT`.
+
+    Windows that are silent or have none of the tags are left out, as are recordings that cannot be read.
+    """
+
+    def __init__(self, out: Path, formats: Sequence[str], tag_options: TagOptions, sample_rate_hz: int):
+        self._out, self._formats, self._options = out, formats, tag_options
+        self._high_hz = sample_rate_hz / 2  # what a network has seen of a window
+        self._taken: set[str] = set()
+
+    def __enter__(self) -> "LabelTracks":
+        self._stack = contextlib.ExitStack()
+        if self._formats:
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory(dir=self._out, prefix=".labels-"))
+            self._temporary = Path(folder)
+            for name in self._formats:
+                (self._temporary / name).mkdir()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._stack.close()
+
+    def passing(self, predictions: Iterable[Window | RecordingPrediction]) -> Iterator[Window | RecordingPrediction]:
+        """Passes predictions on, writing their windows."""
+        files: dict[str, TextIO] = {}
+        row = 0
+        with contextlib.ExitStack() as stack:
+            for prediction in predictions:
+                yield prediction
+                if not isinstance(prediction, Window):
+                    stack.close()
+                    files, row = {}, 0
+                    continue
+                if not files:
+                    files = {name: stack.enter_context(self._open(name, prediction.path)) for name in self._formats}
+                if label := self._label(prediction):
+                    row += 1
+                    for name, file in files.items():
+                        file.write(self._row(name, row, prediction, *label))
+
+    def put_in_place(self) -> None:
+        """Moves all files to their folders; those there of the same names are replaced."""
+        for name in self._formats:
+            (self._out / name).mkdir(exist_ok=True)
+            for path in (self._temporary / name).iterdir():
+                path.replace(self._out / name / path.name)
+
+    def _open(self, form: str, recording: str) -> TextIO:
+        ending = {AUDACITY: ".txt", RAVEN: ".Table.1.selections.txt"}[form]
+        stem, number = Path(recording).name[:_NAME_LENGTH], 1
+        name = f"{stem}{ending}"
+        while f"{form}/{name}".lower() in self._taken:
+            number += 1
+            name = f"{stem}_{number}{ending}"
+        self._taken.add(f"{form}/{name}".lower())
+        file = (self._temporary / form / name).open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+        if form == RAVEN:
+            file.write("\t".join(_RAVEN_COLUMNS) + "\n")
+        return file
+
+    def _label(self, window: Window) -> tuple[str, float] | None:
+        """The tag and its probability; None where there is none."""
+        tag = self._options.tag(window.probabilities)
+        if tag in ("", NONE):
+            return None
+        name, probability = self._options.likeliest(window.probabilities)[0]
+        return (f"{UNCERTAIN}: {name}" if tag == UNCERTAIN else name), probability
+
+    def _row(self, form: str, number: int, window: Window, tag: str, probability: float) -> str:
+        cells = [f"{window.start_s:.6f}", f"{window.end_s:.6f}"]
+        if form == AUDACITY:
+            cells += [f"{tag} {probability:.2f}"]
+        else:
+            place = ["0.0", f"{self._high_hz:.1f}", window.path]
+            cells = [str(number), "Spectrogram 1", "1", *cells, *place, tag, f"{probability:.4f}"]
+        return "\t".join(" ".join(cell.split()) for cell in cells) + "\n"  # no tabs or line breaks within a cell
