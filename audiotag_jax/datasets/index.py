@@ -136,11 +136,12 @@ def recordings_of_clips(directory: Path) -> dict[str, str]:
 
 def copies_across_folds(directory: Path) -> list[list[str]]:
     """Returns the ids of clips whose files are byte for byte the same and lie in different folds or splits, by file."""
-    index = read_index(directory)
-    places: dict[str, dict[str, tuple[str, int]]] = {}
-    for row in index.select(["id", "sound", "split", "fold"]).to_pylist():
-        places.setdefault(row["sound"], {})[row["id"]] = row["split"], row["fold"]
-    return [list(found) for sound, found in places.items() if sound and len(set(found.values())) > 1]
+    index = read_index(directory).select(["id", "sound", "split", "fold"])
+    index = index.filter(pc.not_equal(index["sound"], ""))
+    place = pc.binary_join_element_wise(index["split"], pc.cast(index["fold"], pa.string()), " ")
+    groups = index.append_column("place", place).group_by("sound", use_threads=False)
+    found = groups.aggregate([("place", "count_distinct"), ("id", "list")])
+    return found.filter(pc.greater(found["place_count_distinct"], 1))["id_list"].to_pylist()
 
 
 def _index_of_records(directory: Path) -> pa.Table:

@@ -43,6 +43,12 @@ def score_table(predictions: Predictions) -> dict:
     return table
 
 
+def interval_95(values: np.ndarray, groups: np.ndarray | None = None, **options: int) -> tuple[float, float]:
+    """The 95 % interval of the mean of per-clip values `[n]` in [0, 1], as `bootstrap_means` gives it."""
+    found = bootstrap_means(np.asarray(values, np.float64)[:, None], 0.0, groups, **options)
+    return float(found.low[0]), float(found.high[0])
+
+
 def recording_numbers(ids: Sequence[str], recordings: Mapping[str, str]) -> np.ndarray:
     """The number `[n]` of each clip's recording, from 0 in the order of first clips.
 

@@ -9,15 +9,11 @@ from audiotag_jax.evaluation.intervals import (
     bootstrap_means,
     detectable_difference,
     holm,
+    interval_95,
     mcnemar,
     recording_numbers,
     score_table,
 )
-
-
-def interval_95(values, **options):
-    found = bootstrap_means(np.asarray(values, np.float64)[:, None], 0.0, **options)
-    return float(found.low[0]), float(found.high[0])
 
 
 def predictions(num_clips=60, num_classes=6, seed=0, copies=1):
