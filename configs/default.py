@@ -25,9 +25,10 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
 def _dataset_fields() -> ConfigDict:
     """Returns the fields of the clips and of the input pipeline."""
     dataset = ConfigDict()
-    dataset.source = "fsdkaggle2018"  # fsdkaggle2018, esc50, esc10, folder or demo
+    dataset.source = "fsdkaggle2018"  # fsdkaggle2018, fsdkaggle2019, fsd50k, esc50, esc10, folder or demo
     dataset.path = "data/fsdkaggle2018"  # folder of the recordings and tables
     dataset.table = ""  # CSV table of clips for source "folder"; empty: one subfolder per label
+    dataset.label_separator = ""  # between the labels of a row of the table, such as ","; empty: one label a clip
     dataset.download = True  # download FSDKaggle2018 from Zenodo if the folder is missing
     dataset.prepared_dir = "prepared"  # folder of the TFDS datasets
     dataset.num_threads = 0  # decoding threads; 0: one per core
@@ -84,6 +85,11 @@ def _train_fields() -> ConfigDict:
     train.evaluate_every_epochs = 0  # validation scores in metrics.jsonl; 0: only after the last epoch
     train.checkpoint_every_epochs = 1
     train.unverified_weight = 1.0  # loss weight of clips with unverified labels
+    train.loss = "cross_entropy"  # or focal (easy clips count less) or lq (noisy labels count less)
+    train.focal_gamma = 2.0  # of loss focal: (1 - p)^gamma times the cross-entropy
+    train.lq_exponent = 0.7  # of loss lq: (1 - p^q) / q; near 0 it is the cross-entropy
+    train.class_weights = "none"  # weights of classes in the loss: none, or balanced: inversely to their clips
+    train.sampling = "uniform"  # every clip once an epoch, or balanced: every class as often, by drawing clips again
     train.compilation_cache = True  # on GPU and TPU, cache compiled steps in dataset.prepared_dir
     train.profile_steps = 0  # number of steps, after the first ten, to profile to WORKDIR/profile
     train.probe = False  # train only a linear classifier, on frozen features: no epochs, augmentation or dropout
@@ -160,6 +166,22 @@ def _augment(config: ConfigDict) -> None:
     config.augment.time_masks = 1
     config.augment.frequency_masks = 1
     config.augment.mixup_alpha = 0.3
+
+
+def _fsdkaggle2019(config: ConfigDict) -> None:
+    _augment(config)
+    config.dataset.source = "fsdkaggle2019"
+    config.dataset.path = "data/fsdkaggle2019"
+    config.dataset.download = False
+
+
+def _fsd50k(config: ConfigDict) -> None:
+    """Sets the official split: one training, scored on the validation part and on the evaluation set."""
+    _augment(config)
+    config.dataset.source = "fsd50k"
+    config.dataset.path = "data/FSD50K"
+    config.dataset.download = False
+    config.train.folds = (1,)
 
 
 def _small(config: ConfigDict) -> None:
@@ -255,6 +277,8 @@ def _folder_probe(config: ConfigDict) -> None:
 PRESETS = {
     "fsdkaggle2018": _augment,
     "imagenet": _imagenet,
+    "fsdkaggle2019": _fsdkaggle2019,
+    "fsd50k": _fsd50k,
     "esc50": _esc50,
     "esc10": _esc10,
     "folder": _folder,

@@ -6,7 +6,7 @@ A shard is written by a function that can be pickled, and that gets all it needs
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from audiotag_jax.datasets.copies import Copies
 from audiotag_jax.datasets.images import image_examples
 from audiotag_jax.datasets.index import make_index, read_index, write_index
 from audiotag_jax.datasets.prepared import VERSION
-from audiotag_jax.datasets.records import LEFT_OUT, SPLITS, ClipSource
+from audiotag_jax.datasets.records import LEFT_OUT, SPLITS, ClipSource, is_multi_label
 from audiotag_jax.datasets.waveforms import clip_examples
+from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.sections import ClipSettings
 from audiotag_jax.spectral.features import SpectralSettings
@@ -39,11 +40,16 @@ class _Builder(tfds.core.ShardBasedBuilder):
         config = tfds.core.BuilderConfig(name=fingerprint, version=VERSION)
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
-    def _dataset_info(self, description: str, example: dict[str, Any], classes: Iterable[str]) -> tfds.core.DatasetInfo:
+    def _dataset_info(self, description: str, example: dict[str, Any]) -> tfds.core.DatasetInfo:
+        classes = self._metadata["classes"]
+        if self._metadata.get("task") == MULTI_LABEL.name:  # 1: has the label; all -1: not scored
+            labels = {"labels": tfds.features.Tensor(shape=(len(classes),), dtype=np.int8)}
+        else:
+            labels = {"label": tfds.features.ClassLabel(names=list(classes))}  # -1: not scored
         features = {
             "id": tfds.features.Text(),
             **example,
-            "label": tfds.features.ClassLabel(names=list(classes)),  # -1: not scored
+            **labels,
             "fold": tfds.features.Scalar(np.int64),  # -1 in the test split
             "verified": tfds.features.Scalar(np.bool_),
         }
@@ -105,12 +111,14 @@ class AudiotagClips(_Builder):
         self._contents, self._copies, self._submission = contents, copies, submission
         own = {"classes": list(source.classes), "problems": [], **dataclasses.asdict(settings)}
         own["fold_names"] = list(source.fold_names)
+        if is_multi_label(source):
+            own["task"] = source.task
         super().__init__(metadata=own | dict(metadata), **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = (self._settings.stored_samples,)
         waveform = tfds.features.Tensor(shape=shape, dtype=np.float32, encoding="bytes")
-        return self._dataset_info("Mono clips of sound.", {"waveform": waveform}, self._source.classes)
+        return self._dataset_info("Mono clips of sound.", {"waveform": waveform})
 
     def _make_shards(self) -> dict[str, list[Callable]]:
         shards: dict[str, list[Callable]] = {}
@@ -126,6 +134,7 @@ class AudiotagClips(_Builder):
                     self._source.classes,
                     self._num_threads,
                     Path(self._data_dir) / f"problems.{split}-{part.start:010d}.json",
+                    self._source.task,
                 )
                 shards.setdefault(split, []).append(partial(_emptied, make))
         return shards
@@ -150,7 +159,8 @@ class AudiotagClips(_Builder):
             problems += json.loads(file.read_text())
             file.unlink()
         left_out = [problem["id"] for problem in problems if problem["outcome"] == LEFT_OUT]
-        return make_index(self._source.clips, self._source.classes, self._contents, left_out, self._submission)
+        source = self._source
+        return make_index(source.clips, source.classes, self._contents, left_out, self._submission, source.task)
 
 
 class AudiotagSpectrograms(_Builder):
@@ -178,7 +188,7 @@ class AudiotagSpectrograms(_Builder):
         shape = self._settings.image_shape(self._clips.info.features["waveform"].shape[0])
         image = tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes")
         description = f"Spectrograms of sound: {', '.join(self._settings.channels)}."
-        return self._dataset_info(description, {"image": image}, self._clips.info.features["label"].names)
+        return self._dataset_info(description, {"image": image})
 
     def _make_shards(self) -> dict[str, list[Callable]]:
         def make(split: str, part: range) -> Callable:

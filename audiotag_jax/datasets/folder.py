@@ -4,15 +4,16 @@ import difflib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from audiotag_jax.audio.files import AUDIO_SUFFIXES, describe_left_out, list_sounds
-from audiotag_jax.datasets.folds import number_folds, stratified_folds
+from audiotag_jax.datasets.folds import multi_label_folds, number_folds, stratified_folds
 from audiotag_jax.datasets.layouts import describe_unused, place_files
 from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource, train_classes, validate
 from audiotag_jax.datasets.tables import parse_flag, parse_fold, read_table
+from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL
 from audiotag_jax.runtime.errors import UserError
 
 PATH_COLUMNS = ("path", "filename", "fname", "file")
@@ -20,15 +21,21 @@ COLUMNS = (*PATH_COLUMNS, "label", "fold", "split", "verified", "manually_verifi
 
 
 def open_folder(
-    path: str | Path, table: str = "", num_folds: int = 5, seed: int = 0, name: str = "folder"
+    path: str | Path,
+    table: str = "",
+    num_folds: int = 5,
+    seed: int = 0,
+    name: str = "folder",
+    label_separator: str = "",
 ) -> ClipSource:
     """Lists the clips of `path/LABEL/*`, or of the CSV file `table` if one is given.
 
-    `path/train/LABEL/*` and `path/test/LABEL/*` are taken as splits, `path/fold1/LABEL/*` and so on as folds.
-    The table may be in `path` or elsewhere. Columns are one of path, filename, fname or file, then label and,
-    optionally, fold (a number or a name), split (train or test), verified or manually_verified (0, 1, true, false) and
-    recording (a name shared by clips cut from the same recording). Paths are relative to the table's folder or to
-    `path`. Without folds of the data, `stratified_folds` assigns them. Raises UserError.
+    `path/train/LABEL/*` and `path/test/LABEL/*` are taken as splits, `path/fold1/LABEL/*` and so on as folds. The table
+    may be in `path` or elsewhere. Columns are one of path, filename, fname or file, then label and, optionally, fold (a
+    number or a name), split (train or test), verified or manually_verified (0, 1, true, false) and recording (a name
+    shared by clips cut from the same recording). Paths are relative to the table's folder or to `path`. Without folds
+    of the data, `stratified_folds` assigns them. With a `label_separator`, a row of the table has any number of labels;
+    a training row without any is an example of none of the classes. Raises UserError.
     """
     root = Path(path)
     if not root.is_dir():
@@ -37,15 +44,37 @@ def open_folder(
             "Set config.dataset.path to a folder with a subfolder per label, or a CSV table (config.dataset.table)."
         )
     clips, fold_names, notes = _clips_of_table(root, table) if table else _clips_of_folder(root)
+    if label_separator:
+        clips = [_with_labels(clip, label_separator) for clip in clips]
     clips, label_notes = _merge_labels(clips)
     train = [clip for clip in clips if clip.split == "train"]
     folds, names = number_folds(fold_names)
     if train and not folds:
-        labels = [clip.label or "" for clip in train]  # a missing label is for `validate` to report
-        verified, recordings = [clip.verified for clip in train], [clip.recording for clip in train]
-        folds = stratified_folds([clip.id for clip in train], labels, verified, num_folds, seed, recordings)
+        folds = _assigned_folds(train, num_folds, seed, bool(label_separator))
     clips = [replace(clip, fold=folds[clip.id]) if clip.split == "train" else clip for clip in clips]
-    return validate(ClipSource(name, train_classes(clips), tuple(clips), names, (*notes, *label_notes)))
+    task = MULTI_LABEL if label_separator else SINGLE_LABEL
+    notes = [*notes, *label_notes, *_describe_empty(clips)]
+    return validate(ClipSource(name, train_classes(clips), tuple(clips), names, tuple(notes), task.name))
+
+
+def _assigned_folds(train: list[Clip], num_folds: int, seed: int, has_several_labels: bool) -> dict[str, int]:
+    ids, recordings = [clip.id for clip in train], [clip.recording for clip in train]
+    if has_several_labels:
+        return multi_label_folds(ids, [clip.all_labels for clip in train], num_folds, seed, recordings)
+    labels = [clip.label or "" for clip in train]  # a missing label is for `validate` to report
+    return stratified_folds(ids, labels, [clip.verified for clip in train], num_folds, seed, recordings)
+
+
+def _with_labels(clip: Clip, separator: str) -> Clip:
+    """Returns the clip with the labels that `separator` divides, sorted; a test clip without any is not scored."""
+    labels = tuple(sorted({part.strip() for part in (clip.label or "").split(separator)} - {""}))
+    return replace(clip, label=None, labels=labels if labels or clip.split == "train" else None)
+
+
+def _describe_empty(clips: list[Clip]) -> Iterator[str]:
+    empty = [clip.id for clip in clips if clip.split == "train" and clip.labels == ()]
+    if empty:
+        yield f"{len(empty)} training clips have no label, such as {empty[0]!r}: they count as none of the classes"
 
 
 # Clips without folds, the names of the folds of training clips by id ({}: there are none), and notes for the user.
@@ -85,7 +114,7 @@ def _as_text(name: str) -> str:
 def _merge_labels(clips: list[Clip]) -> tuple[list[Clip], list[str]]:
     """Makes labels that differ only in their Unicode form one, and notes that, and labels that differ only in case."""
     forms = defaultdict(set)
-    for label in {clip.label for clip in clips if clip.label is not None}:
+    for label in {label for clip in clips for label in clip.all_labels}:
         forms[unicodedata.normalize("NFC", label)].add(label)
     merged = {label: form for form, labels in forms.items() if len(labels) > 1 for label in labels}
     notes = [
@@ -99,8 +128,14 @@ def _merge_labels(clips: list[Clip]) -> tuple[list[Clip], list[str]]:
     alike = (", ".join(map(repr, labels)) for labels in cases.values() if len(labels) > 1)
     notes += [f"labels {labels} differ only in case: they are different classes" for labels in alike]
     if merged:
-        clips = [replace(clip, label=merged.get(clip.label or "", clip.label)) for clip in clips]
+        clips = [_renamed(clip, merged) for clip in clips]
     return clips, notes
+
+
+def _renamed(clip: Clip, names: Mapping[str, str]) -> Clip:
+    if clip.labels is None:
+        return replace(clip, label=names.get(clip.label or "", clip.label))
+    return replace(clip, labels=tuple(sorted({names.get(label, label) for label in clip.labels})))
 
 
 def _clips_of_table(root: Path, table: str) -> _Listed:

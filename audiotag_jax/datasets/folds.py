@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from audiotag_jax.runtime.errors import UserError
@@ -74,6 +74,52 @@ def _folds_of_recordings(
             folds |= dict.fromkeys(by_first[first], fold)
             stratum_sizes[fold] += len(by_first[first])
             sizes[fold] += len(by_first[first])
+    return folds
+
+
+def multi_label_folds(
+    ids: Sequence[str],
+    labels: Sequence[Sequence[str]],
+    num_folds: int,
+    seed: int,
+    recordings: Sequence[str] = (),
+) -> dict[str, int]:
+    """Returns the fold of every id such that each label is spread evenly: iterative stratification.
+
+    The rarest label that is left is placed first: each of its clips goes to the fold that lacks most of that label,
+    then to the smallest fold (Sechidis, Tsoumakas & Vlahavas, ECML 2011). Ties are broken by a hash of seed and id, and
+    clips with the same name in `recordings` go together. Raises UserError as `stratified_folds` does.
+    """
+    if num_folds < 2:
+        raise UserError(f"num_folds is {num_folds}, a single fold or none; at least 2 folds are needed.")
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, clip_id in enumerate(ids):
+        name = recordings[i] if recordings else ""
+        groups[name, "" if name else clip_id].append(i)
+    if len(groups) < num_folds:
+        what = "recordings" if any(recordings) else "training clips"
+        raise UserError(f"Too few {what}, {len(groups)}, for {num_folds} folds; see config.dataset.num_folds.")
+    order = _hash_order(seed)
+    members = {min(ids[i] for i in clips): clips for clips in groups.values()}
+    counts = {first: Counter(label for i in clips for label in labels[i]) for first, clips in members.items()}
+    left = sum(counts.values(), Counter())
+    wanted = {label: [count / num_folds] * num_folds for label, count in left.items()}
+    space = [len(ids) / num_folds] * num_folds
+    unplaced = set(members)
+    folds: dict[str, int] = {}
+    while unplaced:
+        rarest = min((label for label in left if left[label] > 0), key=lambda label: (left[label], label), default=None)
+        chosen = [first for first in unplaced if rarest is None or counts[first][rarest]]
+        for first in sorted(chosen, key=lambda first: (-len(members[first]), order(first))):
+            lacks = wanted[rarest] if rarest is not None else space
+            room = [(round(lack, 9), round(left_over, 9)) for lack, left_over in zip(lacks, space, strict=True)]
+            fold = room.index(max(room))
+            space[fold] -= len(members[first])
+            for label, count in counts[first].items():
+                wanted[label][fold] -= count
+                left[label] -= count
+            folds |= dict.fromkeys((ids[i] for i in members[first]), fold)
+            unplaced.remove(first)
     return folds
 
 

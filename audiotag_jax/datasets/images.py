@@ -20,7 +20,7 @@ from audiotag_jax.spectral.features import SpectralSettings, spectrograms
 
 SPECTROGRAM_BATCH, ACCELERATOR_BATCH = 16, 64  # clips per jitted call, on CPU and on a GPU or TPU
 SPECTROGRAM_THREADS = 2  # concurrent calls: the serial parts of one overlap with the other
-_FIELDS = ("id", "label", "fold", "verified")
+_FIELDS = ("id", "label", "labels", "fold", "verified")  # a record has either label or labels
 
 
 def image_examples(
@@ -43,7 +43,7 @@ def image_examples(
 def image_example(clip: dict[str, Any], image: np.ndarray) -> tuple[str, dict]:
     """Returns id and example of an image `[T, F, C]` float16 of a clip's record."""
     clip_id = clip["id"].decode()
-    return clip_id, {"id": clip_id, "image": image, **{name: clip[name] for name in _FIELDS[1:]}}
+    return clip_id, {"id": clip_id, "image": image, **{name: clip[name] for name in _FIELDS[1:] if name in clip}}
 
 
 def compute_images(waveforms: Sequence[np.ndarray], settings: SpectralSettings) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 `index.parquet` has a row for each record, the splits one after the other, each in the order of its records. It is
 written with the dataset; that of a dataset without one, as earlier releases wrote them, is made from its records once.
+Where a clip may have any number of labels, the column `labels` lists them in place of `label`.
 """
 
 import contextlib
@@ -10,12 +11,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from audiotag_jax.datasets.prepared import record_source, split_sizes
+from audiotag_jax.datasets.prepared import read_metadata, record_source, split_sizes
 from audiotag_jax.datasets.records import Clip
+from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL
 from audiotag_jax.runtime.files import locked, write_atomic
 from audiotag_jax.runtime.progress import log, progress
 
@@ -32,6 +35,9 @@ SCHEMA = pa.schema(
         "place": pa.int32(),  # among the rows of a submission; -1: not known
     }
 )
+MULTI_LABEL_SCHEMA = pa.schema(
+    [pa.field("labels", pa.list_(pa.int32())) if each.name == "label" else each for each in SCHEMA]  # null: not scored
+)
 _CHUNK = 256  # records per read
 _NOTES = b"notes"  # in the file's metadata: a hash of what may change without the dataset's name
 _process_cache: dict[Path, pa.Table] = {}  # of datasets in folders that cannot be written
@@ -43,6 +49,7 @@ def make_index(
     contents: Mapping[str, str],
     left_out: Iterable[str] = (),
     submission: Sequence[str] = (),
+    task: str = SINGLE_LABEL.name,
 ) -> pa.Table:
     """Returns the index of a source's `clips`, in their order, without the training clips whose ids are `left_out`.
 
@@ -52,17 +59,36 @@ def make_index(
     places = {clip_id: place for place, clip_id in enumerate(submission)}
     rows = [clip for clip in clips if clip.split != "train" or clip.id not in absent]
     rows.sort(key=lambda clip: clip.split != "train")  # as they are written: train first
-    columns = {
+    columns: dict[str, list] = {
         "split": [clip.split for clip in rows],
         "id": [clip.id for clip in rows],
-        "label": [-1 if clip.label is None else labels[clip.label] for clip in rows],
         "fold": [clip.fold for clip in rows],
         "verified": [clip.verified for clip in rows],
         "recording": [clip.recording for clip in rows],
         "sound": [contents.get(clip.path, "") for clip in rows],
         "place": [places.get(clip.id, -1) if clip.split == "test" else -1 for clip in rows],
     }
-    return pa.table(columns, schema=SCHEMA.with_metadata({_NOTES: hash_notes(clips, submission).encode()}))
+    if task == MULTI_LABEL.name:
+        columns["labels"] = [None if clip.labels is None else [labels[name] for name in clip.labels] for clip in rows]
+    else:
+        columns["label"] = [-1 if clip.label is None else labels[clip.label] for clip in rows]
+    notes = {_NOTES: hash_notes(clips, submission).encode()}
+    return pa.table(columns, schema=schema_of(task).with_metadata(notes))
+
+
+def schema_of(task: str) -> pa.Schema:
+    """Returns the columns of an index."""
+    return MULTI_LABEL_SCHEMA if task == MULTI_LABEL.name else SCHEMA
+
+
+def label_array(index: pa.Table, num_classes: int) -> np.ndarray:
+    """Returns labels `[n]` int64 of the rows, or `[n, K]` int8 where a clip has any number: see `evaluation.task`."""
+    if "label" in index.column_names:
+        return index["label"].to_numpy().astype(np.int64)
+    labels = np.zeros((len(index), num_classes), np.int8)
+    for row, numbers in enumerate(index["labels"].to_pylist()):
+        labels[row, slice(None) if numbers is None else numbers] = -1 if numbers is None else 1
+    return labels
 
 
 def hash_notes(clips: Iterable[Clip], submission: Sequence[str] = ()) -> str:
@@ -105,7 +131,8 @@ def load_index(directory: Path) -> pa.Table | None:
         return None
     counts = {row["values"]: row["counts"] for row in pc.value_counts(index["split"]).to_pylist()}
     sizes = {split: size for split, size in split_sizes(directory).items() if size}
-    return index if index.schema.equals(SCHEMA) and counts == sizes else None
+    schema = schema_of(read_metadata(directory).get("task", SINGLE_LABEL.name))
+    return index if index.schema.equals(schema) and counts == sizes else None
 
 
 def save_index(directory: Path, index: pa.Table) -> None:
@@ -146,7 +173,8 @@ def copies_across_folds(directory: Path) -> list[list[str]]:
 
 def _index_of_records(directory: Path) -> pa.Table:
     """Reads every record once; recordings, sounds and places are not known from them."""
-    fields = ("id", "label", "fold", "verified")
+    task = read_metadata(directory).get("task", SINGLE_LABEL.name)
+    fields = ("id", "labels" if task == MULTI_LABEL.name else "label", "fold", "verified")
     columns: dict[str, list] = {name: [] for name in ("split", *fields)}
     log(f"{directory} has no index, as datasets of earlier releases; making it once")
     for split, size in split_sizes(directory).items():
@@ -155,7 +183,12 @@ def _index_of_records(directory: Path) -> pa.Table:
             for record in source.__getitems__(list(range(start, min(start + _CHUNK, size)))):
                 columns["split"].append(split)
                 for name in fields:
-                    columns[name].append(record[name])
+                    columns[name].append(_numbers(record[name]) if name == "labels" else record[name])
     columns["id"] = [clip_id.decode() for clip_id in columns["id"]]
     empty = [""] * len(columns["id"])
-    return pa.table(columns | {"recording": empty, "sound": empty, "place": [-1] * len(empty)}, schema=SCHEMA)
+    return pa.table(columns | {"recording": empty, "sound": empty, "place": [-1] * len(empty)}, schema=schema_of(task))
+
+
+def _numbers(labels: np.ndarray) -> list[int] | None:
+    """Returns the numbers of a clip's classes of a record's `labels` `[K]`; None if it is not scored."""
+    return None if (labels < 0).any() else np.flatnonzero(labels).tolist()

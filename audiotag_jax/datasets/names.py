@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from audiotag_jax.audio import decode
-from audiotag_jax.datasets.records import ClipSource
+from audiotag_jax.datasets.records import Clip, ClipSource
 from audiotag_jax.settings.sections import ClipSettings
 from audiotag_jax.spectral.features import SpectralSettings, channel_version
 
@@ -24,8 +24,13 @@ def clips_fingerprint(
     The code's text and the libraries' versions are left out: `decode.VERSION`, the default, changes when decoded
     samples do.
     """
-    files = [[clip.id, clip.label, clip.fold, clip.split, clip.verified, contents[clip.path]] for clip in source.clips]
+    clips = source.clips
+    files = [[clip.id, _labels(clip), clip.fold, clip.split, clip.verified, contents[clip.path]] for clip in clips]
     return _hash([source.classes, files, dataclasses.asdict(settings), decode.VERSION if version is None else version])
+
+
+def _labels(clip: Clip) -> str | list[str] | None:
+    return clip.label if clip.labels is None else list(clip.labels)
 
 
 def spectrograms_fingerprint(clips_dir: Path, settings: SpectralSettings) -> str:

@@ -16,11 +16,11 @@ import pyarrow as pa
 import tensorflow_datasets as tfds
 
 from audiotag_jax.audio import decode
+from audiotag_jax.datasets import fsdkaggle2018, fsdkaggle2019
 from audiotag_jax.datasets.beam import download_config
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms
 from audiotag_jax.datasets.contents import content_hashes
 from audiotag_jax.datasets.copies import Copies, find_clips, find_images
-from audiotag_jax.datasets.fsdkaggle2018 import submission_order
 from audiotag_jax.datasets.index import (
     copies_across_folds,
     hash_notes,
@@ -42,6 +42,12 @@ from audiotag_jax.runtime.progress import log, log_once
 from audiotag_jax.settings.sections import ClipSettings, DatasetSettings
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.features import SpectralSettings, channel_version
+
+# Of the sources whose challenge gives an order of the test clips.
+_SUBMISSION_ORDERS = {
+    "fsdkaggle2018": fsdkaggle2018.submission_order,
+    "fsdkaggle2019": fsdkaggle2019.submission_order,
+}
 
 
 def run(settings: Settings, workdir: Path) -> None:
@@ -88,7 +94,8 @@ def prepare_run_clips(settings: Settings, recorded: str | None = None) -> Path:
         found := find_prepared(settings, source, name, recorded)
     ):
         return found
-    submission = submission_order(dataset.path) if dataset.source == "fsdkaggle2018" else ()
+    order = _SUBMISSION_ORDERS.get(dataset.source)
+    submission = order(dataset.path) if order else ()
     return prepare_clips(
         source, settings.clips, Path(dataset.prepared_dir), dataset.num_threads, dataset=dataset, submission=submission
     )
@@ -136,7 +143,8 @@ def prepare_clips(
     directory = _prepared(make, AudiotagClips.name, prepared_dir, clips_fingerprint(source, settings, contents), how)
     if stored_notes(directory) != hash_notes(source.clips, submission):  # no index yet, or another table or submission
         left_out = [each["id"] for each in read_metadata(directory)["problems"] if each["outcome"] == LEFT_OUT]
-        save_index(directory, make_index(source.clips, source.classes, contents, left_out, submission))
+        index = make_index(source.clips, source.classes, contents, left_out, submission, source.task)
+        save_index(directory, index)
     return directory
 
 
@@ -188,7 +196,8 @@ def _source_settings(dataset: DatasetSettings | None) -> dict[str, Any]:
     if dataset is None:
         return {}
     where = {"path": dataset.path, "folder": str(Path(dataset.path).absolute()), "table": dataset.table}
-    return where | {"num_folds": dataset.num_folds, "fold_seed": dataset.fold_seed}
+    separator = {"label_separator": dataset.label_separator} if dataset.label_separator else {}
+    return where | {"num_folds": dataset.num_folds, "fold_seed": dataset.fold_seed} | separator
 
 
 def _copy_index(clips_dir: Path, directory: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from audiotag_jax.datasets.index import read_index, rows_of
-from audiotag_jax.datasets.prepared import record_source
+from audiotag_jax.datasets.index import label_array, read_index, rows_of
+from audiotag_jax.datasets.prepared import read_metadata, record_source
 
 _CHUNK = 256  # records per read
 
@@ -47,9 +47,10 @@ class Stored:
 class Examples:
     """One split of a prepared dataset, in the dataset's order: by clip id.
 
-    `ids` `[n]` str, `labels` `[n]` int (-1: none), `folds` `[n]` int (-1 in the test split), `verified` `[n]` bool.
-    `inputs` are images `[n, T, F, C]` float16 in [0, 1] or waveforms `[n, N]` float32, in memory or `Stored`. `sounds`
-    `[n]` bytes are hashes of the recordings' files, empty where they are not known.
+    `ids` `[n]` str, `labels` `[n]` int (-1: none) or `[n, K]` (see `evaluation.task`), `folds` `[n]` int (-1 in the
+    test split), `verified` `[n]` bool. `inputs` are images `[n, T, F, C]` float16 in [0, 1] or waveforms `[n, N]`
+    float32, in memory or `Stored`. `sounds` `[n]` bytes are hashes of the recordings' files, empty where they are not
+    known.
     """
 
     ids: np.ndarray
@@ -82,7 +83,7 @@ def read_split(directory: Path, split: str) -> Examples | None:
     return Examples(
         ids=np.array(rows["id"].to_pylist(), str),
         inputs=Stored(directory, split, name, (len(rows), *feature.shape), np.dtype(feature.np_dtype)),
-        labels=rows["label"].to_numpy().astype(np.int64),
+        labels=label_array(rows, len(read_metadata(directory)["classes"])),
         folds=rows["fold"].to_numpy().astype(np.int64),
         verified=rows["verified"].to_numpy(),
         sounds=np.array(rows["sound"].to_pylist(), "S"),

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from audiotag_jax.evaluation.submission import check_classes
+from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL
 from audiotag_jax.runtime.errors import UserError
 
 SPLITS = ("train", "test")
@@ -14,7 +15,9 @@ LEFT_OUT, SILENCE, KEPT = "left out", "kept as silence", "kept"  # what became o
 class Clip:
     """One sound file: `label` is None where the clip is not scored, `fold` is -1 for test clips.
 
-    `recording` names the recording it was cut from, if several clips may share one; else it is empty.
+    `recording` names the recording it was cut from, if several clips may share one; else it is empty. Of a source whose
+    clips have any number of labels, `labels` has those of the clip, sorted, or is None where it is not scored, and
+    `label` is None.
     """
 
     id: str
@@ -24,6 +27,14 @@ class Clip:
     split: str
     verified: bool
     recording: str = ""
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def all_labels(self) -> tuple[str, ...]:
+        """The label, or all of them; empty without any."""
+        if self.labels is not None:
+            return self.labels
+        return () if self.label is None else (self.label,)
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class ClipSource:
     """The classes, in the order of the logits, and the clips, sorted by split and id.
 
     `fold_names` are what the data call the folds 0, 1, …; without them the numbers are their names. `notes` are lines
-    for the user: what was left out, and labels that look like mistakes.
+    for the user: what was left out, and labels that look like mistakes. `task` is single_label or multi_label.
     """
 
     name: str
@@ -39,6 +50,7 @@ class ClipSource:
     clips: tuple[Clip, ...]
     fold_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    task: str = SINGLE_LABEL.name
 
     def __post_init__(self):
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -51,7 +63,7 @@ class ClipSource:
 
 def train_classes(clips: list[Clip]) -> tuple[str, ...]:
     """Returns the sorted labels of the training clips, the classes of sources that list none."""
-    return tuple(sorted({clip.label for clip in clips if clip.split == "train" and clip.label is not None}))
+    return tuple(sorted({label for clip in clips if clip.split == "train" for label in clip.all_labels}))
 
 
 def validate(source: ClipSource) -> ClipSource:
@@ -70,7 +82,7 @@ def validate(source: ClipSource) -> ClipSource:
     odd = [label for label in source.classes if label != label.strip() or not label.isprintable()]
     if odd:
         raise UserError(f"{name}: label {odd[0]!r} has blanks at its ends or characters that cannot be printed.")
-    if len(train) < len(source.clips):  # test clips: the run ends with a submission
+    if len(train) < len(source.clips) and not is_multi_label(source):  # test clips: the run ends with a submission
         check_classes(source.classes)
     classes = frozenset(source.classes)
     for clip in source.clips:
@@ -81,6 +93,16 @@ def validate(source: ClipSource) -> ClipSource:
     if folds != list(range(len(folds))):
         raise UserError(f"{name}: folds must be numbered 0 to {len(folds) - 1} without gaps, found {_some(folds)}.")
     return source
+
+
+def is_multi_label(source: ClipSource) -> bool:
+    """Returns whether a clip may have any number of labels."""
+    return source.task == MULTI_LABEL.name
+
+
+def is_labelled(clip: Clip) -> bool:
+    """Returns whether the labels of a clip are known; that it has none of the classes may be known, too."""
+    return clip.label is not None or clip.labels is not None
 
 
 def fold_name(source: ClipSource, fold: int) -> str:
@@ -111,11 +133,12 @@ def _validate_clip(source: ClipSource, classes: frozenset[str], clip: Clip) -> N
         raise UserError(f"{source.name}: a clip with label '{clip.label}' has no file name.")
     if clip.split not in SPLITS:
         raise UserError(f"{where} has split '{clip.split}'; choose from {', '.join(SPLITS)}.")
-    if clip.split == "train" and clip.label is None:
+    if clip.split == "train" and (clip.labels if is_multi_label(source) else clip.label) is None:
         raise UserError(f"{where} is a training clip without a label; only test clips may have none.")
-    if clip.label is not None and clip.label not in classes:
+    unknown = next((label for label in clip.all_labels if label not in classes), None)
+    if unknown is not None:
         raise UserError(
-            f"{where} has label '{clip.label}', which is not among the {len(source.classes)} classes "
+            f"{where} has label '{unknown}', which is not among the {len(source.classes)} classes "
             f"({_some(source.classes)}).\nCorrect the label in the table, or leave it empty for an unscored test clip."
         )
     if clip.split == "train" and clip.fold < 0:

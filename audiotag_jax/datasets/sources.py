@@ -6,21 +6,31 @@ from audiotag_jax.datasets.demo import open_demo
 from audiotag_jax.datasets.download import download_fsdkaggle2018, needs_download
 from audiotag_jax.datasets.esc import open_esc
 from audiotag_jax.datasets.folder import open_folder
+from audiotag_jax.datasets.fsd50k import open_fsd50k
 from audiotag_jax.datasets.fsdkaggle2018 import open_fsdkaggle2018
+from audiotag_jax.datasets.fsdkaggle2019 import open_fsdkaggle2019
 from audiotag_jax.datasets.records import ClipSource, check_recordings
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log_once
 from audiotag_jax.settings.sections import DatasetSettings
 
-SOURCE_NAMES = ("fsdkaggle2018", "esc50", "esc10", "folder", "demo")
+SOURCE_NAMES = ("fsdkaggle2018", "fsdkaggle2019", "fsd50k", "esc50", "esc10", "folder", "demo")
 
 
 def open_source(
-    name: str, path: str | Path, *, table: str = "", num_folds: int = 5, seed: int = 0, download: bool = True
+    name: str,
+    path: str | Path,
+    *,
+    table: str = "",
+    label_separator: str = "",
+    num_folds: int = 5,
+    seed: int = 0,
+    download: bool = True,
 ) -> ClipSource:
     """Lists the clips of a source without reading any audio.
 
-    `table`, for "folder" alone, is the CSV file that lists the clips. `num_folds` and `seed` determine the folds of
+    `table`, for "folder" alone, is the CSV file that lists the clips, and a `label_separator` divides the labels of a
+    row of it. `num_folds` and `seed` determine the folds of
     data without its own. The demo's sounds depend on `seed` too and are written under `path` if missing; a missing
     FSDKaggle2018 is downloaded to `path` if `download` is True.
     Raises UserError for an unknown name, missing data or a bad table.
@@ -32,7 +42,9 @@ def open_source(
             f"The clip source '{name}' has its own tables; leave config.dataset.table empty (only 'folder' takes one)."
         )
     try:
-        return _open(name, path, table, num_folds, seed, download)
+        if name == "folder":
+            return open_folder(path, table, num_folds, seed, label_separator=label_separator)
+        return _open(name, path, num_folds, seed, download)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
 
@@ -54,17 +66,20 @@ def list_dataset(dataset: DatasetSettings, download: bool) -> ClipSource:
         dataset.source,
         dataset.path,
         table=dataset.table,
+        label_separator=dataset.label_separator,
         num_folds=dataset.num_folds,
         seed=dataset.fold_seed,
         download=download,
     )
 
 
-def _open(name: str, path: str | Path, table: str, num_folds: int, seed: int, download: bool) -> ClipSource:
+def _open(name: str, path: str | Path, num_folds: int, seed: int, download: bool) -> ClipSource:
     if name == "demo":
         return open_demo(path, num_folds, seed)
-    if name == "folder":
-        return open_folder(path, table, num_folds, seed)
+    if name == "fsdkaggle2019":
+        return open_fsdkaggle2019(path, num_folds, seed)
+    if name == "fsd50k":
+        return open_fsd50k(path)
     if name in ("esc50", "esc10"):
         return open_esc(name, path)
     if download and needs_download(path):

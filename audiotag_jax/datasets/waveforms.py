@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from audiotag_jax.audio.decode import AudioError
 from audiotag_jax.datasets.copies import Copies, Origin
 from audiotag_jax.datasets.prepared import record_source
 from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, Clip
+from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.runtime.progress import progress
 from audiotag_jax.runtime.threads import ordered_map
@@ -54,6 +56,7 @@ def clip_examples(
     classes: Sequence[str],
     num_threads: int,
     problems_file: Path,
+    task: str = SINGLE_LABEL.name,
 ) -> Iterator[tuple[str, dict]]:
     """Yields id and example of the readable clips of a shard; then writes their problems to `problems_file`."""
     problems, labels = [], {name: number for number, name in enumerate(classes)}
@@ -65,15 +68,25 @@ def clip_examples(
         if problem:
             problems.append(dataclasses.asdict(problem))
         if waveform is not None:
-            yield clip_example(clip, waveform, labels)
+            yield clip_example(clip, waveform, labels, task)
     write_json(problems_file, problems)
 
 
-def clip_example(clip: Clip, waveform: np.ndarray, labels: Mapping[str, int]) -> tuple[str, dict]:
-    """Returns id and example of a clip with its waveform `[stored_samples]` float32; `labels` are numbers by class."""
-    label = -1 if clip.label is None else labels[clip.label]
-    known = {"label": label, "fold": clip.fold, "verified": clip.verified}
-    return clip.id, {"id": clip.id, "waveform": waveform, **known}
+def clip_example(
+    clip: Clip, waveform: np.ndarray, labels: Mapping[str, int], task: str = SINGLE_LABEL.name
+) -> tuple[str, dict]:
+    """Returns id and example of a clip with its waveform `[stored_samples]` float32; `labels` are numbers by class.
+
+    Where a clip has any number of labels, the example has `labels` `[K]` int8, all -1 if it is not scored.
+    """
+    if task == MULTI_LABEL.name:
+        several = np.full(len(labels), -1 if clip.labels is None else 0, np.int8)
+        several[[labels[name] for name in clip.all_labels]] = 1
+        target: dict[str, Any] = {"labels": several}
+    else:
+        target = {"label": -1 if clip.label is None else labels[clip.label]}
+    known = {"fold": clip.fold, "verified": clip.verified}
+    return clip.id, {"id": clip.id, "waveform": waveform, **target, **known}
 
 
 def _copy_or_decode(

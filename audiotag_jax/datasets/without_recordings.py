@@ -74,7 +74,8 @@ def _comes_from(directory: Path, dataset: DatasetSettings) -> bool:
 def _is_from_same_path(directory: Path, dataset: DatasetSettings) -> bool:
     source = read_metadata(directory).get("source", {})
     given = dataset.path == source.get("path") or str(Path(dataset.path).absolute()) == source.get("folder")
-    return given and source.get("table") == dataset.table
+    same_labels = source.get("label_separator", "") == dataset.label_separator
+    return given and same_labels and source.get("table") == dataset.table
 
 
 def has_clips(directory: Path, source: ClipSource) -> bool:
@@ -86,6 +87,7 @@ def has_clips(directory: Path, source: ClipSource) -> bool:
     ):
         return False
     left_out = [each["id"] for each in metadata["problems"] if each["outcome"] == LEFT_OUT]
-    columns = ["split", "id", "label", "fold", "verified"]
-    index = make_index(source.clips, source.classes, {}, left_out)
-    return read_index(directory).select(columns).equals(index.select(columns))
+    index = make_index(source.clips, source.classes, {}, left_out, task=source.task)
+    stored = read_index(directory)
+    columns = [name for name in index.column_names if name in ("split", "id", "label", "labels", "fold", "verified")]
+    return set(columns) <= set(stored.column_names) and stored.select(columns).equals(index.select(columns))

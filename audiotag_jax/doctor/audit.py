@@ -13,7 +13,7 @@ import numpy as np
 from audiotag_jax.audio.decode import AudioError, read_blocks, stream_audio
 from audiotag_jax.audio.level import CANCELLED_DB, SILENCE_DBFS, Level
 from audiotag_jax.audio.stream import Noted
-from audiotag_jax.datasets.records import Clip
+from audiotag_jax.datasets.records import Clip, is_labelled
 
 CLIPPED_RUN = 3  # samples at full scale in a row, the length from which Audacity's Find Clipping counts them
 CLIPPED_SHARE = 0.001  # of all samples, in such runs: a smaller share may be single peaks at full scale
@@ -182,7 +182,7 @@ def group_clips(clips: Sequence[Clip], keys: Mapping[str, Hashable]) -> list[Gro
     for group in members.values():
         if len(group) > 1:
             folds = {clip.fold for clip in group if clip.split == "train"}
-            labels = {clip.label for clip in group if clip.label is not None}
+            labels = {"; ".join(clip.all_labels) for clip in group if is_labelled(clip)}
             ids, splits = sorted(clip.id for clip in group), {clip.split for clip in group}
             groups.append(Group(tuple(ids), tuple(sorted(labels)), len(folds) > 1, len(splits) > 1))
     return sorted(groups, key=lambda group: group.ids)

@@ -1,6 +1,7 @@
 """Mode `doctor`: audits a data folder before training; changes and downloads no data."""
 
 import dataclasses
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from audiotag_jax.audio.files import Listing, audio_files, describe_left_out, list_sounds, printable
 from audiotag_jax.datasets.demo import VERSION
-from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource
+from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource, is_labelled, is_multi_label
 from audiotag_jax.datasets.sources import SOURCE_NAMES, list_dataset
 from audiotag_jax.doctor.audit import (
     KINDS,
@@ -31,6 +32,7 @@ from audiotag_jax.settings.sections import DatasetSettings
 from audiotag_jax.settings.settings import Settings
 
 UNLISTED = ""  # the split of files that no table lists
+_MOST_PAIRS = 50  # of labels that occur together, in the report
 
 
 def run(settings: Settings, workdir: Path) -> None:
@@ -81,6 +83,7 @@ def examine(dataset: DatasetSettings) -> dict:
         "extra_files": [_inside(path, root) for path in extra],
         "fold_names": list(source.fold_names),
         **describe_labels(clips, audits),
+        **(describe_several(clips) if is_multi_label(source) else {}),
         "formats": describe_formats([audit for audit in audits.values() if not audit.loss]),
         "recordings": {clip_id: _measures(audit) for clip_id, audit in audits.items()},
     }
@@ -122,19 +125,19 @@ def describe_labels(clips: Sequence[Clip], audits: Mapping[str, RecordingAudit])
     """
     train = [clip for clip in clips if clip.split == "train"]
     num_folds = 1 + max((clip.fold for clip in train), default=-1)
-    cells = Counter((clip.label, clip.fold) for clip in train)
-    verified = Counter((clip.label, clip.verified) for clip in train)
-    test = Counter(clip.label for clip in clips if clip.split == "test")
-    lost = Counter(clip.label for clip in train if audits[clip.id].loss)
+    cells = Counter((label, clip.fold) for clip in train for label in clip.all_labels)
+    verified = Counter((label, clip.verified) for clip in train for label in clip.all_labels)
+    test = Counter(label for clip in clips if clip.split == "test" for label in clip.all_labels)
+    lost = Counter(label for clip in train if audits[clip.id].loss for label in clip.all_labels)
     labels: dict[str, dict[str, Any]] = {}
-    for label in sorted({clip.label for clip in train if clip.label is not None}):
+    for label in sorted({label for clip in train for label in clip.all_labels}):
         folds = [cells[label, fold] for fold in range(num_folds)]
         counts = {"verified": verified[label, True], "unverified": verified[label, False], "test": test[label]}
         labels[label] = {**counts, "lost": lost[label], "folds": folds}
     return {
         "labels": labels,
-        "num_unlabelled_test": test[None],
-        "fold_sizes": [sum(counts["folds"][fold] for counts in labels.values()) for fold in range(num_folds)],
+        "num_unlabelled_test": sum(clip.split == "test" and not is_labelled(clip) for clip in clips),
+        "fold_sizes": [sum(clip.fold == fold and is_labelled(clip) for clip in train) for fold in range(num_folds)],
         "largest_deviation": _largest_deviation(labels),
         "absent": [
             {"label": label, "folds": [fold for fold, count in enumerate(counts["folds"]) if count == 0]}
@@ -142,6 +145,22 @@ def describe_labels(clips: Sequence[Clip], audits: Mapping[str, RecordingAudit])
             if 0 in counts["folds"]
         ],
     }
+
+
+def describe_several(clips: Sequence[Clip]) -> dict:
+    """Counts, of training clips with any number of labels, how many have 0, 1, 2, …, and the pairs that occur most."""
+    train = [clip.all_labels for clip in clips if clip.split == "train"]
+    numbers = Counter(map(len, train))
+    pairs = Counter(pair for labels in train for pair in itertools.combinations(sorted(labels), 2))
+    return {
+        "labels_a_clip": [numbers[number] for number in range(1 + max(numbers, default=0))],
+        "pairs": [{"labels": list(pair), "count": count} for pair, count in sorted_counts(pairs)[:_MOST_PAIRS]],
+    }
+
+
+def sorted_counts(counts: Mapping[tuple[str, str], int]) -> list[tuple[tuple[str, str], int]]:
+    """Returns the items, the most frequent first, then by name."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _largest_deviation(labels: Mapping[str, dict]) -> dict | None:

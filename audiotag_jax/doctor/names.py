@@ -79,7 +79,8 @@ def describe_tag_lists(labels: Sequence[str]) -> Iterator[str]:
         if any(1 < counts[part] < len(labels) for label in lists for part in parts[label]):
             yield (
                 f"SEVERAL TAGS? {len(lists)} of {len(labels)} labels have {separator!r} between words that other "
-                f"labels have too, such as {lists[0]!r}: each such list is one class of its own."
+                f"labels have too, such as {lists[0]!r}: each such list is one class of its own. "
+                f"config.dataset.label_separator={separator!r} makes them several tags of a clip listed in a table."
             )
 
 

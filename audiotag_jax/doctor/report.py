@@ -208,6 +208,13 @@ def _label_section(report: Mapping) -> Iterator[str]:
     ]
     folds = [f"fold {name}".replace("|", "/") for name in names]
     yield _grid(["label", "verified", "unverified", "lost", "test", *folds], rows)
+    if "labels_a_clip" in report:
+        counts = ", ".join(f"{count} with {number}" for number, count in enumerate(report["labels_a_clip"]) if count)
+        yield f"Labels a training clip: {counts}. Pairs that occur together most often:"
+        yield _names(
+            (f"{code(pair['labels'][0])} and {code(pair['labels'][1])}: {pair['count']}" for pair in report["pairs"]),
+            len(report["pairs"]),
+        )
 
 
 def _deviation(largest: Mapping, names: Sequence[str]) -> str:

@@ -2,13 +2,17 @@
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
+
+from audiotag_jax.evaluation.task import task_of
 
 TEMPERATURES = (0.1, 10.0)  # between these the fitted one lies, however few or easy the clips
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The T for which softmax(logits / T) has the least mean negative log-likelihood; `logits` [n, K], `labels` [n].
+
+    With labels [n, K] of 0 and 1, any number a clip, it is sigmoid(logits / T), and one T for all classes.
 
     It lies within `TEMPERATURES`: clips that are all right would otherwise drive it to 0. Without clips, or where no T
     is better than another, it is 1. Logits should be of clips that the network was not trained on. Raises ValueError
@@ -18,8 +22,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     if len(labels) == 0:
         return 1.0
-    own = np.arange(logits.shape[1]) == np.asarray(labels)[:, None]
-    margins = np.where(own, -np.inf, logits - logits[own][:, None])
+    if np.ndim(labels) == 2:  # every decision is one between two classes
+        margins = np.where(np.asarray(labels) == 1, -logits, logits).reshape(-1, 1)
+    else:
+        own = np.arange(logits.shape[1]) == np.asarray(labels)[:, None]
+        margins = np.where(own, -np.inf, logits - logits[own][:, None])
 
     def mean_loss(log_temperature: float) -> float:
         # Exact to the last digit for clips that are all but certain, too.
@@ -34,38 +41,45 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
     """Mean over clips of |accuracy - confidence| within bins of equal width; `probabilities` [n, K], `labels` [n].
 
-    Confidence is the largest probability; a bin holds its upper edge. NaN without clips. Raises ValueError as
-    `fit_temperature` does.
+    Confidence is the largest probability; a bin holds its upper edge. With labels [n, K] of 0 and 1, the decisions on
+    all classes are compared: |share of labels - probability| within bins of the probability. NaN without clips. Raises
+    ValueError as `fit_temperature` does.
     """
     probabilities = _checked(probabilities, labels)
     if len(labels) == 0:
         return float("nan")
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    if np.ndim(labels) == 2:
+        confidence, right = probabilities.ravel(), np.ravel(labels) == 1
+    else:
+        confidence = probabilities.max(axis=1)
+        right = probabilities.argmax(axis=1) == labels
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     gaps = np.bincount(bins, right - confidence, minlength=num_bins)  # a bin's size times its gap
-    return float(np.abs(gaps).sum() / len(labels))
+    return float(np.abs(gaps).sum() / len(right))
 
 
 def cross_fitted_error(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> float:
     """The expected calibration error of clips, each under the temperature fitted to the clips of the other parts.
 
-    `logits` [n, K], `labels` [n], `parts` [n]: clips with the same number are left out together. NaN without clips.
+    `logits` [n, K], `labels` [n] or [n, K], `parts` [n]: clips with the same number are left out together. NaN without
+    clips.
     """
     logits, parts = _checked(logits, labels), np.asarray(parts)
     temperatures = np.ones(len(logits))
     for part in np.unique(parts):
         inside = parts == part
         temperatures[inside] = fit_temperature(logits[~inside], np.asarray(labels)[~inside])
-    return expected_calibration_error(softmax(logits / temperatures[:, None], axis=1), labels)
+    return expected_calibration_error(task_of(labels).probabilities(logits, temperatures[:, None]), labels)
 
 
 def _checked(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float64)
-    if values.ndim != 2 or values.shape[1] < 1 or np.shape(labels) != values.shape[:1]:
-        raise ValueError(f"expected [n, K] and labels [n], got {values.shape} and {np.shape(labels)}")
+    several = np.ndim(labels) == 2
+    if values.ndim != 2 or values.shape[1] < 1 or np.shape(labels) != values.shape[: 1 + several]:
+        raise ValueError(f"expected [n, K] and labels [n] or [n, K], got {values.shape} and {np.shape(labels)}")
     if not np.isfinite(values).all():
         raise ValueError("The logits or probabilities hold NaN or infinity.")
-    if len(labels) and not 0 <= np.min(labels) <= np.max(labels) < values.shape[1]:
-        raise ValueError(f"Labels must be 0 to {values.shape[1] - 1}.")
+    largest = 1 if several else values.shape[1] - 1
+    if len(labels) and not 0 <= np.min(labels) <= np.max(labels) <= largest:
+        raise ValueError(f"Labels must be 0 to {largest}.")
     return values

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy.special
 
+from audiotag_jax.evaluation.task import task_of
 from audiotag_jax.runtime.errors import UserError
 
 VALIDATION, TEST = "predictions.npz", "test_predictions.npz"  # in the folder of a fold
 
-# By name: `ids`, `labels` (-1: none), `verified`, `recordings` ("": the clip stands alone) [n], `logits` [n, K].
+# By name: `ids`, `labels` (-1: none), `verified`, `recordings` ("": the clip stands alone) [n], `logits` [n, K]. Where
+# a clip has any number of labels, `labels` is [n, K] (see `task`).
 Predictions = dict[str, np.ndarray]
 
 
@@ -37,15 +38,16 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def average_predictions(files: Sequence[Path]) -> Predictions:
-    """The arrays of prediction files of the same clips, with the log of their mean probabilities as `logits`.
+    """The arrays of prediction files of the same clips, with `logits` of which their mean probabilities are those.
 
     Raises UserError if the clips differ.
     """
     first = load_predictions(files[0])
+    task = task_of(first["labels"])
     total = np.zeros(first["logits"].shape)
     for file in files:
         saved = load_predictions(file)
         if not np.array_equal(first["ids"], saved["ids"]):
             raise UserError(f"{file} and {files[0]} hold different clips.")
-        total += scipy.special.softmax(saved["logits"].astype(np.float64), axis=1)
-    return first | {"logits": np.log(np.maximum(total / len(files), np.finfo(np.float64).tiny))}
+        total += task.probabilities(saved["logits"])
+    return first | {"logits": task.logits(total / len(files))}

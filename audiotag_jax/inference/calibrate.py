@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy.special
 
 from audiotag_jax.evaluation.calibration import (
     TEMPERATURES,
@@ -16,6 +15,7 @@ from audiotag_jax.evaluation.calibration import (
 from audiotag_jax.evaluation.guessing import guessing_of
 from audiotag_jax.evaluation.intervals import recording_numbers
 from audiotag_jax.evaluation.predictions import VALIDATION, Predictions, concatenate, load_predictions, select
+from audiotag_jax.evaluation.task import MULTI_LABEL, Task, is_scored, task_of
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir
 
@@ -33,6 +33,7 @@ class Calibration:
     errors: tuple[float, float]
     fitted_to: str  # the clips
     doubt: str  # why the probabilities are not to be believed; empty if nothing speaks against them
+    task: Task
 
 
 def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
@@ -45,11 +46,12 @@ def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
     parts = np.repeat(np.arange(len(saved)), [len(each["labels"]) for each in saved])
     try:
         together = concatenate(saved) | {"parts": parts}
-        labelled = select(together, together["labels"] >= 0)
+        labelled = select(together, is_scored(together["labels"]))
         verified = select(labelled, labelled["verified"].astype(bool))
         is_part = len(verified["labels"]) < len(labelled["labels"]) and _is_enough(verified)
         clips, kind = (verified, "verified held-out clips") if is_part else (labelled, "held-out clips")
-        return _calibration(clips, kind, guessing_of(labelled))
+        several = task_of(labelled["labels"]) is MULTI_LABEL  # of which accuracy is no score
+        return _calibration(clips, kind, "" if several else guessing_of(labelled))
     except ValueError as error:
         raise UserError(f"The predictions in {workdir} are damaged: {error}") from error
 
@@ -57,6 +59,8 @@ def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
 def _is_enough(clips: Predictions) -> bool:
     """Whether there are enough clips, and some of each class."""
     labels, num_classes = clips["labels"], clips["logits"].shape[1]
+    if task_of(labels) is MULTI_LABEL:
+        return len(labels) >= ENOUGH_CLIPS and bool((labels == 1).any(axis=0).all())
     return len(labels) >= ENOUGH_CLIPS and len(np.unique(labels)) == num_classes
 
 
@@ -66,10 +70,11 @@ def _calibration(clips: Predictions, kind: str, guessing: str) -> Calibration:
     if len(np.unique(parts)) < 2:
         recordings = dict(zip(clips["ids"], clips["recordings"], strict=True))
         parts = recording_numbers(clips["ids"].tolist(), recordings) % _PARTS
-    before = expected_calibration_error(scipy.special.softmax(logits.astype(np.float64), axis=1), labels)
+    task = task_of(labels)
+    before = expected_calibration_error(task.probabilities(logits), labels)
     errors = before, cross_fitted_error(logits, labels, parts)
     reasons = filter(None, (guessing, _describe_limit(temperature, len(labels))))
-    return Calibration(temperature, errors, f"{len(labels)} {kind}", "; ".join(reasons))
+    return Calibration(temperature, errors, f"{len(labels)} {kind}", "; ".join(reasons), task)
 
 
 def _describe_limit(temperature: float, num_clips: int) -> str:

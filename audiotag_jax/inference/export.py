@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
+from audiotag_jax.evaluation.task import DEFAULT_THRESHOLD, MULTI_LABEL
 from audiotag_jax.inference import export_onnx
 from audiotag_jax.inference.tagger import Tagger, load_tagger
 from audiotag_jax.runtime.errors import UserError
@@ -111,6 +112,7 @@ def describe(tagger: Tagger) -> dict[str, Any]:
     """What is needed to use the file, and how long JAX guarantees that it can be loaded."""
     jaxlib_version = importlib.metadata.version("jaxlib")
     last_day = six_months_after(datetime.date.today()).isoformat()
+    several = tagger.task is MULTI_LABEL
     return {
         "run": tagger.name,
         "folds": list(tagger.folds),
@@ -128,7 +130,9 @@ def describe(tagger: Tagger) -> dict[str, Any]:
         "the run again.",
         "input": f"float32 [batch, {tagger.length_samples}]: finite mono waveforms at {tagger.sample_rate_hz} Hz, any "
         "level; what is shorter lies in the middle of zeros",
-        "output": f"float32 [batch, {len(tagger.classes)}]: calibrated probabilities in the order of classes",
+        "output": f"float32 [batch, {len(tagger.classes)}]: calibrated probabilities in the order of classes"
+        + (", of each class by itself; a tag is what reaches the threshold" if several else ""),
+        **({"task": tagger.task.name, "threshold": DEFAULT_THRESHOLD} if several else {}),
         "use": f"jax.export.deserialize(bytearray(open('{PROGRAM}', 'rb').read())).call(waveforms)",
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from audiotag_jax.inference.tables import NONE, UNCERTAIN, RecordingPrediction, TagOptions, Window
+from audiotag_jax.inference.tables import UNCERTAIN, RecordingPrediction, TagOptions, Window
 from audiotag_jax.runtime.errors import UserError
 
 AUDACITY, RAVEN = "audacity", "raven"
@@ -39,7 +39,8 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
 class LabelTracks:
     """Writes the files of each format to a temporary folder, from where `put_in_place` moves them to `out/FORMAT`.
 
-    Windows that are silent or have none of the tags are left out, as are recordings that cannot be read.
+    Windows that are silent or have none of the tags are left out, as are recordings that cannot be read. Each of
+    several tags of a window has a row.
     """
 
     def __init__(self, out: Path, formats: Sequence[str], tag_options: TagOptions, sample_rate_hz: int):
@@ -72,7 +73,7 @@ class LabelTracks:
                     continue
                 if not files:
                     files = {name: stack.enter_context(self._open(name, prediction.path)) for name in self._formats}
-                if label := self._label(prediction):
+                for label in self._labels(prediction):
                     row += 1
                     for name, file in files.items():
                         file.write(self._row(name, row, prediction, *label))
@@ -97,13 +98,12 @@ class LabelTracks:
             file.write("\t".join(_RAVEN_COLUMNS) + "\n")
         return file
 
-    def _label(self, window: Window) -> tuple[str, float] | None:
-        """The tag and its probability; None where there is none."""
-        tag = self._options.tag(window.probabilities)
-        if tag in ("", NONE):
-            return None
-        name, probability = self._options.likeliest(window.probabilities)[0]
-        return (f"{UNCERTAIN}: {name}" if tag == UNCERTAIN else name), probability
+    def _labels(self, window: Window) -> list[tuple[str, float]]:
+        """The tags and their probabilities; empty where there are none."""
+        if self._options.tag(window.probabilities) == UNCERTAIN:
+            name, probability = self._options.likeliest(window.probabilities)[0]
+            return [(f"{UNCERTAIN}: {name}", probability)]
+        return self._options.tags(window.probabilities)
 
     def _row(self, form: str, number: int, window: Window, tag: str, probability: float) -> str:
         cells = [f"{window.start_s:.6f}", f"{window.end_s:.6f}"]

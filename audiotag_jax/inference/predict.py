@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from audiotag_jax.audio.level import SILENCE_DBFS
+from audiotag_jax.evaluation.task import DEFAULT_THRESHOLD, MULTI_LABEL
 from audiotag_jax.inference.batches import each_window
 from audiotag_jax.inference.label_tracks import LabelTracks, check_formats
 from audiotag_jax.inference.output import choose_folder
@@ -37,7 +38,7 @@ def run(
     audio: Sequence[str],
     *,
     top: int = 3,
-    threshold: float = 0.0,
+    threshold: float | None = None,
     hop_s: float = 0.0,
     out: Path | None = None,
     tagger: str = "",
@@ -52,14 +53,18 @@ def run(
 
     A recording up to a clip's length is one window, cropped as in training; a longer one is windows every `hop_s` (0: a
     clip's length), the last of which ends with the recording. Its probabilities are the mean over its windows that are
-    not silent. A tag less probable than `threshold` becomes "none of these". Raises UserError if no file can be read.
+    not silent. A tag less probable than `threshold` becomes "none of these". Where any number of tags is possible, all
+    that reach it are tags; it is 0.5 by default, else 0. Raises UserError if no file can be read.
     """
-    _check(top, threshold, hop_s)
+    _check(top, threshold or 0.0, hop_s)
     formats = check_formats(formats)
     files = find_files(audio)
     out = choose_folder(out, workdir / "predicted", (*TABLES, *formats), overwrite)
     opened = open_tagger(workdir, tagger)
-    tag_options = TagOptions(opened.classes, min(top, len(opened.classes)), threshold, bool(opened.doubt))
+    if threshold is None:
+        threshold = DEFAULT_THRESHOLD if opened.task is MULTI_LABEL else 0.0
+    top = min(top, len(opened.classes))
+    tag_options = TagOptions(opened.classes, top, threshold, bool(opened.doubt), opened.task)
     window_options = opened.window_options(hop_s)
     log(_introduction(opened))
     if opened.doubt:
@@ -150,6 +155,7 @@ def _about(tagger: Tagger, tag_options: TagOptions, window_options: WindowOption
         "doubt": tagger.doubt,
         "threshold": tag_options.threshold,
         "silence_dbfs": SILENCE_DBFS,
+        **({"task": tagger.task.name} if tagger.task is MULTI_LABEL else {}),
     }
 
 

@@ -10,11 +10,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL, Task
 from audiotag_jax.runtime.files import write_together
 
 NONE = "none of these"  # the tag where no class reaches the threshold
 UNCERTAIN = "uncertain"  # the tag where the run's probabilities are not to be believed
 TABLES = ("predictions.csv", "windows.csv", "predictions.json")
+SEPARATOR = "; "  # between several tags of a recording
 _PATH_COLUMNS = 40  # of a terminal
 
 
@@ -49,6 +51,7 @@ class TagOptions:
     top: int  # number of likeliest tags to list
     threshold: float  # a tag must be at least so probable
     is_uncertain: bool = False  # the run's probabilities are not to be believed
+    task: Task = SINGLE_LABEL
 
     def likeliest(self, probabilities: np.ndarray | None) -> list[tuple[str, float]]:
         """The first `top` classes with their probabilities; of equal ones the earlier class first."""
@@ -57,12 +60,24 @@ class TagOptions:
         order = np.argsort(-probabilities, kind="stable")[: self.top]
         return [(self.classes[k], float(probabilities[k])) for k in order]
 
+    def tags(self, probabilities: np.ndarray | None) -> list[tuple[str, float]]:
+        """The likeliest class if it reaches the threshold; where any number is possible, all that do, likeliest first.
+
+        Empty where everything is silent.
+        """
+        if probabilities is None:
+            return []
+        chosen = np.flatnonzero(self.task.decide(probabilities, self.threshold))
+        order = chosen[np.argsort(-probabilities[chosen], kind="stable")]
+        return [(self.classes[k], float(probabilities[k])) for k in order]
+
     def tag(self, probabilities: np.ndarray | None) -> str:
-        """The likeliest class, `NONE` below the threshold, `UNCERTAIN` of such a run; "" where everything is silent."""
-        best = self.likeliest(probabilities)[:1]
-        if best and self.is_uncertain:
+        """The names of `tags`; `NONE` below the threshold, `UNCERTAIN` of such a run, "" where everything is silent."""
+        if probabilities is None:
+            return ""
+        if self.is_uncertain:
             return UNCERTAIN
-        return "".join(name if probability >= self.threshold else NONE for name, probability in best)
+        return SEPARATOR.join(name for name, _ in self.tags(probabilities)) or NONE
 
 
 def format_line(prediction: RecordingPrediction, tag_options: TagOptions) -> str:
@@ -75,6 +90,10 @@ def format_line(prediction: RecordingPrediction, tag_options: TagOptions) -> str
         f"{name} {probability:.2f}" for name, probability in tag_options.likeliest(prediction.probabilities)
     )
     tag = tag_options.tag(prediction.probabilities)
+    if tag_options.task is MULTI_LABEL and tag not in ("", NONE, UNCERTAIN):
+        likeliest = ", ".join(
+            f"{name} {probability:.2f}" for name, probability in tag_options.tags(prediction.probabilities)
+        )
     answer = "silent" if not tag else f"{tag} ({likeliest})" if tag in (NONE, UNCERTAIN) else likeliest
     some_silent = (
         f"{prediction.num_silent} of {prediction.num_windows} windows silent" if tag and prediction.num_silent else ""
@@ -167,4 +186,8 @@ def _window_as_json(window: Window, tag_options: TagOptions) -> dict[str, Any]:
 def _answer(probabilities: np.ndarray | None, tag_options: TagOptions) -> dict[str, Any]:
     """The tag and all probabilities in the order of the classes; None and None where everything is silent."""
     values = None if probabilities is None else [round(float(value), 6) for value in probabilities]
-    return {"tag": tag_options.tag(probabilities) or None, "probabilities": values}
+    answer: dict[str, Any] = {"tag": tag_options.tag(probabilities) or None}
+    if tag_options.task is MULTI_LABEL:
+        sure = probabilities is not None and not tag_options.is_uncertain
+        answer["tags"] = [name for name, _ in tag_options.tags(probabilities)] if sure else None
+    return answer | {"probabilities": values}

@@ -13,6 +13,7 @@ from flax import traverse_util
 from jax.typing import ArrayLike
 
 from audiotag_jax.evaluation.predictions import VALIDATION
+from audiotag_jax.evaluation.task import SINGLE_LABEL, Task
 from audiotag_jax.inference.batches import BATCH_WINDOWS, each_window
 from audiotag_jax.inference.calibrate import calibrate
 from audiotag_jax.inference.windows import WindowOptions, waveform_windows
@@ -44,6 +45,7 @@ class Tagger:
     usual_hop_s: float = 0.0  # between the windows of a recording; 0: a window's length
     fitted_to: str = ""  # the clips that the temperature is fitted to
     doubt: str = ""  # why the probabilities are not to be believed; tags are then named uncertain
+    task: Task = SINGLE_LABEL  # whether a recording gets one tag or any number
 
     @property
     def duration_s(self) -> float:
@@ -139,6 +141,8 @@ def load_tagger(workdir: str | Path, folds: Sequence[int] = ()) -> Tagger:
         front_end=front_end,
         rounds_images=not settings.trains_on_clips,
         shares_body=shares_body,
+        activation=calibration.task.activation,
+        task=calibration.task,
     )
 
 

@@ -30,6 +30,7 @@ from audiotag_jax.settings.checks import (
 )
 from audiotag_jax.spectral.front_end import NORMALIZATIONS
 
+LOSSES = ("cross_entropy", "focal", "lq")
 INPUT_PLACES = ("auto", "device", "stream")
 
 
@@ -55,6 +56,9 @@ class DatasetSettings:
     margin_s: Annotated[float, NOT_NEGATIVE, between(0, MAX_DURATION_S)] = 0.0
     beam_runner: Annotated[str, FREE, LOCAL] = ""
     beam_options: Annotated[str, FREE, LOCAL] = ""
+    label_separator: Annotated[
+        str, Condition(lambda value: len(value) <= 3 and not any(c.isalnum() for c in value), "such as , ; or |")
+    ] = ""
 
     def __post_init__(self):
         check_fields(self, "dataset.")
@@ -62,6 +66,11 @@ class DatasetSettings:
         check_written_path("config.dataset.prepared_dir", self.prepared_dir)
         if self.table:
             check_path("config.dataset.table", self.table)
+        elif self.label_separator:
+            raise UserError(
+                "config.dataset.label_separator divides the labels of a table: set config.dataset.table. A folder's "
+                "name is one label."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +165,11 @@ class TrainingSettings:
     probe: bool = False
     probe_pooling: Annotated[str, one_of(POOLINGS)] = "mean"
     probe_power: Annotated[float, POSITIVE, between(0, 1)] = 0.5
+    loss: Annotated[str, one_of(LOSSES)] = "cross_entropy"
+    focal_gamma: Annotated[float, POSITIVE] = 2.0
+    lq_exponent: Annotated[float, POSITIVE, between(0, 1)] = 0.7
+    class_weights: Annotated[str, one_of(("none", "balanced"))] = "none"
+    sampling: Annotated[str, one_of(("uniform", "balanced"))] = "uniform"
 
     def __post_init__(self):
         check_fields(self, "train.")
@@ -163,6 +177,9 @@ class TrainingSettings:
             raise UserError(
                 "config.train.frozen_epochs and config.train.num_epochs are both 0; there is nothing to train."
             )
+        for name, usual in (("loss", "cross_entropy"), ("sampling", "uniform")):
+            if self.probe and (value := getattr(self, name)) != usual:
+                raise UserError(f"config.train.{name} {value} is not for a probe, which is solved to its optimum.")
         if any(type(fold) is not int for fold in self.folds):  # True would be an int, too
             raise UserError(f"config.train.folds is {self.folds}; give numbers of folds, such as (0,) or (0, 1).")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from audiotag_jax.evaluation.predictions import TEST, VALIDATION, Predictions, concatenate, load_predictions, select
+from audiotag_jax.evaluation.task import MULTI_LABEL, task_of
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir
 
@@ -155,7 +156,17 @@ def _sorted(saved: Predictions) -> Predictions:
     return select(saved, np.argsort(saved["ids"], kind="stable"))
 
 
+def check_one_label(labels: np.ndarray, what: str) -> None:
+    """Raises UserError if clips may have any number of labels."""
+    if task_of(labels) is MULTI_LABEL:
+        raise UserError(
+            f"Several tags a clip: not supported by {what}.\n"
+            "Modes prepare, train, evaluate, predict, embed, export and doctor support them."
+        )
+
+
 def _clips(saved: Predictions, folds: np.ndarray) -> Clips:
+    check_one_label(saved["labels"], "reports and comparisons")
     return Clips(saved["ids"], saved["labels"], saved["verified"], folds)
 
 

@@ -20,8 +20,9 @@ def embed_dataset(settings: Settings) -> tuple[dict[str, np.ndarray], dict[str, 
     """Returns the columns ids, labels, folds, splits and embeddings [n, D] of all clips, and what made them.
 
     Prepares the data set if it is missing; the vectors are the features of a probe, cached likewise. Labels are names,
-    "" where there is none; folds are -1 in the test split. A {fold} in `config.model.init_from` is 0. It is not checked
-    which clips the weights have seen. Raises UserError unless `settings` name weights to start from.
+    "" where there is none, several ones divided as in the table or by commas; folds are -1 in the test split. A {fold}
+    in `config.model.init_from` is 0. It is not checked which clips the weights have seen. Raises UserError unless
+    `settings` name weights to start from.
     """
     model = settings.model
     if not (model.pretrained or model.init_from):
@@ -39,7 +40,7 @@ def embed_dataset(settings: Settings) -> tuple[dict[str, np.ndarray], dict[str, 
         inputs_name = name_of_inputs(settings, directory)
         columns["embeddings"].append(clip_features(settings, inputs_name, body, examples, name))
         columns["ids"].append(examples.ids)
-        columns["labels"].append(classes[examples.labels])  # -1 is the last, ""
+        columns["labels"].append(_named(classes, examples.labels, settings.dataset.label_separator or ","))
         columns["folds"].append(examples.folds)
         columns["splits"].append(np.full(len(examples), name))
     about = {
@@ -49,3 +50,10 @@ def embed_dataset(settings: Settings) -> tuple[dict[str, np.ndarray], dict[str, 
         "dataset": directory.parent.name,
     }
     return {name: np.concatenate(parts) for name, parts in columns.items()}, about
+
+
+def _named(classes: np.ndarray, labels: np.ndarray, separator: str) -> np.ndarray:
+    """Returns labels as text; the last of `classes` is "", which label -1 gives."""
+    if labels.ndim == 1:
+        return classes[labels]
+    return np.array([separator.join(classes[np.flatnonzero(row == 1)]) for row in labels], str)

@@ -10,7 +10,7 @@ import numpy as np
 from audiotag_jax.datasets.index import test_order
 from audiotag_jax.datasets.prepare import report_problems
 from audiotag_jax.datasets.reader import Examples
-from audiotag_jax.evaluation import metrics
+from audiotag_jax.evaluation import metrics, multilabel
 from audiotag_jax.evaluation.guessing import describe_guessing, majority_share
 from audiotag_jax.evaluation.intervals import score_table
 from audiotag_jax.evaluation.predictions import (
@@ -23,6 +23,7 @@ from audiotag_jax.evaluation.predictions import (
     select,
 )
 from audiotag_jax.evaluation.submission import check_submission, format_submission
+from audiotag_jax.evaluation.task import MULTI_LABEL, is_scored, task_of
 from audiotag_jax.runtime.errors import Diverged, UserError
 from audiotag_jax.runtime.files import write_atomic, write_json, write_npz
 from audiotag_jax.runtime.processes import is_main_process
@@ -152,7 +153,8 @@ def write_submission(path: Path, predictions: Predictions, classes: Sequence[str
     def write(file: BinaryIO) -> None:
         file.write(text.encode())
         file.flush()
-        check_submission(Path(file.name), classes, order)
+        several = task_of(predictions["labels"]) is MULTI_LABEL
+        check_submission(Path(file.name), classes, order, has_several_labels=several)
 
     write_atomic(path, write)
 
@@ -163,6 +165,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
     problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
     names = dict(enumerate(experiment.metadata.get("fold_names") or map(str, range(1 + max(experiment.all_folds)))))
     held_out = concatenate(list(by_fold.values()))
+    several = task_of(held_out["labels"]) is MULTI_LABEL
     summary = {
         "name": experiment.settings.name,
         "num_classes": len(experiment.classes),
@@ -171,15 +174,18 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
         **({"pretrained_on": seen} if (seen := pretrained_on(experiment.settings.model)) else {}),
         "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],
         "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
-        "majority_share": majority_share(held_out["labels"]),
+        **({} if several else {"majority_share": majority_share(held_out["labels"])}),
         "validation": _scores(held_out),
         "folds": [{"fold": fold, "name": names[fold], **_scores(saved)} for fold, saved in by_fold.items()],
     }
     if experiment.test_examples is not None:
         ensemble = average_predictions([fold_dir(workdir, fold) / TEST for fold in folds])
-        scored = ensemble["labels"] >= 0
+        scored = is_scored(ensemble["labels"])
         if scored.any():
             summary["test"] = _scores(select(ensemble, scored))
+    if several:
+        summary["task"] = MULTI_LABEL.name
+        summary["classes"] = multilabel.score_table(held_out, experiment.classes)["classes"]
     return summary
 
 
@@ -194,7 +200,7 @@ def format_summary(summary: dict) -> str:
         rows.append(("test", "all", summary["test"]["all"]))
     budget = "linear probe" if summary.get("probe") else f"{summary['steps']} steps a fold"
     lines = [f"{summary['name']}, {summary['num_classes']} classes, {budget}"]
-    names = [each.name for each in metrics.METRICS]
+    names = metric_names(summary.get("task", ""))
     lines.append(f"{'':10}{'':10}{'clips':>6}  " + "".join(f"{name + ' (95 % interval)':<30}" for name in names))
     for title, kind, table in rows:
         cells = "".join(f"{_cell(table[name]):<30}" for name in names)
@@ -206,9 +212,16 @@ def format_summary(summary: dict) -> str:
         lines.append(f"first weights were trained on {summary['pretrained_on']}")
     if "majority_share" in summary and (text := describe_guessing(rows[0][2]["accuracy"], summary["majority_share"])):
         lines.append(f"warning: {text}")
+    if (auc := rows[0][2].get("macro_auc")) and auc["low"] is not None and auc["low"] <= 0.5:
+        lines.append(f"warning: no better than guessing: macro ROC AUC {_cell(auc)} on held-out clips")
     if summary["missing_folds"]:
         lines.append(f"folds not trained yet: {', '.join(map(str, summary['missing_folds']))}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def metric_names(task: str) -> list[str]:
+    """The names of the scores of a task in a summary."""
+    return list(multilabel.METRICS) if task == MULTI_LABEL.name else [each.name for each in metrics.METRICS]
 
 
 def _is_named(entry: dict) -> bool:
@@ -228,4 +241,5 @@ def _with_recordings(experiment: Experiment, path: Path) -> Predictions:
 
 
 def _scores(saved: Predictions) -> dict:
-    return {"all": score_table(saved), "verified": score_table(select(saved, saved["verified"]))}
+    table = multilabel.score_table if task_of(saved["labels"]) is MULTI_LABEL else score_table
+    return {"all": table(saved), "verified": table(select(saved, saved["verified"]))}

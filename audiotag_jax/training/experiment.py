@@ -26,6 +26,7 @@ from audiotag_jax.settings.sections import ModelSettings, OptimizerSettings
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.front_end import normalize, to_images
 from audiotag_jax.training import checkpoints
+from audiotag_jax.training.imbalance import balanced_class_weights
 from audiotag_jax.training.initial_weights import clips_seen, initial_weights
 from audiotag_jax.training.input_pipeline import choose_place, resident_data
 from audiotag_jax.training.optimizer import Phase, learning_rates, make_optimizer, make_phases
@@ -143,6 +144,12 @@ class Experiment:
         return np.flatnonzero(
             ~np.isin(self.examples.folds, _held_out(self.settings.training.inner_split, self.all_folds, fold))
         )
+
+    def class_weights(self, fold: int) -> np.ndarray | None:
+        """The weights of the classes in the loss of a fold, from its training clips; None without any."""
+        if self.settings.training.class_weights == "none":
+            return None
+        return balanced_class_weights(self.examples.labels[self.training_clips(fold)], len(self.classes))
 
     def validation_clips(self, fold: int) -> np.ndarray:
         """Indices of the clips to score: those of the fold; of an inner split, of the next fold."""

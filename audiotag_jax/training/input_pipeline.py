@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from audiotag_jax.datasets.reader import Examples
+from audiotag_jax.training.imbalance import Strata, balanced_epoch
 
 _SHARE_OF_MEMORY = 0.25  # of a device, or of a host whose memory the devices are, that inputs may take
 _BATCHES_AHEAD = 4
@@ -60,13 +61,17 @@ class Order(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOrder:
-    """The clips of each step, as indices into the examples: `order[step]`; `clips` are the fold's training clips."""
+    """The clips of each step, as indices into the examples: `order[step]`; `clips` are the fold's training clips.
+
+    An epoch has every clip once, or, with `strata`, as many draws as there are clips.
+    """
 
     clips: np.ndarray
     steps_per_epoch: int
     num_steps: int
     seed: int
     fold: int
+    strata: Strata | None = None  # of the clips: each epoch draws every class as often
 
     def __len__(self) -> int:
         return self.num_steps
@@ -75,7 +80,10 @@ class TrainingOrder:
         """Returns one batch of `epoch_order`, without splitting all of the epoch."""
         epoch, place = divmod(int(step), self.steps_per_epoch)
         with _permutation_lock:
-            order = _permutation(len(self.clips), self.seed, self.fold, epoch)
+            if self.strata is None:
+                order = _permutation(len(self.clips), self.seed, self.fold, epoch)
+            else:
+                order = balanced_epoch(self.strata, len(self.clips), self.seed, self.fold, epoch)
         size, larger = divmod(len(order), self.steps_per_epoch)  # the first `larger` batches have one clip more
         start = place * size + min(place, larger)
         return self.clips[order[start : start + size + (place < larger)]]
@@ -153,7 +161,7 @@ def device_batch(
         batch["index"] = indices.astype(np.int32)
     else:
         batch["inputs"] = examples.inputs[indices]
-        batch["labels"] = examples.labels[indices].astype(np.int32)
+        batch["labels"] = _narrow(examples.labels[indices])
         batch["verified"] = examples.verified[indices]
 
     def fill(values: np.ndarray) -> np.ndarray:
@@ -165,8 +173,12 @@ def device_batch(
 
 def resident_data(examples: Examples) -> dict[str, np.ndarray]:
     """What the steps gather batches from: `inputs`, `labels` and `verified` of all examples."""
-    labels = examples.labels.astype(np.int32)
-    return {"inputs": examples.load_inputs(), "labels": labels, "verified": examples.verified}
+    return {"inputs": examples.load_inputs(), "labels": _narrow(examples.labels), "verified": examples.verified}
+
+
+def _narrow(labels: np.ndarray) -> np.ndarray:
+    """Labels `[n]` as int32; any number of labels a clip, `[n, K]`, stay int8."""
+    return labels if labels.dtype == np.int8 else labels.astype(np.int32)
 
 
 def _memory_bytes() -> int:

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import scipy.special
 
-from audiotag_jax.evaluation import metrics
+from audiotag_jax.evaluation import metrics, multilabel
+from audiotag_jax.evaluation.task import MULTI_LABEL, task_of
 from audiotag_jax.runtime.errors import Stopped
 from audiotag_jax.runtime.processes import is_main_process
 from audiotag_jax.runtime.progress import log
@@ -42,10 +43,14 @@ class Loop:
         step = first_step = self.clock_step = int(state.step)
         # Metrics are fetched one step late, so that the device never waits for the host.
         waiting: tuple[int, dict] | None = None
-        stop_flags = {flag: np.full(jax.local_device_count(), flag, np.float32) for flag in (False, True)}
+        num_devices = jax.local_device_count()
+        stop_flags = {flag: np.full(num_devices, flag, np.float32) for flag in (False, True)}
+        weights = experiment.class_weights(fold)
+        extra = {} if weights is None else {"class_weights": np.stack([weights] * num_devices)}
         for batch in batches:
             profiled = self._profile(step - first_step)
-            state, metrics = experiment.programs.train_step(state, batch | {"stop": stop_flags[stop()]}, data, key)
+            batch = batch | extra | {"stop": stop_flags[stop()]}
+            state, metrics = experiment.programs.train_step(state, batch, data, key)
             step += 1
             stopping = waiting is not None and self._check(*waiting)
             waiting = (step, metrics)
@@ -126,12 +131,18 @@ def validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str, 
 
 def listed(scores: dict[str, float]) -> str:
     """The loss and metrics, for a log."""
-    labels = {each.name: each.label_in_text for each in metrics.METRICS}
+    labels = multilabel.METRICS | {each.name: each.label_in_text for each in metrics.METRICS}
     return ", ".join(f"{labels.get(name, name)} {value:.3f}" for name, value in scores.items())
 
 
 def scores_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean cross-entropy and metrics of logits `[n, K]` and labels `[n]`."""
+    """Mean cross-entropy and metrics of logits `[n, K]` and labels `[n]`, or `[n, K]` of any number a clip."""
+    if task_of(labels) is MULTI_LABEL:
+        truth = labels == 1
+        loss = np.logaddexp(0, np.where(truth, -1.0, 1.0) * logits).mean()
+        found = multilabel.scores(logits, truth, np.ones((1, len(truth))))
+        scores = {name: float(found[name][0]) for name in multilabel.METRICS}
+        return {"loss": loss} | {name: value for name, value in scores.items() if np.isfinite(value)}
     ranks = metrics.label_ranks(logits, labels)
     loss = -scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
     return {"loss": loss} | {each.name: each.values(ranks).mean() for each in metrics.METRICS}

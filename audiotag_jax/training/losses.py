@@ -1,8 +1,42 @@
-"""Targets of a batch, and how much each of its examples counts; the loss is `optax.softmax_cross_entropy`."""
+"""Targets of a batch, how much each of its examples counts, and what logits cost.
+
+Targets are masses: `[B, K]`, a distribution over the classes, or, where a clip has any number of labels, `[B, K, 2]`,
+for each class the mass of "present" and of "absent". Each is scaled by the weight of its example. Every loss is linear
+in the masses, so that mixup may mix them.
+"""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """What a class of probability p costs per mass: -log p; (1 - p)^gamma times that; or (1 - p^q) / q.
+
+    `name` is cross_entropy, focal (Lin et al., ICCV 2017, arXiv:1708.02002) or lq, which noisy labels disturb less
+    (generalized cross-entropy, Zhang & Sabuncu, 2018, arXiv:1805.07836).
+    """
+
+    name: str = "cross_entropy"
+    focal_gamma: float = 2.0
+    lq_exponent: float = 0.7
+
+    def costs(self, log_p: jax.Array) -> jax.Array:
+        """The costs of log-probabilities of any shape; raises ValueError on an unknown name."""
+        if self.name == "cross_entropy":
+            return -log_p
+        if self.name == "focal":
+            rest = jnp.maximum(-jnp.expm1(log_p), 1e-12)  # at 0 a power below 1 has no gradient
+            return -(rest**self.focal_gamma) * log_p
+        if self.name == "lq":
+            return -jnp.expm1(self.lq_exponent * log_p) / self.lq_exponent
+        raise ValueError(f"Unknown loss {self.name!r}; choose from cross_entropy, focal, lq.")
+
+
+CROSS_ENTROPY = Loss()
 
 
 def soft_targets(labels: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
@@ -19,6 +53,58 @@ def example_weights(verified: jax.Array, labels: jax.Array, unverified_weight: f
         raise ValueError(f"unverified_weight is {unverified_weight}; it must be 0 to 1.")
     weights = jnp.where(verified, 1.0, unverified_weight)
     return jnp.where(labels >= 0, weights, 0.0).astype(jnp.float32)
+
+
+def binary_masses(labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Masses `[B, K, 2]` of labels `[B, K]`: 1 present, 0 absent; a share `smoothing` goes half to each; -1 gives 0."""
+    present = jnp.where(labels == 1, 1 - smoothing / 2, smoothing / 2)
+    return jnp.where((labels >= 0)[..., None], jnp.stack([present, 1 - present], axis=-1), 0.0).astype(jnp.float32)
+
+
+def target_masses(
+    labels: jax.Array,
+    verified: jax.Array,
+    num_classes: int,
+    *,
+    smoothing: float = 0.0,
+    unverified_weight: float = 1.0,
+    class_weights: jax.Array | None = None,
+) -> jax.Array:
+    """Masses `[B, K]` of labels `[B]`, or `[B, K, 2]` of labels `[B, K]`, weighted as `example_weights` does.
+
+    `class_weights` are `[K]` or `[K, 2]` (`imbalance.balanced_class_weights`).
+    """
+    if labels.ndim == 1:
+        weights = example_weights(verified, labels, unverified_weight)
+        if class_weights is not None:
+            weights = weights * class_weights[labels]
+        return weighted_targets(soft_targets(labels, num_classes, smoothing), weights)
+    weights = example_weights(verified, jnp.zeros(len(labels), int), unverified_weight)
+    masses = binary_masses(labels, smoothing) * weights[:, None, None]
+    return masses if class_weights is None else masses * class_weights
+
+
+def row_weights(masses: jax.Array) -> jax.Array:
+    """The weight `[B]` of each row of masses: its sum, of `[B, K, 2]` the mean over classes."""
+    return masses.sum(-1) if masses.ndim == 2 else masses.sum((-1, -2)) / masses.shape[1]
+
+
+def losses_of(logits: jax.Array, masses: jax.Array, loss: Loss = CROSS_ENTROPY) -> jax.Array:
+    """The weighted loss `[B]` of logits `[B, K]`; of masses `[B, K, 2]` the mean over classes."""
+    if masses.ndim == 2:
+        if loss == CROSS_ENTROPY:
+            return optax.softmax_cross_entropy(logits, masses)
+        return (masses * loss.costs(jax.nn.log_softmax(logits))).sum(-1)
+    log_p = jnp.stack([jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)], axis=-1)
+    return (masses * loss.costs(log_p)).sum((-1, -2)) / logits.shape[1]
+
+
+def right_first(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """1 where the class of the largest logit is a label of the row, of `labels` `[B]` or `[B, K]`; else 0."""
+    first = logits.argmax(-1)
+    if labels.ndim == 1:
+        return first == labels
+    return jnp.take_along_axis(labels, first[:, None], axis=1)[:, 0] == 1
 
 
 def weighted_targets(targets: jax.Array, weights: jax.Array) -> jax.Array:

@@ -1,8 +1,9 @@
 """Probes: a linear classifier on the frozen features of a network that has learned before.
 
 The classifier is multinomial logistic regression on standardized features, with an L2 penalty of its weights (not of
-its biases), solved by L-BFGS as scikit-learn's `LogisticRegression` is. The problem is convex and nothing is drawn at
-random: the seed of a run changes nothing.
+its biases), solved by L-BFGS as scikit-learn's `LogisticRegression` is. Where a clip has any number of labels, each
+class has a logistic regression of its own (one against the rest), all solved together. The problem is convex and
+nothing is drawn at random: the seed of a run changes nothing.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import numpy as np
 import optax
 
 from audiotag_jax.datasets.reader import Examples
+from audiotag_jax.evaluation.task import has_label, is_scored
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.record import fold_dir
@@ -24,7 +26,7 @@ from audiotag_jax.training.experiment import Experiment
 from audiotag_jax.training.frozen_body import HASH, FrozenBody, load_body, save_body
 from audiotag_jax.training.frozen_features import FOLDER, clip_features
 from audiotag_jax.training.initial_weights import check_initial_weights, initial_body
-from audiotag_jax.training.losses import example_weights, soft_targets
+from audiotag_jax.training.losses import binary_masses, example_weights, losses_of, row_weights, soft_targets
 from audiotag_jax.training.state import TrainState
 
 MAX_ITERATIONS = 500
@@ -71,14 +73,18 @@ def fit_probe(
     """Returns the probe of features `[n, D]` and targets `[n, K]` with weights `[n]`; and its loss and iterations.
 
     It minimizes the weighted sum of the clips' cross-entropies + penalty / 2 · the sum of squares of the kernel. The
-    loss is the weighted mean of the cross-entropies.
+    loss is the weighted mean of the cross-entropies. With targets `[n, K, 2]`, masses of any number of labels, the sum
+    is over clips and classes.
     """
     features = raised(features, power)
     mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     std = np.where(std > _LEAST_STD * np.maximum(1, np.abs(mean)), std, 1.0)
-    weighted = targets * weights[:, None]
-    padding = ((0, -len(features) % _ROWS), (0, 0))  # rows of weight 0: folds of nearly equal size share a program
-    arrays = [np.pad(each, padding).astype(np.float32) for each in ((features - mean) / std, weighted)]
+    weighted = targets * weights.reshape(-1, *[1] * (targets.ndim - 1))
+    rows = (0, -len(features) % _ROWS)  # rows of weight 0: folds of nearly equal size share a program
+    arrays = [
+        np.pad(each, (rows, *[(0, 0)] * (each.ndim - 1))).astype(np.float32)
+        for each in ((features - mean) / std, weighted)
+    ]
     kernel, bias, loss, iterations = map(np.asarray, _solve(*arrays, np.float32(penalty)))
     return Probe(mean, std, kernel, bias, power), {"loss": float(loss), "iterations": int(iterations)}
 
@@ -86,12 +92,14 @@ def fit_probe(
 @jax.jit
 def _solve(inputs: jax.Array, targets: jax.Array, penalty: jax.Array) -> tuple[jax.Array, ...]:
     """Returns kernel, bias, mean cross-entropy and iterations for standardized inputs and weighted targets."""
-    total = targets.sum()
+    total = row_weights(targets).sum() if targets.ndim == 3 else targets.sum()
+    if targets.ndim == 3:  # their cross-entropy is a mean over classes, where the sum is meant
+        penalty = penalty / targets.shape[1]
 
     def cross_entropy(variables: tuple[jax.Array, jax.Array]) -> jax.Array:
         kernel, bias = variables
         logits = jnp.dot(inputs, kernel, precision="highest") + bias
-        return optax.softmax_cross_entropy(logits, targets).sum() / total
+        return losses_of(logits, targets).sum() / total
 
     def loss(variables: tuple[jax.Array, jax.Array]) -> jax.Array:
         return cross_entropy(variables) + penalty / (2 * total) * jnp.vdot(variables[0], variables[0])
@@ -141,9 +149,16 @@ class Probes:
         check_initial_weights(settings.model, fold, experiment.scored_clips(fold))
         body = self._body(fold)
         features = self._of_split(body, "train")[clips]
-        labels = examples.labels[clips]
-        targets = soft_targets(labels, len(experiment.classes), settings.optimizer.label_smoothing)
-        weights = example_weights(examples.verified[clips], labels, settings.training.unverified_weight)
+        labels, smoothing = examples.labels[clips], settings.optimizer.label_smoothing
+        if labels.ndim == 1:
+            targets = soft_targets(labels, len(experiment.classes), smoothing)
+        else:
+            targets = binary_masses(labels, smoothing)
+        class_weights = experiment.class_weights(fold)
+        if class_weights is not None:
+            targets = targets * (class_weights[labels][:, None] if labels.ndim == 1 else class_weights)
+        known = jnp.where(is_scored(labels), 0, -1)
+        weights = example_weights(examples.verified[clips], known, settings.training.unverified_weight)
         probe, metrics = fit_probe(
             features,
             np.asarray(targets),
@@ -160,7 +175,7 @@ class Probes:
         state = TrainState(step=jnp.asarray(1), apply_fn=None, tx=None, opt_state={}, **variables)  # type: ignore[arg-type]
         with checkpoints.open_checkpoints(directory) as manager:
             checkpoints.save(manager, state, {"fold": fold, "epoch": 1, "batch": 0, HASH: body.hash})
-        metrics["accuracy"] = np.mean(probe.logits(features).argmax(axis=1) == labels)
+        metrics["accuracy"] = np.mean(has_label(labels, probe.logits(features).argmax(axis=1)))
         return self.load(workdir, fold), metrics
 
     def load(self, workdir: Path, fold: int) -> Predict:

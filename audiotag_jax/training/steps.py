@@ -1,8 +1,8 @@
 """One step of training and of evaluation, and the one place where they are spread over devices.
 
 A batch holds one device's rows: `mask` `[B]`, 1 in real rows, and `inputs` `[B, …]`, `labels` and `verified` `[B]`; or,
-in place of these three, `index` `[B]` into `data`, where they lie for all clips. `stop` is 1 if a process received
-SIGTERM.
+in place of these three, `index` `[B]` into `data`, where they lie for all clips. Where a clip has any number of labels,
+`labels` is `[B, K]`. `stop` is 1 if a process received SIGTERM. Classes may have weights, `class_weights`.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -20,7 +19,7 @@ from audiotag_jax.settings.sections import AugmentationSettings
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.spectral.front_end import FrontEnd, normalize, to_images
 from audiotag_jax.training.augmentation import augment
-from audiotag_jax.training.losses import example_weights, soft_targets, weighted_targets
+from audiotag_jax.training.losses import CROSS_ENTROPY, Loss, losses_of, right_first, row_weights, target_masses
 from audiotag_jax.training.optimizer import group_norms
 from audiotag_jax.training.state import TrainState
 
@@ -38,6 +37,7 @@ class StepSettings:
     augmentation: AugmentationSettings = AugmentationSettings()
     front_end: FrontEnd = FrontEnd()
     unverified_weight: float = 1.0  # of a clip whose label nobody has checked
+    loss: Loss = CROSS_ENTROPY
 
 
 def step_settings(settings: Settings, num_classes: int) -> StepSettings:
@@ -48,6 +48,9 @@ def step_settings(settings: Settings, num_classes: int) -> StepSettings:
         augmentation=settings.augmentation,
         front_end=settings.front_end,
         unverified_weight=settings.training.unverified_weight,
+        loss=Loss(settings.training.loss, settings.training.focal_gamma, settings.training.lq_exponent)
+        if settings.training.loss != CROSS_ENTROPY.name
+        else CROSS_ENTROPY,
     )
 
 
@@ -62,8 +65,9 @@ def train_step(
     """The next state, and metrics over the real rows of all devices.
 
     `key` is the run's: draws are keyed by it, by the step, and by a row's place in the global batch. Metrics are the
-    weighted mean `loss`, `accuracy`, norms of gradients and updates, of all parameters and by group, and `health`: 1 if
-    the step's numbers are all finite, 1 if its inputs are, and the number of devices of processes that got SIGTERM.
+    weighted mean `loss`, `accuracy` (how often the likeliest class is a label of the clip), norms of gradients and
+    updates, of all parameters and by group, and `health`: 1 if the step's numbers are all finite, 1 if its inputs are,
+    and the number of devices of processes that got SIGTERM.
     """
     batch = _gather(batch, data)
     mask = batch["mask"]
@@ -71,11 +75,17 @@ def train_step(
     positions = lax.axis_index(AXIS) * rows + jnp.arange(rows)
     augment_key, dropout_key, crop_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     images = to_images(batch["inputs"], settings.front_end, _row_keys(crop_key, positions))
-    targets = soft_targets(batch["labels"], settings.num_classes, settings.label_smoothing)
-    targets = weighted_targets(targets, example_weights(batch["verified"], batch["labels"], settings.unverified_weight))
+    targets = target_masses(
+        batch["labels"],
+        batch["verified"],
+        settings.num_classes,
+        smoothing=settings.label_smoothing,
+        unverified_weight=settings.unverified_weight,
+        class_weights=batch.get("class_weights"),
+    )
     images, targets = augment(_row_keys(augment_key, positions), images, targets, mask, settings.augmentation)
     images = normalize(images, settings.front_end)
-    total = lax.psum(jnp.sum(targets.sum(-1) * mask), AXIS)  # of the weights
+    total = lax.psum(jnp.sum(row_weights(targets) * mask), AXIS)  # of the weights
     total = jnp.where(total > 0, total, 1)
 
     def loss_share(params):
@@ -89,11 +99,11 @@ def train_step(
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        losses = optax.softmax_cross_entropy(logits, targets)
+        losses = losses_of(logits, targets, settings.loss)
         return jnp.sum(losses * mask) / total, (logits, updates["batch_stats"])
 
     (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_share, has_aux=True)(state.params)
-    correct = jnp.sum((logits.argmax(-1) == batch["labels"]) * mask)
+    correct = jnp.sum(right_first(logits, batch["labels"]) * mask)
     count = lax.psum(mask.sum(), AXIS)
     grads, loss, correct = lax.psum((grads, loss, correct / jnp.maximum(count, 1)), AXIS)
     state, updates = state.updated(grads, batch_stats)

@@ -16,6 +16,7 @@ from audiotag_jax.settings.settings import Settings
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.evaluate import conclude, is_finished, predict_logits, save_predictions
 from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
+from audiotag_jax.training.imbalance import strata_of
 from audiotag_jax.training.initial_weights import check_initial_weights, check_pretrained, record_seen
 from audiotag_jax.training.input_pipeline import Batches, TrainingOrder, close, read_ahead
 from audiotag_jax.training.interruption import sigterm_flag
@@ -121,7 +122,8 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
             _record_seen(experiment, workdir, fold)
         counts = f"{num_steps} steps on {len(clips)} clips, {len(held_out)} held out, {describe_devices()}"
         log(f"fold {fold}{_place(experiment, fold)}: {counts}; the first step compiles")
-        order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, settings.seed, fold)
+        strata = strata_of(experiment.examples.labels[clips]) if settings.training.sampling == "balanced" else None
+        order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, settings.seed, fold, strata)
         batches = Batches(experiment.examples, order, settings.training.batch_size, experiment.resident)
         reader = read_ahead(batches, first_step, settings.dataset.num_workers)
         with MetricsWriter(workdir, fold, first_step, enabled=is_main_process()) as writer:

@@ -350,7 +350,11 @@ def test_other_bad_inputs_raise(tmp_path):
     write(tmp_path / "y" / "b.wav", "")
     fails("Too few training clips, 2, for 3 folds", "folder", tmp_path, num_folds=3)
     fails("single fold", "folder", tmp_path, num_folds=1)
-    fails("Unknown clip source 'esc'; choose from fsdkaggle2018, esc50, esc10, folder, demo", "esc", tmp_path)
+    fails(
+        "Unknown clip source 'esc'; choose from fsdkaggle2018, fsdkaggle2019, fsd50k, esc50, esc10, folder, demo",
+        "esc",
+        tmp_path,
+    )
     fails("only 'folder' takes one", "esc50", tmp_path, table="t.csv")
 
 

@@ -179,7 +179,8 @@ def test_what_a_folder_leaves_out_and_odd_labels_are_in_the_summary(tmp_path):
         f"left out in {root}: 1 named pipe, or the like: dog/pipe.wav",
         "labels 'Dog', 'dog' differ only in case: they are different classes",
         "SEVERAL TAGS? 2 of 4 labels have ',' between words that other labels have too, such as 'dog,loud': each such "
-        "list is one class of its own.",
+        "list is one class of its own. config.dataset.label_separator=',' makes them several tags of a clip listed in "
+        "a table.",
     ]
     assert "SEVERAL TAGS" in text
 

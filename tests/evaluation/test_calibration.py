@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.special
 
 from audiotag_jax.evaluation.calibration import TEMPERATURES, expected_calibration_error, fit_temperature
 
@@ -65,3 +66,26 @@ def test_calibrated_probabilities_have_no_error():
     shares = np.exp(logits - 7.0)
     assert expected_calibration_error(shares, labels) == pytest.approx(0.0, abs=1e-5)
     assert np.isnan(expected_calibration_error(np.zeros((0, 2)), np.zeros(0, int)))
+
+
+def test_several_labels_a_clip_have_one_temperature_and_an_error_over_all_decisions():
+    """Labels drawn from known probabilities, whose logits were doubled; the loss by scikit-learn is no less nearby."""
+    from sklearn.metrics import log_loss
+
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (4000, 5))
+    labels = (rng.random((4000, 5)) < scipy.special.expit(logits)).astype(np.int8)
+    found = fit_temperature(2 * logits, labels)
+    assert found == pytest.approx(2, rel=0.05)
+
+    def loss(temperature):
+        return log_loss(labels.ravel(), scipy.special.expit(2 * logits / temperature).ravel())
+
+    assert loss(found) <= min(loss(0.99 * found), loss(1.01 * found))
+    assert expected_calibration_error(scipy.special.expit(logits), labels) < 0.02
+    assert expected_calibration_error(scipy.special.expit(2 * logits), labels) > 0.05
+    half = np.full((10, 2), 0.5)
+    assert expected_calibration_error(half, np.ones((10, 2), int)) == pytest.approx(0.5)
+    assert fit_temperature(np.zeros((0, 5)), np.zeros((0, 5), int)) == 1.0
+    with pytest.raises(ValueError, match="0 to 1"):
+        fit_temperature(logits, labels + 1)

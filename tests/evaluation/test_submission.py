@@ -226,3 +226,30 @@ def test_the_challenges_own_sample(tmp_path, shared_data):
     lines[9399], lines[9400] = lines[9400], lines[9399]
     with pytest.raises(UserError, match="row 9400: "):
         check(tmp_path / "s.csv", "".join(lines), classes, order)
+
+
+def test_clips_with_several_labels_have_a_probability_for_each_class(tmp_path):
+    logits, files = np.random.default_rng(0).normal(size=(2, 4, 5)), []
+    for number, each in enumerate(logits):
+        files.append(tmp_path / f"{number}.npz")
+        unlabelled = {"labels": np.full((4, 5), -1, np.int8), "verified": np.zeros(4, bool)}
+        np.savez(files[-1], ids=np.array(IDS), logits=each.astype(np.float32), **unlabelled)
+    path = tmp_path / "submission.csv"
+    submit(path, files, SAMPLE)
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["fname", *CLASSES] and [row[0] for row in rows] == list(SAMPLE)
+    mean = dict(zip(IDS, (1 / (1 + np.exp(-logits))).mean(0), strict=True))
+    np.testing.assert_allclose([[float(x) for x in row[1:]] for row in rows], [mean[i] for i in SAMPLE], rtol=1e-4)
+    check_submission(path, CLASSES, SAMPLE, has_several_labels=True)
+    text = path.read_text()
+    for old, new, message in [
+        ("fname,Bark", "fname,Dog", "begins with"),
+        (SAMPLE[1], "other.wav", "row 3: a row of clip '0a.wav'"),
+        (rows[0][2], "1.5", "row 2: 1.5; numbers from 0 to 1"),
+        (rows[0][2], "nan", "row 2: nan; numbers from 0 to 1"),
+        (rows[0][2], "high", "row 2: could not convert"),
+    ]:
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(UserError, match=message):
+            check_submission(path, CLASSES, SAMPLE, has_several_labels=True)

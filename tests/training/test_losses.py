@@ -3,12 +3,23 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.special
 from optax import softmax_cross_entropy
 
 from audiotag_jax.training.augmentation import mixup
-from audiotag_jax.training.losses import example_weights, soft_targets, weighted_targets
+from audiotag_jax.training.losses import (
+    Loss,
+    binary_masses,
+    example_weights,
+    losses_of,
+    right_first,
+    row_weights,
+    soft_targets,
+    target_masses,
+    weighted_targets,
+)
 
 
 def test_soft_targets():
@@ -100,3 +111,99 @@ def test_mixup_mixes_weights():
     both = np.stack([share * weights, (1 - share) * weights[partners]])
     np.testing.assert_allclose(softmax_cross_entropy(logits, mixed), (both * costs).sum(0), rtol=1e-5)
     np.testing.assert_allclose(mixed.sum(1), both.sum(0), rtol=1e-5)
+
+
+# Any number of labels a clip.
+
+
+def test_binary_masses():
+    labels = jnp.array([[1, 0, 0], [-1, -1, -1]], jnp.int8)
+    expected = [[[1, 0], [0, 1], [0, 1]], np.zeros((3, 2))]
+    np.testing.assert_array_equal(binary_masses(labels), expected)
+    smooth = binary_masses(labels, 0.2)
+    np.testing.assert_allclose(smooth[0], [[0.9, 0.1], [0.1, 0.9], [0.1, 0.9]], rtol=1e-6)
+    assert not smooth[1].any()
+
+
+def several(seed=0, n=8, k=5):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, (n, k)).astype(np.float32)
+    return logits, (rng.random((n, k)) < 0.4).astype(np.int8), rng.random(n) < 0.5
+
+
+def test_weighted_binary_cross_entropy_is_that_of_optax():
+    logits, labels, verified = several()
+    masses = target_masses(jnp.asarray(labels), jnp.asarray(verified), 5, smoothing=0.1, unverified_weight=0.3)
+    weights = np.where(verified, 1, 0.3)
+    reference = optax.sigmoid_binary_cross_entropy(logits, 0.9 * labels + 0.05).mean(1)
+    np.testing.assert_allclose(row_weights(masses), weights, rtol=1e-6)
+    np.testing.assert_allclose(losses_of(jnp.asarray(logits), masses), weights * reference, rtol=1e-5)
+
+
+def test_mixed_masses_cost_what_their_examples_cost():
+    """Also where one of the two weighs less."""
+    logits, labels, verified = several()
+    masses = target_masses(jnp.asarray(labels), jnp.asarray(verified), 5, unverified_weight=0.3)
+    images = jnp.eye(8)
+    keys = jax.random.split(jax.random.key(0), 8)
+    shares, mixed = mixup(keys, images, masses, jnp.ones(8), 1.0)  # images show the shares
+    alone = np.array([[losses_of(logits[i : i + 1], masses[j : j + 1])[0] for j in range(8)] for i in range(8)])
+    np.testing.assert_allclose(losses_of(logits, mixed), (np.asarray(shares) * alone).sum(1), rtol=1e-5)
+
+
+def test_right_first():
+    logits = jnp.array([[0.0, 2, 1], [3, 2, 1]])
+    assert right_first(logits, jnp.array([1, 2])).tolist() == [True, False]
+    assert right_first(logits, jnp.array([[1, 1, 0], [0, 1, 1]])).tolist() == [True, False]
+
+
+# Losses by name.
+
+
+def test_losses_by_name_are_their_closed_forms():
+    logits, labels, verified = several(1)
+    one = jnp.array([0, 1, 2, 3, 4, 0, 1, 2])
+    p = np.asarray(jax.nn.softmax(logits))[np.arange(8), one]
+    q = scipy.special.expit(np.where(labels == 1, logits, -logits))
+    masses, binary = soft_targets(one, 5), binary_masses(jnp.asarray(labels))
+    for loss, closed in [
+        (Loss(), lambda p: -np.log(p)),
+        (Loss("focal", focal_gamma=2.0), lambda p: -((1 - p) ** 2) * np.log(p)),
+        (Loss("focal", focal_gamma=0.5), lambda p: -np.sqrt(1 - p) * np.log(p)),
+        (Loss("lq", lq_exponent=0.7), lambda p: (1 - p**0.7) / 0.7),
+        (Loss("lq", lq_exponent=1.0), lambda p: 1 - p),
+    ]:
+        np.testing.assert_allclose(losses_of(logits, masses, loss), closed(p), rtol=2e-4, atol=1e-6)
+        np.testing.assert_allclose(losses_of(logits, binary, loss), closed(q).mean(1), rtol=2e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="choose from cross_entropy, focal, lq"):
+        Loss("hinge").costs(jnp.zeros(1))
+
+
+def test_focal_loss_is_that_of_optax():
+    logits, labels, _ = several(2)
+    reference = optax.sigmoid_focal_loss(jnp.asarray(logits), jnp.asarray(labels, jnp.float32), gamma=2.0).mean(1)
+    found = losses_of(jnp.asarray(logits), binary_masses(jnp.asarray(labels)), Loss("focal", focal_gamma=2.0))
+    np.testing.assert_allclose(found, reference, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [Loss("focal", focal_gamma=0.5), Loss("lq", lq_exponent=0.1)])
+def test_gradients_are_finite_where_logits_are_large(loss):
+    logits = jnp.array([[200.0, -200.0], [0.0, 0.0]])
+    for masses in (soft_targets(jnp.array([0, 1]), 2), binary_masses(jnp.array([[1, 0], [0, 1]]))):
+        assert jnp.isfinite(jax.grad(lambda x, m=masses: losses_of(x, m, loss).sum())(logits)).all()
+        wrong = jax.grad(lambda x, m=masses: losses_of(-x, m, loss).sum())(logits)
+        assert jnp.isfinite(wrong).all()
+
+
+def test_class_weights_scale_what_clips_of_a_class_cost():
+    logits, labels, verified = several(3)
+    one, weights = jnp.array([0, 1, 2, 3, 4, 0, -1, 2]), jnp.array([1.0, 2, 3, 4, 5])
+    plain = target_masses(one, jnp.asarray(verified), 5, smoothing=0.1)
+    weighted = target_masses(one, jnp.asarray(verified), 5, smoothing=0.1, class_weights=weights)
+    expected = np.where(one >= 0, weights[one], 0)
+    np.testing.assert_allclose(losses_of(logits, weighted), expected * losses_of(logits, plain), rtol=1e-6)
+    of_both = jnp.stack([weights, jnp.ones(5)], axis=-1)
+    weighted = target_masses(jnp.asarray(labels), jnp.ones(8, bool), 5, class_weights=of_both)
+    reference = optax.sigmoid_binary_cross_entropy(logits, labels.astype(np.float32))
+    expected = (np.where(labels == 1, np.asarray(weights), 1) * reference).mean(1)
+    np.testing.assert_allclose(losses_of(jnp.asarray(logits), weighted), expected, rtol=1e-5)

@@ -101,6 +101,28 @@ def test_the_classifier_is_that_of_scikit_learn(penalty, num_features=60):
     assert metrics["loss"] == pytest.approx(-np.average(log_probabilities, weights=weights), rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("penalty", [1.0, 30.0])
+def test_of_several_labels_each_class_is_scikit_learn_s_against_the_rest(penalty):
+    rng = np.random.default_rng(0)
+    rates = np.array([0.1, 0.3, 0.6, 0.05])
+    labels = rng.random((120, 4)) < rates
+    features = 3 + rng.standard_normal((120, 30)) + labels @ rng.standard_normal((4, 30))
+    weights = rng.choice([0.3, 1.0], 120)
+    masses = np.stack([labels, ~labels], axis=-1).astype(float)
+    probe, metrics = fit_probe(features, masses, weights, penalty)
+    scaler = StandardScaler().fit(features)
+    new = scaler.transform(3 + 2 * rng.standard_normal((20, 30)))
+    losses = []
+    for k in range(4):
+        reference = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=10_000)
+        reference.fit(scaler.transform(features), labels[:, k], sample_weight=weights)
+        found = probe.logits(scaler.inverse_transform(new))[:, k]
+        np.testing.assert_allclose(found, reference.decision_function(new), rtol=0, atol=5e-3)
+        log_probabilities = reference.predict_log_proba(scaler.transform(features))
+        losses.append(-np.average(log_probabilities[np.arange(120), labels[:, k].astype(int)], weights=weights))
+    assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-3)
+
+
 def test_a_feature_without_variance_changes_nothing():
     rng = np.random.default_rng(0)
     features = rng.standard_normal((50, 60)).astype(np.float32)
