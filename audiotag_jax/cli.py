@@ -34,12 +34,14 @@ MODES = {
     "inspect": "audiotag_jax.training.inspect_checkpoint",
     "doctor": "audiotag_jax.doctor.examine",
     "study": "audiotag_jax.study.datasets",
+    "compare": "audiotag_jax.study.compare",
     "predict": "audiotag_jax.inference.predict",
     "embed": "audiotag_jax.inference.embed",
     "export": "audiotag_jax.inference.export",
 }
 # Modes whose `run(workdir, …)` needs only the work directory of a trained run; predict and embed do with --tagger too.
 OF_A_RUN = ("predict", "embed", "export")
+WITHOUT_CONFIG = (*OF_A_RUN, "compare")  # `run(workdir, …)` takes options, not settings
 CONTINUED = ("train", "prepare", "study")  # modes of which the same command continues what was interrupted
 
 _HELP = {"--help", "-help", "--helpshort", "--helpfull", "--helpxml", "-h", "-?"}
@@ -68,6 +70,15 @@ _OUT = flags.DEFINE_string(
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, embed: replace what an earlier call wrote")
 _FORMAT = flags.DEFINE_list("format", [], "predict: also audacity (label tracks), raven (selection tables), or both")
 
+_RUNS = flags.DEFINE_multi_string("runs", [], "compare: work directories, as [NAME=]DIR[,…]; may be given again")
+_PREDICTIONS = flags.DEFINE_multi_string(
+    "predictions", [], "compare: NAME=FILE, .npz or .csv, or a study's folder; may be given again"
+)
+_LABELS = flags.DEFINE_string("labels", None, "compare: CSV of id and label, in place of those of the runs")
+_BASELINE = flags.DEFINE_string("baseline", "", "compare: what the others are compared with; by default the first")
+_AVERAGE = flags.DEFINE_multi_string("average", [], "compare: NAME+NAME to be averaged; may be given again")
+_SCORE = flags.DEFINE_string("score", "", "compare: that the report begins with, such as accuracy")
+
 
 def run() -> None:
     """Runs the command line of this process: the console command `audiotag`, and `main.py`."""
@@ -84,7 +95,9 @@ def run() -> None:
 def main(argv: list[str]) -> None:
     """Runs the mode; prints errors that the user can fix as one or two lines, without a traceback."""
     config, mode = _CONFIG.value, _MODE.value
-    if config is None and not _WORKDIR.value:
+    if config is None and not _WORKDIR.value and mode == "compare":
+        workdir = Path("runs", mode)
+    elif config is None and not _WORKDIR.value:
         workdir = Path("runs", Path(_TAGGER.value).resolve().name)
     else:
         workdir = Path(_WORKDIR.value or f"runs/{mode if mode == 'study' else config.name}-{config.preset}")
@@ -103,7 +116,7 @@ def main(argv: list[str]) -> None:
         module = importlib.import_module(MODES[mode])
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `start` leaves it, while modules are imported
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        module.run(workdir, **_options(argv, settings)) if mode in OF_A_RUN else module.run(settings, workdir)
+        module.run(workdir, **_options(argv, settings)) if mode in WITHOUT_CONFIG else module.run(settings, workdir)
     except UserError as error:
         _stop(str(error), at_once=_is_one_of_several())  # else JAX waits for the other processes
     except Stopped as stopped:
@@ -154,7 +167,12 @@ def _check_paths() -> None:
 
 
 def _options(argv: list[str], settings: "Settings | None") -> dict:
-    """The options of the modes of a run."""
+    """The options of the modes that take no settings."""
+    if _MODE.value == "compare":
+        runs = [one for each in _RUNS.value for one in ([each] if Path(each).exists() else each.split(","))]
+        options = {"runs": runs, "predictions": _PREDICTIONS.value, "averages": _AVERAGE.value}
+        labels = Path(_LABELS.value) if _LABELS.value else None
+        return options | {"labels": labels, "baseline": _BASELINE.value, "score": _SCORE.value}
     options: dict[str, Any] = {"out": Path(_OUT.value) if _OUT.value else None}
     if _MODE.value in ("predict", "embed"):
         options |= {"audio": [*_AUDIO.value, *argv[1:]], "hop_s": _HOP_S.value, "tagger": _TAGGER.value}
@@ -196,6 +214,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if rest[1:] and _MODE.value not in ("predict", "embed"):  # they take files: --audio *.wav
             raise UserError(f"Unknown argument {rest[1]!r}; options begin with --. (Quote a path with spaces.)")
+        if _CONFIG.value is None and _MODE.value == "compare":
+            return rest
         if _CONFIG.value is None and _MODE.value in (*OF_A_RUN, "inspect"):
             if not _WORKDIR.value and not (_TAGGER.value and _MODE.value in ("predict", "embed")):
                 raise UserError("--workdir is missing: the folder of a trained run.")

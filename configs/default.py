@@ -141,6 +141,7 @@ def _study_fields() -> ConfigDict:
     study.rate_factors = (0.5, 1.0, 2.0)  # multiples of the learning rates (of a probe: of its penalty), tried per
     # variant and fold on inner splits
     study.search_epochs = 10  # config.train.num_epochs of such a trial
+    study.score = ""  # that the report begins with, such as "accuracy"; empty: the first that is informative
     study.datasets = ""  # TOML file of data sets: the same study on each, and on all together
     study.margin = 0.01  # of equivalence: a difference in accuracy that is not worth having
     study.train = True  # False: only report on the finished runs

@@ -35,7 +35,7 @@ from audiotag_jax.datasets.other_versions import find_of_other_versions
 from audiotag_jax.datasets.prepared import is_complete, read_metadata, version_dir
 from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, SPLITS, ClipSource
 from audiotag_jax.datasets.sources import clip_source
-from audiotag_jax.datasets.without_recordings import find_prepared, has_no_files
+from audiotag_jax.datasets.without_recordings import find_prepared, find_stored, has_no_files
 from audiotag_jax.runtime.environment import environment
 from audiotag_jax.runtime.files import locked
 from audiotag_jax.runtime.progress import log, log_once
@@ -99,6 +99,19 @@ def prepare_run_clips(settings: Settings, recorded: str | None = None) -> Path:
     return prepare_clips(
         source, settings.clips, Path(dataset.prepared_dir), dataset.num_threads, dataset=dataset, submission=submission
     )
+
+
+def stored_datasets(settings: Settings, recorded: str | None = None) -> tuple[Path | None, Path | None]:
+    """Returns the folders of a run's clips and of its images as far as they are there; prepares nothing.
+
+    `recorded` is the name under which the run knows its dataset.
+    """
+    clips_dir = find_stored(settings, functools.partial(_name_of_inputs, settings), recorded)
+    if clips_dir is None or settings.stored_images is None:
+        return clips_dir, None
+    fingerprint = spectrograms_fingerprint(clips_dir, settings.stored_images)
+    images_dir = version_dir(Path(settings.dataset.prepared_dir), AudiotagSpectrograms.name, fingerprint)
+    return clips_dir, images_dir if is_complete(images_dir) else None
 
 
 def prepare_clips(

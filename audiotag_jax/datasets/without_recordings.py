@@ -61,6 +61,17 @@ def find_prepared(
     return found[0]
 
 
+def find_stored(settings: Settings, name: Callable[[Path], str], recorded: str | None) -> Path | None:
+    """Returns the complete clips dataset of a run, whether its recordings are there or not; None if there is none.
+
+    It is the one for which `name` gives what the run `recorded`, else the newest that comes from the same data.
+    """
+    found = complete_datasets(Path(settings.dataset.prepared_dir), AudiotagClips.name)
+    found = [each for each in found if clip_settings(read_metadata(each)) == settings.clips]
+    own = [each for each in found if name(each) == recorded]
+    return next(iter(own or [each for each in found if _comes_from(each, settings.dataset)]), None)
+
+
 def _decoder(directory: Path) -> int:
     return versions(read_metadata(directory))["decoder"]
 

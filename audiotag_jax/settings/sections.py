@@ -240,6 +240,7 @@ class StudySettings:
     rate_factors: tuple[float, ...]
     search_epochs: int
     train: bool
+    score: str = ""
     datasets: str = ""
     margin: Annotated[float, POSITIVE, BELOW_ONE] = 0.01
 

@@ -9,8 +9,8 @@ from audiotag_jax.study.across_chart import forest
 from audiotag_jax.study.charts import signed
 from audiotag_jax.study.figures import standalone
 from audiotag_jax.study.markdown import escape, interval, table
+from audiotag_jax.study.naming import p_text
 from audiotag_jax.study.report import write_text
-from audiotag_jax.study.verdict import p_text
 
 METHODS = (
     "Each data set is a study of its own: differences are paired by clip, their intervals and standard errors are "

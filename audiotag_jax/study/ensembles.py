@@ -27,13 +27,13 @@ class Entry:
     ranks: np.ndarray
 
 
-def entries(results: Results, *, test: bool = False) -> tuple[Clips, list[Entry]]:
+def entries(results: Results, *, test: bool = False, averages: bool = True) -> tuple[Clips, list[Entry]]:
     """The scored clips (held out or test: those with a label) and the rows over them, `single` ones first.
 
     `single`: every network by itself. `seeds`: the seeds' probabilities averaged, network by network. `folds` (test
     clips only): those of a seed's folds averaged, as in a submission. `variants`: those of several variants averaged,
     network by network, with the first seed common to them; on test clips also those with the folds averaged, as in a
-    submission of several variants. Probabilities are softmax of logits.
+    submission of several variants; none of them without `averages`. Probabilities are softmax of logits.
     """
     clips = results.clips(test)
     scored = clips.labels >= 0
@@ -44,7 +44,7 @@ def entries(results: Results, *, test: bool = False) -> tuple[Clips, list[Entry]
         probabilities[variant.variant] = scipy.special.softmax(logits.astype(np.float64), axis=-1)
         rows.append(_entry(variant.variant, "single", (variant,), variant.seeds, logits, clips))
         rows += _own_averages(variant, probabilities[variant.variant], clips)
-    for name, members in _groups(results.variants).items():
+    for name, members in _groups(results.variants).items() if averages else ():
         seeds = sorted(set.intersection(*(set(member.seeds) for member in members)))
         if seeds:
             chosen = [probabilities[member.variant][[member.seeds.index(seeds[0])]] for member in members]

@@ -12,10 +12,12 @@ from audiotag_jax.evaluation import metrics
 from audiotag_jax.runtime.files import write_atomic
 from audiotag_jax.study import charts, colours, mistakes
 from audiotag_jax.study.figures import shortened
+from audiotag_jax.study.forest import forest, shared_limits
 from audiotag_jax.study.media import Media, sound_uri
+from audiotag_jax.study.naming import resampled
 from audiotag_jax.study.pictures import clip_picture
 from audiotag_jax.study.results import Results
-from audiotag_jax.study.verdict import is_real, resampled
+from audiotag_jax.study.verdict import LIMITS, chosen, findings, headline, is_real, verdict
 
 NUM_MISTAKES = 20  # a variant
 NUM_COMPARED = 4  # clips, in every variant
@@ -26,10 +28,11 @@ _PARTS = {
     "public": "Public part of the test set",
     "private": "Private part of the test set",
 }
+NO_MEDIA = "Neither the recordings of these clips nor their images are at hand: there are no pictures and no players."
 _KINDS = {
-    "single": "one network",
-    "seeds": "average of seeds",
-    "folds": "average of folds",
+    "single": "network",
+    "seeds": "average of its seeds",
+    "folds": "average of its folds",
     "variants": "average of variants",
 }
 
@@ -39,21 +42,22 @@ def write_html(
     results: Results,
     scores: Mapping,
     about: Sequence[tuple[str, str]],
-    sentences: Sequence[str],
     curves: Mapping[str, np.ndarray],
     media: Callable[[Sequence[str]], Media],
+    *,
+    title: str,
 ) -> None:
     """Writes the page, atomically; media is left out where it would exceed about 8 MB.
 
-    `scores` is what `study_scores` gives, `about` pairs of name and value, `sentences` what the table says,
+    `scores` is what `study_scores` gives, `about` pairs of name and value,
     `curves[variant]` [n, 2] of (step, training loss). `media(clip_ids)` is called once, with held-out ids or, where
     the results have scored test clips, with test ids.
     """
-    text = page(results, scores, about, sentences, curves, media)
+    text = page(results, scores, about, curves, media, title=title)
     write_atomic(path, lambda file: file.write(text.encode("utf-8", "replace")))  # not every file name is Unicode
 
 
-def page(results, scores, about, sentences, curves, media) -> str:
+def page(results, scores, about, curves, media, *, title) -> str:
     """The text that `write_html` writes."""
     given = mistakes.scored_predictions(results)
     baseline = scores["baseline"]
@@ -68,7 +72,10 @@ def page(results, scores, about, sentences, curves, media) -> str:
     return _template().render(
         theme_css=colours.theme_css(),
         about=about,
-        sentences=sentences,
+        title=title,
+        headline=headline(scores),
+        limits=dict(verdict(scores))[LIMITS],
+        missing="" if seen.waveforms or seen.images else NO_MEDIA,
         baseline=baseline,
         num_resamples=scores["num_resamples"],
         resampled=resampled(scores),
@@ -76,7 +83,9 @@ def page(results, scores, about, sentences, curves, media) -> str:
         metrics={metric.name: metric for metric in metrics.METRICS},
         first_metric=metrics.METRICS[0],
         kinds=_KINDS,
-        forests=_forests(scores),
+        averages=scores.get("averages", ()),
+        **_findings(scores),
+        figures=[{"title": title, "rows": rows} for title, rows in _grouped(scores["differences"]).items()],
         curves=charts.learning_curves(curves, baseline=baseline) if curves else None,
         part=_PARTS[given.part],
         num_clips=len(given.clips),
@@ -129,11 +138,23 @@ def _tables(scores):
     ]
 
 
-def _forests(scores):
-    return [
-        {"title": title, "drawings": charts.forest_plots(rows, baseline=scores["baseline"]), "rows": rows}
-        for title, rows in _grouped(scores["differences"]).items()
+def _findings(scores):
+    """The finding that the page begins with, and the others, each with its plot."""
+    found, limits = findings(scores), shared_limits(scores["differences"])
+    first = chosen(scores, found)
+    others = [
+        {
+            "title": f"{each.metric.label}: {each.heading}",
+            "text": each.text,
+            "plot": forest(each.differences, each.metric, limits[each.metric.name]),
+        }
+        for each in found
+        if each is not first
     ]
+    if first is None:
+        return {"first": None, "others": others}
+    plot = forest(first.differences, first.metric, limits[first.metric.name])
+    return {"first": {"plot": plot, "resolution": first.paragraphs[1]}, "others": others}
 
 
 def _confusion(given, variant):
@@ -179,7 +200,7 @@ def _clip(given, index, media):
         "id": clip,
         "label": given.classes[given.clips.labels[index]],
         "verified": bool(given.clips.verified[index]),
-        "sound": sound_uri(media.waveforms[clip], media.sample_rate_hz),
+        "sound": sound_uri(media.waveforms[clip], media.sample_rate_hz) if clip in media.waveforms else "",
     }
 
 

@@ -5,14 +5,8 @@ import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 
 from audiotag_jax.evaluation import metrics
-from audiotag_jax.study.verdict import (
-    block_name,
-    blocks,
-    is_real,
-    p_text,
-    resampled,
-    verdict,
-)
+from audiotag_jax.study.naming import block_name, blocks, p_text, resampled
+from audiotag_jax.study.verdict import headline, is_real, verdict
 
 SEVERAL_NETWORKS = (
     "A row of several networks (seeds, or folds on test clips) shows the mean of their scores; a row marked "
@@ -39,13 +33,16 @@ TESTS = (
 VERIFIED = "*Verified* clips are those whose label was checked by hand."
 
 
-def report(scores: dict, about: Sequence[tuple[str, str]], plots: Mapping[str, str] | None = None) -> str:
+def report(
+    scores: dict, about: Sequence[tuple[str, str]], plots: Mapping[str, str] | None = None, *, title: str = "Study"
+) -> str:
     """The Markdown text of a report from the dict of `study_scores`.
 
     `about`: pairs of what and how (data, budget, hardware...); `plots`: paths of images, relative to the report, by
     title. Both, and all names in `scores`, may hold any characters: they are escaped.
     """
-    lines = ["# Study", "", *table(("what", "how"), [(escape(what), escape(how)) for what, how in about])]
+    facts = table(("what", "how"), [(escape(what), escape(how)) for what, how in about])
+    lines = [f"# {escape(title)}", "", escape(headline(scores)), "", *facts]
     lines += ["## Scores", ""]
     for part, clips in blocks(scores):
         lines += _scores(scores, part, clips)

@@ -32,11 +32,13 @@ _PICTURE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
 
 
 def clip_picture(media: Media, variant: str, clip: str, title: str) -> Markup:
-    """What the variant's network sees of the clip; the waveform where the variant has no images.
+    """What the variant's network sees of the clip; the waveform where it has no image of it; empty without both.
 
     `title` names the clip. Bins lie evenly, so ticks stand where their frequencies are.
     """
-    if variant not in media.images:
+    if clip not in media.images.get(variant, {}):
+        if clip not in media.waveforms:
+            return Markup("")
         samples = np.clip(np.nan_to_num(np.asarray(media.waveforms[clip], float)), -1.0, 1.0)
         left = _AXIS + 2
         ticks = [(value, _TOP + _HEIGHT * (1 - value) / 2) for value in (-1, 0, 1)]

@@ -16,6 +16,7 @@ from audiotag_jax.settings.sections import OptimizerSettings, StudySettings
 from audiotag_jax.settings.settings import Settings, flatten, parse_settings, recorded_fields
 from audiotag_jax.settings.variants import NETWORKS, get_config, list_variants
 from audiotag_jax.study.results import Run
+from audiotag_jax.study.verdict import check_score
 
 _PEAKS = ("frozen_learning_rate", "learning_rate_low", "learning_rate_high")
 _PENALTY = ("probe_penalty",)
@@ -76,9 +77,10 @@ def variant_names(study: StudySettings) -> tuple[str, ...]:
 
 
 def check_study(settings: Settings) -> None:
-    """Raises UserError on fields of a single run that a study chooses itself."""
+    """Raises UserError on fields of a single run that a study chooses itself, and on an unknown score."""
     if settings.training.inner_split or settings.training.folds:
         raise UserError("A study chooses its folds itself: leave config.train.folds and config.train.inner_split.")
+    check_score(settings.comparison.score, "config.study.score")
 
 
 def variant_settings(base: Settings, variant: str) -> Settings:

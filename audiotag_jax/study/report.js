@@ -38,7 +38,7 @@ for (const chooser of document.querySelectorAll(".chooser")) {
     };
     for (const article of articles) {
       article.hidden = rank(article) === Infinity;
-      if (article.hidden) article.querySelector("audio").pause();
+      if (article.hidden) article.querySelector("audio")?.pause();
     }
     const ordered = articles.slice().sort((a, b) => rank(a) - rank(b) || 0);
     if (articles.length) section.append(...ordered);

@@ -1,6 +1,5 @@
 """From finished runs to `scores.json`, `report.md`, its plots and `report.html`; scores come from logits alone."""
 
-import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -12,51 +11,69 @@ import numpy as np
 
 from audiotag_jax.datasets import fsdkaggle2018
 from audiotag_jax.datasets.index import recordings_of_clips
-from audiotag_jax.datasets.prepare import prepare, prepare_run_clips
-from audiotag_jax.datasets.reader import read_split
+from audiotag_jax.datasets.prepare import stored_datasets
 from audiotag_jax.models.build import FIXED_SIZE
 from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.runtime.progress import log
+from audiotag_jax.settings.record import recorded_dataset
 from audiotag_jax.settings.sections import ModelSettings
 from audiotag_jax.settings.settings import Settings
-from audiotag_jax.spectral.features import frequencies_hz
 from audiotag_jax.study.charts import forest_plots
 from audiotag_jax.study.figures import standalone
 from audiotag_jax.study.html import write_html
 from audiotag_jax.study.markdown import report
 from audiotag_jax.study.media import Media
+from audiotag_jax.study.naming import blocks, metric_named
 from audiotag_jax.study.plan import variant_settings
 from audiotag_jax.study.results import Results, Run, read_results
+from audiotag_jax.study.shown import Shown, open_media
 from audiotag_jax.study.statistics import study_scores
-from audiotag_jax.study.verdict import blocks, metric_named, verdict
+from audiotag_jax.study.verdict import summary_lines
 from audiotag_jax.training.initial_weights import pretrained_on
+from audiotag_jax.training.inspect_checkpoint import read_metrics
 
 
 def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Sequence[str], budget) -> None:
     """Writes the scores and the report of the runs; `budget` is pairs of a name and what every variant was given."""
     results = read_results(runs, classes)
     usage = fsdkaggle2018.test_usage(settings.dataset.path) if settings.dataset.source == "fsdkaggle2018" else {}
-    recordings = recordings_of_clips(prepare_run_clips(settings)) | dict(results.recordings)
-    scores = study_scores(results, settings.comparison.baseline, usage, recordings)
-    scores["probes"] = settings.training.probe
-    write_json(workdir / "scores.json", scores)
-    about = [*describe_data(settings, results), *budget, *describe_machine()]
-    text = report(scores, about, write_plots(workdir, scores))
-    write_text(workdir / "report.md", text)
     names = [variant.variant for variant in results.variants]
-    media = open_media(settings, names)
+    shown = {name: Shown(variant_settings(settings, name), _dataset(runs, name)) for name in names}
+    stored = [stored_datasets(*each)[0] for each in shown.values()]
+    known = next((recordings_of_clips(directory) for directory in stored if directory is not None), {})
+    scores = study_scores(results, settings.comparison.baseline, usage, known | dict(results.recordings))
+    scores |= {"probes": settings.training.probe, "score": settings.comparison.score}
+    about = [*describe_data(settings, results), *budget, *describe_machine()]
     curves = {name: mean_curve([run for run in runs if run.variant == name]) for name in names}
-    write_html(
-        workdir / "report.html",
-        results,
-        scores,
-        about,
-        [sentence for _, sentences in verdict(scores) for sentence in sentences],
-        curves,
-        media,
-    )
-    log(text)
-    log(f"written to {workdir}: report.html, report.md, report_*.svg, scores.json")
+    write_report(workdir, results, scores, about, curves, open_media(shown), title="Spectrogram variants compared")
+
+
+def _dataset(runs: Sequence[Run], variant: str) -> str | None:
+    """The name of the dataset that a variant was trained on."""
+    run = next(run for run in runs if run.variant == variant)
+    return recorded_dataset(next(iter(run.workdirs.values())))
+
+
+def write_report(
+    workdir: Path,
+    results: Results,
+    scores: dict,
+    about: Sequence[tuple[str, str]],
+    curves: Mapping[str, np.ndarray],
+    media: Callable[[Sequence[str]], Media],
+    *,
+    title: str,
+) -> None:
+    """Writes `scores.json`, `report.md` with its plots and `report.html`; logs in three lines what they show.
+
+    The arguments are those of `html.write_html`.
+    """
+    write_json(workdir / "scores.json", scores)
+    write_text(workdir / "report.md", report(scores, about, write_plots(workdir, scores), title=title))
+    write_html(workdir / "report.html", results, scores, about, curves, media, title=title)
+    for line in summary_lines(scores):
+        log(line)
+    log(f"written: {workdir / 'report.html'}; beside it report.md and scores.json")
 
 
 def write_plots(workdir: Path, scores: dict) -> dict[str, str]:
@@ -83,14 +100,15 @@ def describe_data(settings: Settings, results: Results) -> list[tuple[str, str]]
     clips = f"{len(results.held_out)} clips of {settings.dataset.duration_s:g} s, {len(results.classes)} classes"
     if results.test is not None:
         clips += f"; {len(results.test)} test clips"
-    rows = [("preset", settings.preset), ("data", clips), *_describe_network(settings.model)]
+    rows = [("preset", settings.preset), ("data", clips), *describe_network(settings.model)]
     for variant in (each.variant for each in results.variants):
         if (model := variant_settings(settings, variant).model) != settings.model:
-            rows += _describe_network(model, f" of {variant}")
+            rows += describe_network(model, f" of {variant}")
     return rows
 
 
-def _describe_network(model: ModelSettings, whose: str = "") -> list[tuple[str, str]]:
+def describe_network(model: ModelSettings, whose: str = "") -> list[tuple[str, str]]:
+    """The body, its first weights, and what these were trained on; `whose` it is, as " of NAME"."""
     width = f", width {model.width}" if model.name not in FIXED_SIZE else ""
     first = model.pretrained or model.init_from or "random weights"
     rows = [(f"network{whose}", f"{model.name}{width}, from {first}")]
@@ -111,34 +129,7 @@ def mean_curve(runs: Sequence[Run]) -> np.ndarray:
     losses: dict[int, list[float]] = {}
     for run in runs:
         for fold, workdir in run.workdirs.items():
-            for line in (workdir / "metrics.jsonl").read_text().splitlines():
-                record = json.loads(line)
+            for record in read_metrics(workdir / "metrics.jsonl"):
                 if record["fold"] == fold and record["split"] == "train":
                     losses.setdefault(record["step"], []).append(record["loss"])
     return np.array([[step, np.mean(values)] for step, values in sorted(losses.items())]).reshape(-1, 2)
-
-
-def open_media(settings: Settings, variants: Sequence[str]) -> Callable[[Sequence[str]], Media]:
-    """A function of clip ids that reads their sounds and images from the prepared datasets."""
-
-    def media(ids: Sequence[str]) -> Media:
-        images, axes = {}, {}
-        for variant in variants:
-            each = variant_settings(settings, variant)
-            if (stored := each.stored_images) is not None:
-                images[variant] = _inputs(prepare(each), ids)
-                axes[variant] = frequencies_hz(stored.channels[0], stored)
-        waveforms = _inputs(prepare_run_clips(settings), ids)
-        return Media(settings.dataset.sample_rate_hz, settings.dataset.duration_s, waveforms, images, axes)
-
-    return media
-
-
-def _inputs(directory: Path, ids: Sequence[str]) -> Mapping[str, np.ndarray]:
-    """The inputs of some clips, of either split, by id."""
-    found: dict[str, np.ndarray] = {}
-    for examples in (read_split(directory, "train"), read_split(directory, "test")):
-        if examples is not None:
-            places = np.flatnonzero(np.isin(examples.ids, ids))
-            found |= dict(zip(examples.ids[places].tolist(), examples.inputs[places], strict=True))
-    return found

@@ -33,6 +33,7 @@ def study_scores(
     usage: Mapping[str, str] | None = None,
     recordings: Mapping[str, str] | None = None,
     *,
+    averages: bool = True,
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> dict:
@@ -40,6 +41,7 @@ def study_scores(
 
     `usage` tells Public from Private test clips, by id; clips that it does not name count in the part "test" only.
     `recordings` names what clips were cut from, by id; the bootstrap draws whole recordings. Others stand alone.
+    Without `averages` there are no rows of averaged variants.
     A row's scores are per-clip scores averaged over its networks, their intervals those of `bootstrap_means`, with
     the same resampled clips for all rows. `by_seed` has one value for each of the row's seeds (None where seeds are
     averaged), `by_fold` one a fold, ascending (None on test clips, and for a fold without such clips),
@@ -56,7 +58,7 @@ def study_scores(
     if baseline not in names:
         raise UserError(f"There is no finished run of the baseline {baseline!r}; there are: {', '.join(names)}.")
     rows, differences = [], []
-    for sample in _samples(results, usage or {}, recordings or {}):
+    for sample in _samples(results, usage or {}, recordings or {}, averages):
         values = {row.name: _values(row) for row in sample.rows}
         pairs = {name: values[name] - values[baseline] for name in names if name != baseline}
         options = {"groups": sample.recordings, "num_resamples": num_resamples, "seed": seed}
@@ -72,10 +74,12 @@ def _values(row: Entry) -> np.ndarray:
     return np.stack([each.values(row.ranks).mean((0, 1)) for each in metrics.METRICS])
 
 
-def _samples(results: Results, usage: Mapping[str, str], recordings: Mapping[str, str]) -> Iterator[_Sample]:
+def _samples(
+    results: Results, usage: Mapping[str, str], recordings: Mapping[str, str], averages: bool
+) -> Iterator[_Sample]:
     """Every block that has clips; verified clips apart unless all are."""
     for test in (False, True) if results.test is not None else (False,):
-        clips, rows = entries(results, test=test)
+        clips, rows = entries(results, test=test, averages=averages)
         parts = {"test" if test else "held out": np.ones(len(clips), bool)}
         whole = recording_numbers(clips.ids.tolist(), recordings)
         if test:

@@ -1,14 +1,15 @@
 """What a study's figures support, in plain words: which differences are real, which are not, what stays open."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.intervals import LEVEL, detectable_difference
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.study.limits import limits
+from audiotag_jax.study.naming import block_name, blocks, listed, metric_named, p_text, single_rows
 
-_PROBES = (
-    "These are linear probes of a frozen network, which draw nothing at random: there is no spread over seeds. How the "
-    "variants compare where the network itself learns from them was not measured."
-)
+LIMITS = "What it does not say"  # the heading of the last section
 
 
 def is_real(difference: Mapping) -> bool:
@@ -24,51 +25,95 @@ def is_real(difference: Mapping) -> bool:
     return (first > second) == _is_better(difference)
 
 
-def verdict(scores: dict) -> list[tuple[str, list[str]]]:
-    """Headings and paragraphs, plain text, from the dict of `study_scores`; on held-out clips and on all test clips."""
-    sections = []
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One score on one choice of clips: what its differences support, and the differences."""
+
+    part: str
+    clips: str
+    num_clips: int
+    metric: metrics.Metric
+    paragraphs: tuple[str, str]  # what was found, and what could have been found
+    differences: list[dict]
+
+    @property
+    def heading(self) -> str:
+        """The clips, such as "Test clips, the 301 verified ones"."""
+        return block_name(self.part, self.clips, self.num_clips)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.paragraphs)
+
+
+def findings(scores: dict) -> list[Finding]:
+    """Every score on every choice of clips that has differences, from the dict of `study_scores`."""
+    found = []
     for part, clips in blocks(scores):
         family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
-        if family and part in ("held out", "test"):
-            rows = [row for row in single_rows(scores) if (row["part"], row["clips"]) == (part, clips)]
-            by_metric = [(each, [entry for entry in family if entry["score"] == each.name]) for each in metrics.METRICS]
-            paragraphs = [_about_metric(metric, differences, rows) for metric, differences in by_metric]
-            sections.append((block_name(part, clips, rows[0]["num_clips"]), paragraphs))
+        rows = [row for row in single_rows(scores) if (row["part"], row["clips"]) == (part, clips)]
+        for metric in metrics.METRICS if family else ():
+            of_metric = [each for each in family if each["score"] == metric.name]
+            paragraphs = _about_metric(metric, of_metric, rows)
+            found.append(Finding(part, clips, rows[0]["num_clips"], metric, paragraphs, of_metric))
+    return found
+
+
+def chosen(scores: dict, found: Sequence[Finding]) -> Finding | None:
+    """The finding that a report begins with: of the chosen score, on all clips, on test clips where there are any."""
+    name = chosen_metric(scores).name
+    of_metric = [each for each in found if (each.metric.name, each.clips) == (name, "all")]
+    return next((each for part in ("test", "held out") for each in of_metric if each.part == part), None)
+
+
+def chosen_metric(scores: dict) -> metrics.Metric:
+    """The metric that the scores name as `score`; else the first that is not the same for all networks."""
+    num_classes = len(scores["classes"])
+    if scores.get("score"):
+        return metric_named(scores["score"])
+    best = [0.0 if each.lower_is_better else 1.0 for each in metrics.METRICS]
+    informative = [
+        each for each, value in zip(metrics.METRICS, best, strict=True) if each.guessing(num_classes) != value
+    ]
+    return (informative or list(metrics.METRICS))[0]
+
+
+def check_score(name: str, option: str) -> None:
+    """Raises UserError, listing the choices, where the option names no metric."""
+    names = [each.name for each in metrics.METRICS]
+    if name and name not in names:
+        raise UserError(f"{option}: unknown score {name!r}; choose from {', '.join(names)}.")
+
+
+def headline(scores: dict) -> str:
+    """One sentence or two on the chosen score: which variants differ from the baseline, and on which clips."""
+    finding = chosen(scores, findings(scores))
+    if finding is None:
+        return f"{scores['baseline']} stands alone: there is nothing to compare it with."
+    return f"{finding.heading}. {finding.paragraphs[0]}"
+
+
+def summary_lines(scores: dict) -> list[str]:
+    """Three lines for a terminal: the values of the chosen score, what differs, and what could have been found."""
+    finding = chosen(scores, findings(scores))
+    if finding is None:
+        return [headline(scores)]
+    rows = [row for row in single_rows(scores) if (row["part"], row["clips"]) == (finding.part, finding.clips)]
+    values = [f"{row['name']} {row['scores'][finding.metric.name]['value']:.3f}" for row in rows]
+    shown = ", ".join(values[:6]) + (f", and {len(values) - 6} more" if len(values) > 6 else "")
+    return [f"{finding.metric.label}, {finding.heading[0].lower()}{finding.heading[1:]}: {shown}", *finding.paragraphs]
+
+
+def verdict(scores: dict) -> list[tuple[str, list[str]]]:
+    """Headings and paragraphs, plain text, from the dict of `study_scores`; on held-out clips and on all test clips."""
+    sections: dict[str, list[str]] = {}
+    for each in findings(scores):
+        if each.part in ("held out", "test"):
+            sections.setdefault(each.heading, []).append(each.text)
     if not sections:
         only = f"Only {scores['baseline']} was trained, so there is nothing to compare it with."
-        sections.append(("One variant", [only]))
-    return [*sections, ("What it does not say", _limits(scores))]
-
-
-def blocks(scores: dict) -> list[tuple[str, str]]:
-    """The parts and choices of clips that the rows cover, in their order."""
-    return list(dict.fromkeys((row["part"], row["clips"]) for row in scores["rows"]))
-
-
-def single_rows(scores: dict) -> list[dict]:
-    """The rows of the variants by themselves."""
-    return [row for row in scores["rows"] if row["kind"] == "single"]
-
-
-def block_name(part: str, clips: str, num_clips: int) -> str:
-    """Such as "Held-out clips, all 400" or "Test clips, the 301 Public ones"."""
-    whose = "Held-out clips" if part == "held out" else "Test clips"
-    words = [part.title()] if part in ("public", "private") else []
-    words += ["verified"] if clips == "verified" else []
-    return f"{whose}, the {num_clips:,} {' '.join(words)} ones" if words else f"{whose}, all {num_clips:,}"
-
-
-def resampled(scores: dict) -> str:
-    """What the bootstrap draws: "recordings" where any gave several clips, else "clips"."""
-    several = any(row["num_recordings"] < row["num_clips"] for row in scores["rows"])
-    return "recordings" if several else "clips"
-
-
-def p_text(p: float) -> str:
-    """p to three places, "< 0.001" below that, and "< 0.05" where rounding would hide that it is."""
-    if p < 0.001:
-        return "< 0.001"
-    return "< 0.05" if p < LEVEL <= round(p, 3) else f"{p:.3f}"
+        sections["One variant"] = [only]
+    return [*sections.items(), (LIMITS, limits(scores))]
 
 
 def _is_better(difference: Mapping) -> bool:
@@ -79,19 +124,14 @@ def _corrected(difference: Mapping) -> list[float]:
     return [difference[key] for key in ("p_bootstrap_holm", "p_mcnemar_holm") if difference[key] is not None]
 
 
-def metric_named(name: str) -> metrics.Metric:
-    """The metric of that name."""
-    return next(each for each in metrics.METRICS if each.name == name)
-
-
-def _about_metric(metric: metrics.Metric, family: Sequence[dict], rows: Sequence[dict]) -> str:
-    """The paragraph on one metric: the best, what differs from the baseline, and which differences can be found."""
+def _about_metric(metric: metrics.Metric, family: Sequence[dict], rows: Sequence[dict]) -> tuple[str, str]:
+    """On one metric: the best and what differs from the baseline; and which differences can be found."""
     values = {row["name"]: row["scores"][metric.name]["value"] for row in rows}
     lower, baseline = metric.lower_is_better, family[0]["baseline"]
     best = f"{min(values.values()) if lower else max(values.values()):.3f}"
     holders = [name for name, value in values.items() if f"{value:.3f}" == best]
     real = [each for each in family if is_real(each)]
-    sentences = [f"{metric.label} is {'lowest' if lower else 'highest'} for {_listed(holders)} ({best})."]
+    sentences = [f"{metric.label} is {'lowest' if lower else 'highest'} for {listed(holders)} ({best})."]
     if len(holders) == len(values):
         sentences = [f"{metric.label} is {best} for every variant."]
     sentences.append(_count(real, family, f"{baseline} ({values[baseline]:.3f})"))
@@ -102,7 +142,7 @@ def _about_metric(metric: metrics.Metric, family: Sequence[dict], rows: Sequence
     others = [each for each in family if not is_real(each)]
     sentences += [_dispute(each) for each in others if min(_corrected(each)) < LEVEL]
     sentences += _nearly([each for each in others if min(_corrected(each)) >= LEVEL])
-    return " ".join([*sentences, _resolution(others or family, len(family), bool(others))])
+    return " ".join(sentences), _resolution(others or family, len(family), bool(others))
 
 
 def _count(real: Sequence[dict], family: Sequence[dict], baseline: str) -> str:
@@ -149,7 +189,7 @@ def _nearly(others: Sequence[dict]) -> list[str]:
     if not names:
         return []
     return [
-        f"Before the correction {_listed(names)} would have been distinguished, but so would about one variant in "
+        f"Before the correction {listed(names)} would have been distinguished, but so would about one variant in "
         "twenty where there is no difference at all."
     ]
 
@@ -168,84 +208,6 @@ def _resolution(family: Sequence[dict], num_tests: int, missed: bool) -> str:
 def _span(family: Sequence[dict], num_tests: int, power: float) -> str:
     found = [f"{detectable_difference(each['standard_error'], num_tests, power):.3f}" for each in family]
     return f"{min(found)} to {max(found)}" if min(found) != max(found) else found[0]
-
-
-def _limits(scores: dict) -> list[str]:
-    """What holds whatever the figures are: seeds, other pairs, several looks, clips that are alike."""
-    held_out = [row for row in single_rows(scores) if (row["part"], row["clips"]) == ("held out", "all")]
-    paragraphs = [_PROBES if scores.get("probes") else _seeds(held_out)]
-    paragraphs.append(_guessing(len(scores["classes"])))
-    if len(held_out) > 2:
-        paragraphs.append(
-            f"Only differences to {scores['baseline']} were tested. That one variant can be distinguished from it and "
-            "another cannot does not distinguish these two."
-        )
-    if len(held_out) > 1:
-        paragraphs.append(
-            "The correction covers the variants within one score and one choice of clips. "
-            "Who looks at several of these has more chances to find something by accident."
-        )
-    if any(row["kind"] != "single" for row in scores["rows"]):
-        paragraphs.append("Averages stand in the table with their intervals, but no test compares them with anything.")
-    paragraphs.append(_independence(held_out[0]["num_clips"], held_out[0]["num_recordings"]))
-    return paragraphs
-
-
-def _guessing(num_classes: int) -> str:
-    """What random answers give; metrics for which that is already the best value are named apart."""
-    parts, sentences = [], []
-    for each in metrics.METRICS:
-        guess = each.guessing(num_classes)
-        if guess == (0.0 if each.lower_is_better else 1.0):
-            sentences.append(f"With {num_classes} classes {each.label_in_text} is {guess:.0f} for any network.")
-        else:
-            parts.append(f"{_with_article(each.label_in_text)} of {guess:.3f}")
-    if parts:
-        given = f"Guessing among {num_classes} classes gives {_listed(parts)}"
-        sentences.append(f"{given}: scores near these are of networks that learned nothing.")
-    return " ".join(sentences)
-
-
-def _with_article(noun: str) -> str:
-    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
-
-
-def _independence(num_clips: int, num_recordings: int) -> str:
-    if num_recordings < num_clips:
-        return (
-            f"The {num_clips:,} held-out clips were cut from {num_recordings:,} recordings, and the bootstrap draws "
-            "whole recordings. McNemar's test counts clips as if they were independent. Recordings of one maker or "
-            "place may be alike as well: where any are, the intervals are too narrow and the p values too small."
-        )
-    return (
-        "Clips were resampled one by one, as if they were independent. Clips of one recording or of one maker are "
-        "alike: where there are any, the intervals are too narrow and the p values too small."
-    )
-
-
-def _seeds(rows: Sequence[dict]) -> str:
-    several = [row for row in rows if len(row["seeds"]) > 1]
-    single = [row["name"] for row in rows if len(row["seeds"]) == 1]
-    text = []
-    if several:
-        most = max(several, key=lambda row: row["spread_over_seeds"]["accuracy"])
-        spread = f"{'at most ' if len(several) > 1 else ''}{most['spread_over_seeds']['accuracy']:.3f}"
-        text.append(
-            f"The standard deviation of the accuracy on held-out clips over seeds is {spread} ({most['name']})."
-        )
-    if single:
-        whose = "every variant" if len(single) == len(rows) > 1 else _listed(single)
-        text.append(f"One seed was used for {whose}: how far another would move the scores was not measured.")
-    if len(rows) > 1:
-        text.append(
-            "The tests resample clips, not trainings: a difference found is one between these trained networks, "
-            "and need not be one between the variants."
-        )
-    return " ".join(text)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _number(value: float) -> str:

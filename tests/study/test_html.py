@@ -42,15 +42,16 @@ def scores(part="held out", clips=("all", "verified")):
                 "num_clips": NUM_CLIPS,
                 "num_recordings": NUM_CLIPS - 1,
                 "scores": each,
-                "by_seed": {"top3_error": [0.25, 0.375]},
+                "by_seed": {key: [0.25, 0.375] for key in SCORES},
                 "by_fold": {},
             }
-            rows.append(row | {"spread_over_seeds": {"top3_error": 0.0625}})
+            rows.append(row | {"spread_over_seeds": dict.fromkeys(SCORES, 0.0625)})
         rows.append(rows[0] | {"name": "all of <them>", "kind": "variants", "by_seed": {}, "spread_over_seeds": None})
         for name in VARIANTS[1:]:
             for key in SCORES:
                 difference = {"variant": name, "baseline": VARIANTS[0], "part": part, "clips": kind, "score": key}
-                difference |= {"value": -0.0625, "low": -0.125, "high": 0.25, "p_bootstrap": 0.01}
+                difference |= {"value": -0.0625, "low": -0.125, "high": 0.25, "standard_error": 0.1}
+                difference |= {"p_bootstrap": 0.01}
                 difference |= {"p_bootstrap_holm": 0.03, "p_mcnemar": None, "p_mcnemar_holm": None, "discordant": None}
                 differences.append(difference)
     shared = {"baseline": VARIANTS[0], "classes": list(HOSTILE), "num_resamples": 100}
@@ -71,7 +72,7 @@ def media(ids):
 def page(given=None, table=None):
     about = [("data <b>", HOSTILE[0])]
     curves = {name: np.array([[10.0, 2.0], [20.0, 1.0]]) for name in VARIANTS}
-    return html.page(given or results(), table or scores(), about, [HOSTILE[1]], curves, media)
+    return html.page(given or results(), table or scores(), about, curves, media, title=HOSTILE[1])
 
 
 class Page(HTMLParser):
@@ -162,7 +163,7 @@ def test_the_same_inputs_give_the_same_file_even_with_names_that_are_not_unicode
     given = results()
     given.held_out.ids[0] = "\udcff.wav"
     for name in ("a.html", "b.html"):
-        html.write_html(tmp_path / name, given, scores(), [], ["one"], {}, media)
+        html.write_html(tmp_path / name, given, scores(), [], {}, media, title="one")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert "?.wav" in (tmp_path / "a.html").read_text(encoding="utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
@@ -183,8 +184,41 @@ def test_scored_test_clips_are_looked_at_where_there_are_any():
 
     given = results(test=True)
     given.test.labels[:4] = -1
-    text = html.page(given, scores("test", ("all",)), [], [], {}, recorded)
+    text = html.page(given, scores("test", ("all",)), [], {}, recorded, title="one")
     assert set(asked) <= set(given.test.ids[4:].tolist()) and "Test set, all clips" in Page(text).text
+
+
+def test_the_chosen_score_and_its_plot_come_first_and_every_other_has_its_heading():
+    table = scores() | {"score": "accuracy"}
+    parsed = Page(page(table=table))
+    before, _, after = parsed.text.partition("Each value with its")
+    assert "Accuracy is highest for" in before and "difference in accuracy to log_db" in before
+    assert "MAP@3 is highest" not in before and "verified" not in before
+    for name in ("Top-3 error", "MAP@3"):
+        assert f"{name}: Held-out clips, all {NUM_CLIPS}" in after
+    for name in ("Top-3 error", "Accuracy", "MAP@3"):
+        assert f"{name}: Held-out clips, the {NUM_CLIPS} verified ones" in after
+
+
+def test_marks_lie_on_one_scale_where_their_values_are():
+    """In percent of the width: the point between its limits in proportion, and 0 at one place in all plots."""
+    parsed = Page(page())
+    points = [float(each["cx"][:-1]) for tag, each in parsed.elements if tag == "circle"]
+    lines = [each for tag, each in parsed.elements if tag == "line"]
+    limits = [(float(each["x1"][:-1]), float(each["x2"][:-1])) for each in lines if each["class"] == "limits"]
+    zeros = {each["x1"] for each in lines if each["class"] == "zero"}
+    assert len(points) == len(limits) == 6 * len(VARIANTS[1:]) and len(zeros) == 1
+    for point, (low, high) in zip(points, limits, strict=True):
+        assert (point - low) / (high - low) == pytest.approx(0.0625 / 0.375, abs=1e-3) and 0 < low < high < 100
+    [zero] = zeros
+    assert (float(zero[:-1]) - limits[0][0]) / (limits[0][1] - limits[0][0]) == pytest.approx(0.125 / 0.375, abs=1e-3)
+
+
+def test_without_sounds_and_images_the_page_states_so():
+    without = html.page(results(), scores(), [], {}, lambda ids: Media(0, 0.0, {}, {}, {}), title="one")
+    parsed = Page(without)
+    assert "no pictures and no players" in parsed.text and not parsed.of("src") and "<audio" not in without
+    assert without.count("<article") > 1 and html.NO_MEDIA not in Page(page()).text
 
 
 def test_one_variant_alone_has_a_page_too():

@@ -8,9 +8,10 @@ import pytest
 import scipy.stats
 
 from audiotag_jax.study.markdown import report
+from audiotag_jax.study.naming import p_text
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 from audiotag_jax.study.statistics import study_scores
-from audiotag_jax.study.verdict import is_real, p_text, verdict
+from audiotag_jax.study.verdict import is_real, verdict
 
 N, NUM_CLASSES = 200, 5
 RNG = np.random.default_rng(0)
@@ -171,7 +172,7 @@ def test_several_seeds():
     assert "; so with 2 of 3 seeds)" in paragraph(scores, "Accuracy")
     spread = np.std([1, 1, np.mean(flipped == 0)], ddof=1)
     text = caveats(scores)
-    assert f"standard deviation of the accuracy on held-out clips over seeds is at most {spread:.3f} (x)." in text
+    assert f"standard deviation of the accuracy over seeds, each by itself, is at most {spread:.3f} (x)." in text
     assert "One seed was used for y: how" in text
     table = report(scores, [])
     assert "| seeds | standard deviation over seeds of these scores |" in table and "| 0, 1, 2 |" in table
@@ -184,7 +185,7 @@ def test_what_is_resampled_is_said():
     for row in scores["rows"]:
         row["num_recordings"] = N - 7
     assert "bootstrap over recordings (" in report(scores, [])
-    assert f"The {N} held-out clips were cut from {N - 7} recordings, and the bootstrap draws" in caveats(scores)
+    assert f"The {N} clips were cut from {N - 7} recordings, and the bootstrap draws" in caveats(scores)
 
 
 def test_test_clips_get_their_own_words_and_tables():

@@ -1,0 +1,197 @@
+"""Predictions of any origin on the clips that they have in common, as the results that a study's statistics take."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.special
+
+from audiotag_jax.evaluation.foreign import Labels
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.study.results import Clips, Results, VariantLogits
+from audiotag_jax.study.sources import Network, Sources
+
+_SMALLEST = np.finfo(np.float64).tiny
+
+
+def align(sources: Sources, baseline: str, labels: Labels | None = None) -> tuple[Results, list[str]]:
+    """The results of all sources on the clips common to them, and notes on what was left out.
+
+    Labels, folds, recordings and verified flags are those of `labels`, else of the first source that knows them.
+    Raises UserError where classes or labels contradict each other, where no clip is common or none has a label.
+    """
+    networks = [network for each in sources.values() for network in each]
+    classes = networks[0].classes
+    _check_classes(sources, classes)
+    tested = set().union(*(network.test for network in networks))
+    tables = {id(network): _tables(network, tested) for network in networks}
+    held_out = _common(tables[id(network)][0] for network in networks)
+    test = _common(tables[id(network)][1] for network in networks)
+    if not held_out and not test:
+        raise UserError(_nothing_common(sources))
+    truth = _Truth(networks, labels, classes)
+    clips = truth.clips(held_out, tested=False)
+    test_clips = truth.clips(test, tested=True) if test else None
+    scored = sum(int((each.labels >= 0).sum()) for each in (clips, test_clips) if each is not None)
+    if not scored:
+        raise UserError(
+            "No clip has a label: name a run of these clips by --runs, or their labels by --labels=FILE.csv."
+        )
+    seeds = _seeds(sources, baseline)
+    variants = [
+        _variant(name, seeds[name], [(network, *tables[id(network)]) for network in each], clips, test_clips, classes)
+        for name, each in sources.items()
+    ]
+    notes = _left_out(sources, tables, held_out, test) + truth.notes
+    return Results(classes, clips, test_clips, tuple(variants), truth.recordings), notes
+
+
+def average(results: Results, name: str, members: Sequence[str], seed: int) -> VariantLogits:
+    """The mean of the members' probabilities, of all their seeds and, on test clips, folds, as log-probabilities."""
+
+    def mean(logits: Callable[[VariantLogits], np.ndarray]) -> np.ndarray:  # [S, J, n, K] to [1, n, K]
+        of_each = [scipy.special.softmax(logits(results[member]).astype(np.float64), -1) for member in members]
+        total = np.mean([probabilities.mean((0, 1)) for probabilities in of_each], axis=0)
+        return np.log(np.maximum(total, _SMALLEST)).astype(np.float32)[None]
+
+    held_out = mean(lambda variant: variant.by_fold(False))
+    test = None if results.test is None else mean(lambda variant: variant.by_fold(True))[None]
+    return VariantLogits(name, (seed,), held_out, test)
+
+
+def _check_classes(sources: Sources, classes: Sequence[str]) -> None:
+    first = next(iter(sources))
+    for name, networks in sources.items():
+        for network in networks:
+            lacking = [each for each in classes if each not in network.classes]
+            more = [each for each in network.classes if each not in classes]
+            if lacking or more:
+                what = f"lacks the class {lacking[0]!r}" if lacking else f"has the class {more[0]!r}"
+                other = "has" if lacking else "lacks"
+                count = f" ({len(lacking) or len(more)} such classes)" if len(lacking) + len(more) > 1 else ""
+                raise UserError(f"{network.path} ({name}) {what}, which {first} {other}{count}.")
+
+
+def _tables(network: Network, tested: set[str]) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
+    """Logits by clip of held-out clips [K], and of test clips [J, K], to which a file's may belong."""
+    if network.run is not None:
+        return network.logits, network.test
+    held_out = {clip: logits for clip, logits in network.logits.items() if clip not in tested}
+    test = {clip: logits[None] for clip, logits in network.logits.items() if clip in tested}
+    return held_out, {**test, **network.test}
+
+
+def _common(tables: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted(set.intersection(*(set(table) for table in tables)))
+
+
+def _nothing_common(sources: Sources) -> str:
+    """Names two sources without common clips, and an id of each."""
+    named = [(name, network) for name, networks in sources.items() for network in networks]
+    (first, one), *others = named
+    clips = one.logits.keys() | one.test.keys()
+    for name, network in others:
+        theirs = network.logits.keys() | network.test.keys()
+        if not clips & theirs:
+            return f"{name} and {first} have no clip in common: ids such as {min(theirs)!r} and {min(clips)!r}."
+    return f"No clip is common to all of {', '.join(sources)}, neither held out nor in a test set."
+
+
+def _left_out(sources: Sources, tables: Mapping[int, tuple], held_out: list[str], test: list[str]) -> list[str]:
+    notes = []
+    for name, networks in sources.items():
+        for place, (part, common) in enumerate((("held-out", held_out), ("test", test))):
+            most = max(len(tables[id(network)][place]) for network in networks)
+            if most > len(common):
+                notes.append(f"{most - len(common)} of {most} {part} clips of {name} are not in all predictions")
+    return notes
+
+
+def _seeds(sources: Sources, baseline: str) -> dict[str, tuple[int, ...]]:
+    """Each source's seeds where all share one with the baseline; else its networks are numbered, to pair them."""
+    own = {name: tuple(network.seed for network in networks) for name, networks in sources.items()}
+    known = all(None not in seeds and len(set(seeds)) == len(seeds) for seeds in own.values())
+    if known and all(set(seeds) & set(own[baseline]) for seeds in own.values()):
+        return {name: tuple(sorted(seed for seed in seeds if seed is not None)) for name, seeds in own.items()}
+    return {name: tuple(range(len(seeds))) for name, seeds in own.items()}
+
+
+def _variant(
+    name: str,
+    seeds: tuple[int, ...],
+    networks: Sequence[tuple[Network, Mapping, Mapping]],
+    clips: Clips,
+    test_clips: Clips | None,
+    classes: tuple[str, ...],
+) -> VariantLogits:
+    by_seed = {network.seed: (network, logits, test) for network, logits, test in networks}
+    if len(by_seed) == len(networks) and None not in by_seed:
+        networks = [by_seed[seed] for seed in sorted(seed for seed in by_seed if seed is not None)]
+    held_out, tests = [], []
+    for network, logits, test in networks:
+        order = [network.classes.index(each) for each in classes]
+        rows = [logits[clip] for clip in clips.ids.tolist()]
+        held_out.append(np.array(rows).reshape(-1, len(classes))[:, order])
+        if test_clips is not None:
+            tests.append(np.stack([test[clip] for clip in test_clips.ids.tolist()], axis=1)[..., order])
+    folds = {len(each) for each in tests}
+    if len(folds) > 1:
+        raise UserError(f"{name}: its networks have test predictions of {min(folds)} and of {max(folds)} folds.")
+    return VariantLogits(name, seeds, np.stack(held_out), np.stack(tests) if tests else None)
+
+
+@dataclasses.dataclass
+class _Truth:
+    """What is known of the clips."""
+
+    networks: Sequence[Network]
+    table: Labels | None
+    classes: tuple[str, ...]
+
+    def __post_init__(self):
+        self.notes: list[str] = []
+        self.recordings = self._first("recordings")
+        self.labels: dict[str, str] = self._of_networks("labels")
+        if self.table is not None:
+            changed = [c for c, name in self.table.labels.items() if self.labels.get(c, name) != name]
+            if changed:
+                self.notes.append(f"--labels changes the label of {len(changed)} clips, such as {changed[0]}")
+            self.labels = {clip: name for clip, name in self.table.labels.items() if name}
+        else:
+            self._check_labels()
+        unknown = next((clip for clip, name in self.labels.items() if name not in self.classes), None)
+        if unknown is not None:
+            raise UserError(f"Clip {unknown!r} has the label {self.labels[unknown]!r}, which is none of the classes.")
+        self.folds, self.verified = self._first("folds"), self._first("verified")
+
+    def clips(self, ids: Sequence[str], *, tested: bool) -> Clips:
+        """The clips of these ids, as they are known."""
+        numbers = {name: number for number, name in enumerate(self.classes)} | {"": -1}
+        return Clips(
+            np.array(ids, str),
+            np.array([numbers[self.labels.get(clip, "")] for clip in ids], np.int64),
+            np.array([self.verified.get(clip, True) for clip in ids], bool),
+            np.array([-1 if tested else self.folds.get(clip, 0) for clip in ids], np.int64),
+        )
+
+    def _of_networks(self, field: str) -> dict:
+        """By clip what the first network that knows it has."""
+        found: dict = {}
+        for network in reversed(self.networks):
+            found |= getattr(network, field)
+        return found
+
+    def _first(self, field: str) -> dict:
+        """By clip what the table of labels has, else the first network that knows it."""
+        return self._of_networks(field) | (getattr(self.table, field) if self.table is not None else {})
+
+    def _check_labels(self) -> None:
+        for network in self.networks:
+            other = [clip for clip, name in network.labels.items() if self.labels[clip] != name]
+            if other:
+                clip = other[0]
+                raise UserError(
+                    f"{network.path} labels clip {clip!r} {network.labels[clip]!r}, another one "
+                    f"{self.labels[clip]!r} ({len(other)} such clips): decide by --labels=FILE.csv."
+                )

@@ -1,0 +1,161 @@
+"""Where compared predictions come from: work directories of runs, folders of a study's predictions, and files."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audiotag_jax.evaluation.foreign import read_foreign
+from audiotag_jax.evaluation.predictions import VALIDATION
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.settings.record import read_record
+from audiotag_jax.settings.settings import Settings
+from audiotag_jax.study import store
+from audiotag_jax.study.results import Results, Run, read_results
+
+_NOT_IN_NAMES = re.compile(r"[/\\+,=\x00-\x1f\x7f]|^\.|^\s|\s$|^$")  # averages are called A+B, and so are files
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The answers of one network, or of those of a cross-validation: `logits[id]` [K], `test[id]` [J, K] by fold.
+
+    Of the clips that it knows, by id: `labels` (names of classes), `verified`, `folds`, `recordings`.
+    """
+
+    path: Path
+    seed: int | None
+    classes: tuple[str, ...]
+    logits: Mapping[str, np.ndarray]
+    test: Mapping[str, np.ndarray]
+    labels: Mapping[str, str]
+    verified: Mapping[str, bool]
+    folds: Mapping[str, int]
+    recordings: Mapping[str, str]
+    run: Run | None = None  # of a work directory
+    settings: Settings | None = None
+
+
+Sources = dict[str, list[Network]]
+
+
+def read_sources(runs: Sequence[str], predictions: Sequence[str]) -> Sources:
+    """The networks by name, in the order given; each argument is `[NAME=]PATH`.
+
+    Arguments of one name are several seeds of it or, where they share no clip, folds of one network.
+    Raises UserError on what cannot be read.
+    """
+    found: Sources = {}
+    for argument in runs:
+        name, path = _split(argument)
+        _add(found, name or path.resolve().name, [_of_run(path)])
+    for argument in predictions:
+        name, path = _split(argument)
+        if path.is_dir():
+            for variant, networks in _of_store(path).items():
+                _add(found, f"{name} {variant}" if name else variant, networks)
+        else:
+            _add(found, name or path.stem, [_of_file(path)])
+    if not found:
+        raise UserError("There is nothing to compare: name runs by --runs, or predictions by --predictions=NAME=FILE.")
+    return found
+
+
+def _split(argument: str) -> tuple[str, Path]:
+    name, equals, path = argument.partition("=")
+    if not equals or Path(argument).exists():
+        name, path = "", argument
+    if not path.strip():
+        raise UserError(f"{argument!r} names no path; it should be NAME=PATH.")
+    return name, Path(path)
+
+
+def _add(found: Sources, name: str, networks: Sequence[Network]) -> None:
+    if bad := _NOT_IN_NAMES.search(name):
+        raise UserError(f"{name!r} cannot be a name here because of {bad[0]!r}; give another one, as NAME=PATH.")
+    others = found.setdefault(name, [])
+    for network in networks:
+        for place, other in enumerate(others):
+            if other.seed == network.seed and not other.logits.keys() & network.logits.keys():
+                others[place] = _joined(name, other, network)
+                break
+        else:
+            others.append(network)
+
+
+def _joined(name: str, first: Network, second: Network) -> Network:
+    """One network of two that share no clip: folds of a cross-validation."""
+    if first.test.keys() != second.test.keys() or first.classes != second.classes:
+        raise UserError(
+            f"{name}: {first.path} and {second.path} differ in their test clips or classes; name them apart."
+        )
+    fields = ("logits", "labels", "verified", "folds", "recordings")
+    both = {field: {**getattr(first, field), **getattr(second, field)} for field in fields}
+    test = {clip: np.concatenate([logits, second.test[clip]]) for clip, logits in first.test.items()}
+    run = first.run
+    if first.run and second.run:
+        run = dataclasses.replace(first.run, workdirs={**first.run.workdirs, **second.run.workdirs})
+    return dataclasses.replace(first, **both, test=test, run=run)
+
+
+def _of_run(path: Path) -> Network:
+    record = read_record(path)
+    folds = {int(file.parent.name[5:]) for file in path.glob(f"fold_[0-9]*/{VALIDATION}")}
+    if not folds:
+        raise UserError(f"{path} has no predictions yet: no fold of it is trained to its end.")
+    run = Run(record.settings.name, record.settings.seed, dict.fromkeys(sorted(folds), path))
+    [network] = _of_results(read_results([run], record.classes), path)[run.variant]
+    return dataclasses.replace(network, run=run, settings=record.settings)
+
+
+def _of_store(path: Path) -> Sources:
+    if not store.exists(path):
+        raise UserError(f"{path} is no folder of a study's predictions: about.json is missing. (Runs go to --runs.)")
+    return _of_results(store.read(path).results, path)
+
+
+def _of_results(results: Results, path: Path) -> Sources:
+    """The networks of results of one or more variants."""
+    held_out, test, names = results.held_out, results.test, np.array([*results.classes, ""])
+    parts = [held_out] if test is None else [held_out, test]
+    ids = [clip for part in parts for clip in part.ids.tolist()]
+    known: dict[str, dict] = {
+        "labels": dict(zip(ids, names[np.concatenate([part.labels for part in parts])].tolist(), strict=True)),
+        "verified": dict(zip(ids, np.concatenate([part.verified for part in parts]).tolist(), strict=True)),
+        "folds": dict(zip(held_out.ids.tolist(), held_out.folds.tolist(), strict=True)),
+        "recordings": dict(results.recordings),
+    }
+    known["labels"] = {clip: label for clip, label in known["labels"].items() if label}
+    found: Sources = {}
+    for variant in results.variants:
+        for place, seed in enumerate(variant.seeds):
+            logits = dict(zip(held_out.ids.tolist(), variant.held_out[place], strict=True))
+            tested = {}
+            if test is not None and variant.test is not None:
+                tested = dict(zip(test.ids.tolist(), variant.test[place].swapaxes(0, 1), strict=True))
+            network = Network(path, seed, tuple(results.classes), logits, tested, **known)
+            found.setdefault(variant.variant, []).append(network)
+    return found
+
+
+def _of_file(path: Path) -> Network:
+    saved = read_foreign(path)
+    logits = dict(zip(saved.ids.tolist(), saved.logits, strict=True))
+
+    def by_id(values: np.ndarray | None) -> dict:
+        return {} if values is None else dict(zip(saved.ids.tolist(), values.tolist(), strict=True))
+
+    given = {
+        "labels": {clip: label for clip, label in by_id(saved.labels).items() if label},
+        "verified": by_id(saved.verified),
+        "folds": {clip: int(fold) for clip, fold in by_id(saved.folds).items() if fold >= 0},
+        "recordings": {clip: name for clip, name in by_id(saved.recordings).items() if name},
+    }
+    return Network(path, None, saved.classes, logits, {}, **given)
+
+
+def paths_of(network: Network) -> list[Path]:
+    """The files or folders that a network was read from."""
+    return list(dict.fromkeys(network.run.workdirs.values())) if network.run else [network.path]
