@@ -35,13 +35,14 @@ MODES = {
     "doctor": "audiotag_jax.doctor.examine",
     "study": "audiotag_jax.study.datasets",
     "compare": "audiotag_jax.study.compare",
+    "report": "audiotag_jax.study.run_report",
     "predict": "audiotag_jax.inference.predict",
     "embed": "audiotag_jax.inference.embed",
     "export": "audiotag_jax.inference.export",
 }
 # Modes whose `run(workdir, …)` needs only the work directory of a trained run; predict and embed do with --tagger too.
 OF_A_RUN = ("predict", "embed", "export")
-WITHOUT_CONFIG = (*OF_A_RUN, "compare")  # `run(workdir, …)` takes options, not settings
+WITHOUT_CONFIG = (*OF_A_RUN, "report", "compare")  # `run(workdir, …)` takes options, not settings
 CONTINUED = ("train", "prepare", "study")  # modes of which the same command continues what was interrupted
 
 _HELP = {"--help", "-help", "--helpshort", "--helpfull", "--helpxml", "-h", "-?"}
@@ -111,7 +112,7 @@ def main(argv: list[str]) -> None:
         settings = _settings()
         name_unknown_users()
         _set_up_jax(settings)
-        if mode in OF_A_RUN and settings is not None and (mode != "embed" or _AUDIO.value):
+        if mode in (*OF_A_RUN, "report") and settings is not None and (mode != "embed" or _AUDIO.value):
             log(f"mode {mode} takes the settings of the run in {workdir}; those of --config are not used")
         module = importlib.import_module(MODES[mode])
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `start` leaves it, while modules are imported
@@ -168,6 +169,8 @@ def _check_paths() -> None:
 
 def _options(argv: list[str], settings: "Settings | None") -> dict:
     """The options of the modes that take no settings."""
+    if _MODE.value == "report":
+        return {}
     if _MODE.value == "compare":
         runs = [one for each in _RUNS.value for one in ([each] if Path(each).exists() else each.split(","))]
         options = {"runs": runs, "predictions": _PREDICTIONS.value, "averages": _AVERAGE.value}
@@ -216,7 +219,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             raise UserError(f"Unknown argument {rest[1]!r}; options begin with --. (Quote a path with spaces.)")
         if _CONFIG.value is None and _MODE.value == "compare":
             return rest
-        if _CONFIG.value is None and _MODE.value in (*OF_A_RUN, "inspect"):
+        if _CONFIG.value is None and _MODE.value in (*OF_A_RUN, "inspect", "report"):
             if not _WORKDIR.value and not (_TAGGER.value and _MODE.value in ("predict", "embed")):
                 raise UserError("--workdir is missing: the folder of a trained run.")
             return rest

@@ -163,11 +163,11 @@ def _tag_cells(probabilities: np.ndarray | None, tag_options: TagOptions) -> lis
 
 def _row(*cells: Any) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(map(_inert, cells))
+    csv.writer(text, lineterminator="\n").writerow(map(inert, cells))
     return text.getvalue().encode(errors="backslashreplace")  # of names that are not UTF-8
 
 
-def _inert(cell: Any) -> Any:
+def inert(cell: Any) -> Any:
     """Prefixes a text that a spreadsheet would run as a formula with an apostrophe; the JSON file has it unchanged."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 

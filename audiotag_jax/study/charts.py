@@ -72,7 +72,7 @@ def learning_curves(curves: Mapping[str, np.ndarray], *, baseline: str) -> Marku
 
     Raises ValueError if there is no finite loss at all.
     """
-    lines = {name: _thinned(np.asarray(curve, float), _CURVE_POINTS) for name, curve in curves.items()}
+    lines = {name: thinned(np.asarray(curve, float), _CURVE_POINTS) for name, curve in curves.items()}
     lines = {name: line for name, line in lines.items() if len(line)}
     if not lines:
         raise ValueError("no curve holds a finite loss")
@@ -87,7 +87,7 @@ def learning_curves(curves: Mapping[str, np.ndarray], *, baseline: str) -> Marku
             x, y = left + (place % columns) * (width + gap), 24 + (place // columns) * (height + 44)
             axes = add_axes(figure, x, y, width, height)
             for other in lines.values():
-                axes.plot(*_thinned(other, _GREY_POINTS).T, color=colour("line"), linewidth=1)
+                axes.plot(*thinned(other, _GREY_POINTS).T, color=colour("line"), linewidth=1)
             dot = "o" if len(line) == 1 else None
             own = {"color": colour("accent"), "linewidth": 2, "solid_capstyle": "round", "gid": titled("one", name)}
             axes.plot(*line.T, marker=dot, markersize=2, **own)
@@ -159,7 +159,7 @@ def signed(value: float | None, decimals: int) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
-def _thinned(curve: np.ndarray, most: int) -> np.ndarray:
+def thinned(curve: np.ndarray, most: int = _CURVE_POINTS) -> np.ndarray:
     """The finite points of [n, 2], averaged in groups where there are more than `most`."""
     curve = curve[np.isfinite(curve).all(axis=1)]
     groups = np.array_split(curve, min(len(curve), most)) if len(curve) else []

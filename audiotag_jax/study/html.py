@@ -66,10 +66,10 @@ def page(results, scores, about, curves, media, *, title) -> str:
     compared = mistakes.disputed_clips(given, NUM_COMPARED)
     indices = sorted({*compared, *(each.index for each in wrong)})
     seen = media([str(given.clips.ids[index]) for index in indices])
-    confusions = [_confusion(given, name) for name in given.networks]
+    confusions = [confusion_of(given, name) for name in given.networks]
     clips = _compared(given, compared, seen)
     room = MAX_BYTES - _size(clips) - sum(len(each["drawing"]) for each in confusions)
-    return _template().render(
+    return template("report.html.jinja").render(
         theme_css=colours.theme_css(),
         about=about,
         title=title,
@@ -94,11 +94,12 @@ def page(results, scores, about, curves, media, *, title) -> str:
         variants=list(given.networks),
         compared=clips,
         shown=shown,
-        articles=_articles(given, shown, wrong, seen, room),
+        articles=mistake_articles(given, shown, wrong, seen, room),
     )
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A template of this folder, with the filters that it needs."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -108,7 +109,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {"csp_hash": _csp_hash, "fixed": _fixed, "percent": charts.percent, "level": colours.level}
     environment.filters |= {"signed": charts.signed, "shortened": shortened, "is_real": is_real}
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 def _csp_hash(text: str) -> str:
@@ -157,7 +158,8 @@ def _findings(scores):
     return {"first": {"plot": plot, "resolution": first.paragraphs[1]}, "others": others}
 
 
-def _confusion(given, variant):
+def confusion_of(given, variant):
+    """The drawing and the most frequent confusions of a variant."""
     shares, counts = mistakes.confusion(given, variant)
     worst = mistakes.most_confused(shares, 8)
     pairs = [(given.classes[true], given.classes[predicted], share) for true, predicted, share in worst]
@@ -228,7 +230,7 @@ def _size(clips):
     return sum(len(clip["sound"]) + sum(len(figure["drawing"]) for figure in clip["figures"]) for clip in clips)
 
 
-def _articles(given, shown, wrong, media, room):
+def mistake_articles(given, shown, wrong, media, room):
     """The mistakes by clip, by rank over all variants: as many as there is room for, one at least."""
     articles: dict[int, dict] = {}
     size = 0

@@ -37,9 +37,9 @@ class Mistake:
     rank: int
 
 
-def scored_predictions(results: Results) -> ScoredPredictions:
-    """The test clips where there are scored ones, else the held-out clips: those with a label."""
-    on_test = results.test is not None and bool(np.any(results.test.labels >= 0))
+def scored_predictions(results: Results, *, test: bool | None = None) -> ScoredPredictions:
+    """The clips with a label: test clips where there are such, else held-out clips, or as `test` decides."""
+    on_test = results.test is not None and bool(np.any(results.test.labels >= 0)) if test is None else test
     clips = results.clips(on_test)
     scored = clips.labels >= 0
     kept = Clips(*(getattr(clips, field.name)[scored] for field in dataclasses.fields(Clips)))

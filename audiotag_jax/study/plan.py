@@ -1,8 +1,10 @@
 """What a study trains: the configuration and the work directory of each of its runs."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
@@ -11,7 +13,7 @@ from flax import traverse_util
 from audiotag_jax.evaluation.predictions import TEST, VALIDATION, load_predictions
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log
-from audiotag_jax.settings.record import check_same_data, check_same_settings, fold_dir, read_record
+from audiotag_jax.settings.record import FILE_NAME, check_same_data, check_same_settings, fold_dir, read_record
 from audiotag_jax.settings.sections import OptimizerSettings, StudySettings
 from audiotag_jax.settings.settings import Settings, flatten, parse_settings, recorded_fields
 from audiotag_jax.settings.variants import NETWORKS, get_config, list_variants
@@ -158,6 +160,29 @@ def finished_run(trainings: Sequence[Training], seed: int, has_test: bool) -> Ru
         return None
     workdirs = {fold: training.workdir for training in trainings for fold in training.folds}
     return Run(trainings[0].variant, seed, workdirs)
+
+
+class Trained(NamedTuple):
+    """What runs of a variant record of their data and their budget; no steps before the first has its summary."""
+
+    folds: tuple[int, ...]
+    classes: tuple[str, ...]
+    has_test: bool
+    num_steps: int
+
+
+def read_trained(workdir: Path, variant: str) -> Trained:
+    """What the runs of a variant in a study's directory record; needs no data. Raises UserError if there is none."""
+    runs = [path.parent for path in sorted(workdir.glob(f"runs/{variant}-seed_*/{FILE_NAME}"))]
+    files = [path for run in runs for path in run.glob(f"fold_*/{VALIDATION}")]
+    if not files:
+        raise UserError(f"{workdir} has no finished run of the baseline {variant} to report on.")
+    summaries = [json.loads(path.read_text()) for run in runs if (path := run / "summary.json").exists()]
+    lacking = [fold for summary in summaries for fold in summary.get("missing_folds", ())]
+    folds = {int(path.parent.name.removeprefix("fold_")) for path in files} | set(lacking)
+    steps = max((summary.get("steps", 0) for summary in summaries), default=0)
+    has_test = any(path.with_name(TEST).exists() for path in files)
+    return Trained(tuple(sorted(folds)), read_record(runs[0]).classes, has_test, steps)
 
 
 def searched(settings: Settings) -> str:

@@ -124,12 +124,12 @@ def describe_machine() -> list[tuple[str, str]]:
     return [("device", f"{jax.device_count()} × {kind}"), ("versions", f"{versions}, NumPy {np.__version__}")]
 
 
-def mean_curve(runs: Sequence[Run]) -> np.ndarray:
-    """Training loss by step `[n, 2]`, the mean over the folds and seeds of one variant's runs."""
+def mean_curve(runs: Sequence[Run], split: str = "train", name: str = "loss") -> np.ndarray:
+    """A recorded value by step `[n, 2]`, the mean over the folds and seeds of one variant's runs."""
     losses: dict[int, list[float]] = {}
     for run in runs:
         for fold, workdir in run.workdirs.items():
             for record in read_metrics(workdir / "metrics.jsonl"):
-                if record["fold"] == fold and record["split"] == "train":
-                    losses.setdefault(record["step"], []).append(record["loss"])
+                if record["fold"] == fold and record["split"] == split and name in record:
+                    losses.setdefault(record["step"], []).append(record[name])
     return np.array([[step, np.mean(values)] for step, values in sorted(losses.items())]).reshape(-1, 2)

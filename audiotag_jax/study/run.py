@@ -22,6 +22,7 @@ from audiotag_jax.study.plan import (
     choose_factor,
     final,
     finished_run,
+    read_trained,
     search,
     searched,
     variant_names,
@@ -181,7 +182,7 @@ class Study:
         study, counts = self.settings.comparison, self.count_folds()
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
         probe = self.settings.training.probe
-        of_steps = {inner: "" if probe else f" of {steps} steps" for inner, steps in self.steps.items()}
+        of_steps = {inner: "" if probe or not num else f" of {num} steps" for inner, num in self.steps.items()}
         lines = [
             f"study of {len(self.variants)} variants, {len(self.folds)} folds, seeds {_listed(study.seeds)}; "
             f"baseline {study.baseline}",
@@ -194,7 +195,7 @@ class Study:
                 f"{of_steps[True]}, {counts[True][0]} of them to do"
             )
         left = self.steps_left()
-        if left and not study.train:
+        if not study.train and any(unfinished for unfinished, _ in counts.values()):
             lines.append("nothing is trained now: the report is on what is finished")
         elif left and self.seconds_per_step:
             lines.append(
@@ -210,7 +211,8 @@ class Study:
         epochs = train_fields.frozen_epochs + train_fields.num_epochs
         probe, of_trial = train_fields.probe, f", {study.search_epochs} epochs, one seed"
         chosen = f"× {factors}, chosen for each fold on an inner split{'' if probe else of_trial}"
-        steps = f"{self.steps[False]} steps ({epochs} epochs) in batches of {train_fields.batch_size}"
+        budget = f"{self.steps[False]} steps ({epochs} epochs)" if self.steps[False] else f"{epochs} epochs"
+        steps = f"{budget} in batches of {train_fields.batch_size}"
         wanted = len(self.variants) * len(study.seeds)
         lacking = f"{wanted - num_runs} of {wanted} runs (a variant with a seed), which are left out"
         return [
@@ -226,6 +228,13 @@ def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> 
     """The study of these settings; prepares the baseline's dataset, and times a few steps if any are left."""
     for variant in variants:
         variant_settings(settings, variant)  # bad values are found before any training
+    if not settings.comparison.train:  # a report needs no data, and computes none
+        found = read_trained(workdir, settings.comparison.baseline)
+        steps = {False: found.num_steps, True: 0}
+        facts = (found.folds, found.classes, found.has_test, steps)
+        study = Study(settings, workdir, variants, *facts, seconds_per_step=0.0)
+        study.check()
+        return study
     experiment = open_experiment(variant_settings(settings, settings.comparison.baseline))
     check_one_label(experiment.examples.labels, "mode study")
     folds, steps = experiment.all_folds, {False: experiment.num_steps, True: 0}
@@ -248,7 +257,7 @@ def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> 
         seconds_per_step=0.0,
     )
     study.check()
-    if not study.steps_left() or not settings.comparison.train or settings.training.probe:
+    if not study.steps_left() or settings.training.probe:
         return study
     log("timing a few steps; the first compiles")
     return dataclasses.replace(study, seconds_per_step=_time_step(experiment))

@@ -102,12 +102,17 @@ def _joined(name: str, first: Network, second: Network) -> Network:
 
 def _of_run(path: Path) -> Network:
     record = read_record(path)
-    folds = {int(file.parent.name[5:]) for file in path.glob(f"fold_[0-9]*/{VALIDATION}")}
-    if not folds:
-        raise UserError(f"{path} has no predictions yet: no fold of it is trained to its end.")
-    run = Run(record.settings.name, record.settings.seed, dict.fromkeys(sorted(folds), path))
+    run = Run(record.settings.name, record.settings.seed, dict.fromkeys(finished_folds(path), path))
     [network] = _of_results(read_results([run], record.classes), path)[run.variant]
     return dataclasses.replace(network, run=run, settings=record.settings)
+
+
+def finished_folds(workdir: Path) -> list[int]:
+    """The folds of a run whose predictions are saved; raises UserError if there is none."""
+    folds = sorted(int(file.parent.name.removeprefix("fold_")) for file in workdir.glob(f"fold_[0-9]*/{VALIDATION}"))
+    if not folds:
+        raise UserError(f"{workdir} has no predictions yet: no fold of it is trained to its end.")
+    return folds
 
 
 def _of_store(path: Path) -> Sources:

@@ -137,7 +137,8 @@ def test_the_report_is_written_from_the_runs(config, sounds, tmp_path, capsys):
     names = [row["name"] for row in scores["rows"] if row["kind"] == "single"]
     assert names == ["log_db", "mel_db", "waveform"]
     said, text = capsys.readouterr().out, (tmp_path / "study/report.md").read_text()
-    assert text.strip() in said and "36 clips of 0.3 s, 3 classes" in text and "× 1, not searched" in text
+    assert text not in said and "written: " in said and "Scores" in text
+    assert "36 clips of 0.3 s, 3 classes" in text and "× 1, not searched" in text
     page = (tmp_path / "study/report.html").read_text()
     plots = sorted(path.name for path in (tmp_path / "study").glob("report_*.svg"))
     assert plots == [f"report_held_out_{score}.svg" for score in ("accuracy", "map_at_3", "top3_error")]

@@ -1,0 +1,138 @@
+"""Mode `report`: the page of one run, from its saved predictions alone, and the clips whose label it doubts."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audiotag_jax.evaluation import metrics
+from audiotag_jax.evaluation.by_class import calibrated, doubts
+from audiotag_jax.evaluation.intervals import recording_numbers, score_table
+from audiotag_jax.evaluation.predictions import TEST, Predictions, average_predictions, select
+from audiotag_jax.inference.tables import inert
+from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.files import write_atomic
+from audiotag_jax.runtime.progress import log
+from audiotag_jax.settings.record import RunRecord, fold_dir, read_record
+from audiotag_jax.study.mistakes import ScoredPredictions, scored_predictions
+from audiotag_jax.study.report import describe_machine, describe_network, mean_curve, write_text
+from audiotag_jax.study.results import Clips, Results, Run, read_results
+from audiotag_jax.study.run_page import run_page
+from audiotag_jax.study.shown import Shown, open_media
+from audiotag_jax.study.sources import finished_folds
+
+SUSPECTS = "suspects.csv"
+_COLUMNS = ("id", "label", "doubt", "tag", "tag_probability", "label_probability", "verified", "fold", "recording")
+_PARTS = 5  # of one fold alone, to calibrate each on the others
+
+
+def run(workdir: Path) -> None:
+    """Writes `report.html` and `suspects.csv` into the run's directory; needs neither its data nor its checkpoints.
+
+    Raises UserError where no fold of a run is finished.
+    """
+    record, folds = read_record(workdir), finished_folds(workdir)
+    of_run = Run(record.settings.name, record.settings.seed, dict.fromkeys(folds, workdir))
+    results = read_results([of_run], record.classes)
+    given = scored_predictions(results, test=False)
+    if not len(given.clips):
+        raise UserError(f"{workdir}: none of the held-out clips has a label, so there is nothing to report.")
+    [logits] = results[of_run.variant].held_out
+    logits = logits[results.held_out.labels >= 0]
+    parts = _parts(given.clips, results.recordings)
+    probabilities = calibrated(logits, given.clips.labels, parts)
+    rows = score_rows(results, logits, given.clips, [fold_dir(workdir, fold) / TEST for fold in folds])
+    suspects = doubts(probabilities, given.clips.labels, given.clips.ids)
+    sentences = [*_sentences(rows, given), _about_suspects(suspects, given.clips)]
+    curves = {split: _curves(of_run, split) for split in ("train", "validation")}
+    shown = open_media({of_run.variant: Shown(record.settings, record.dataset)})
+    about = [("run", str(workdir)), *_describe(record, folds, results), *describe_machine()]
+    text = run_page(
+        given, probabilities, suspects, results.recordings, rows, sentences, curves, shown, about, workdir.name
+    )
+    write_text(workdir / "report.html", text)
+    write_suspects(workdir / SUSPECTS, suspects, probabilities, given, results.recordings)
+    for sentence in sentences:
+        log(sentence)
+    log(f"written: {workdir / 'report.html'} and {SUSPECTS}")
+
+
+def score_rows(
+    results: Results, logits: np.ndarray, clips: Clips, test_files: Sequence[Path]
+) -> list[tuple[str, dict]]:
+    """By title, what `score_table` gives of all held-out clips, of verified ones, of each fold, and of test clips."""
+    recordings = np.array([results.recordings.get(clip, "") for clip in clips.ids.tolist()], str)
+    arrays = {"ids": clips.ids, "labels": clips.labels, "verified": clips.verified}
+    saved: Predictions = {**arrays, "logits": logits, "recordings": recordings}
+    rows = [("held out, all", score_table(saved))]
+    if not clips.verified.all():
+        rows.append(("held out, verified", score_table(select(saved, clips.verified))))
+    folds = np.unique(clips.folds)
+    rows += [(f"fold {fold}", score_table(select(saved, clips.folds == fold))) for fold in folds if len(folds) > 1]
+    if results.test is not None and (results.test.labels >= 0).any():
+        tested = average_predictions(test_files)
+        rows.append(("test, mean of the folds", score_table(select(tested, tested["labels"] >= 0))))
+    return rows
+
+
+def write_suspects(
+    path: Path, suspects: np.ndarray, probabilities: np.ndarray, given: ScoredPredictions, recordings: Mapping[str, str]
+) -> None:
+    """Writes a row for each clip of `suspects`, in that order; `doubt` is how much more probable the tag is."""
+    clips, text = given.clips, io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for index in suspects.tolist():
+        label, tag = int(clips.labels[index]), int(probabilities[index].argmax())
+        own, best = probabilities[index, label], probabilities[index, tag]
+        clip, verified = str(clips.ids[index]), int(clips.verified[index])
+        cells = [clip, given.classes[label], f"{best - own:.4f}", given.classes[tag], f"{best:.4f}", f"{own:.4f}"]
+        cells += [verified, int(clips.folds[index]), recordings.get(clip, "")]
+        writer.writerow(map(inert, cells))
+    write_atomic(path, lambda file: file.write(text.getvalue().encode("utf-8", "surrogateescape")))
+
+
+def _parts(clips: Clips, recordings: Mapping[str, str]) -> np.ndarray:
+    """Which clips [n] are calibrated together: the folds, of one fold alone parts by recording."""
+    if len(np.unique(clips.folds)) > 1:
+        return clips.folds
+    return recording_numbers(clips.ids.tolist(), recordings) % _PARTS
+
+
+def _sentences(rows: Sequence[tuple[str, dict]], given: ScoredPredictions) -> list[str]:
+    """The scores of all held-out clips, and whether these are better than naming the most frequent class."""
+    table = dict(rows)["held out, all"]
+    values = []
+    for each in metrics.METRICS:
+        low, value, high = (table[each.name][key] for key in ("low", "value", "high"))
+        values.append(f"{each.label_in_text} {value:.3f} ({low:.3f} to {high:.3f})")
+    text = f"On {table['num_clips']:,} held-out clips: {', '.join(values)}."
+    share = float(np.bincount(given.clips.labels).max() / len(given.clips))
+    hits = next((table[each.name] for each in metrics.METRICS if each.name == "accuracy"), None)
+    if hits is None or hits["low"] > share:
+        return [text]
+    return [text, f"That is no better than guessing: always the most frequent class gives an accuracy of {share:.3f}."]
+
+
+def _about_suspects(suspects: np.ndarray, clips: Clips) -> str:
+    unverified = int((~clips.verified[suspects]).sum())
+    of_these = f", {unverified:,} of them not verified" if 0 < unverified < len(suspects) else ""
+    return f"Another tag than the label comes first for {len(suspects):,} clips{of_these}: {SUSPECTS} lists them."
+
+
+def _curves(of_run: Run, split: str) -> dict[str, np.ndarray]:
+    names = ["loss", *(each.name for each in metrics.METRICS)] if split == "validation" else ["loss"]
+    return {name: mean_curve([of_run], split, name) for name in names}
+
+
+def _describe(record: RunRecord, folds: Sequence[int], results: Results) -> list[tuple[str, str]]:
+    settings = record.settings
+    counts = f"{len(results.held_out)} clips held out in {len(folds)} folds"
+    if results.test is not None:
+        counts += f", {len(results.test)} test clips"
+    data = f"{counts}; {len(record.classes)} classes, {settings.dataset.duration_s:g} s at"
+    rows = [("variant", settings.name), ("preset", settings.preset)]
+    rows += [("data", f"{data} {settings.dataset.sample_rate_hz} Hz"), *describe_network(settings.model)]
+    return rows
