@@ -172,10 +172,14 @@ def _options(argv: list[str], settings: "Settings | None") -> dict:
     if _MODE.value == "report":
         return {}
     if _MODE.value == "compare":
-        runs = [one for each in _RUNS.value for one in ([each] if Path(each).exists() else each.split(","))]
-        options = {"runs": runs, "predictions": _PREDICTIONS.value, "averages": _AVERAGE.value}
-        labels = Path(_LABELS.value) if _LABELS.value else None
-        return options | {"labels": labels, "baseline": _BASELINE.value, "score": _SCORE.value}
+        return {
+            "runs": [one for each in _RUNS.value for one in ([each] if Path(each).exists() else each.split(","))],
+            "predictions": _PREDICTIONS.value,
+            "labels": Path(_LABELS.value) if _LABELS.value else None,
+            "baseline": _BASELINE.value,
+            "averages": _AVERAGE.value,
+            "score": _SCORE.value,
+        }
     options: dict[str, Any] = {"out": Path(_OUT.value) if _OUT.value else None}
     if _MODE.value in ("predict", "embed"):
         options |= {"audio": [*_AUDIO.value, *argv[1:]], "hop_s": _HOP_S.value, "tagger": _TAGGER.value}

@@ -31,14 +31,12 @@ KINDS = (
 )
 
 
-def write(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], workdir: Path) -> str:
-    """Writes the report of the dict of `across`, with pairs of what and how of each data set; returns its text."""
+def write(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], workdir: Path) -> None:
+    """Writes the report of the dict of `across`, with pairs of what and how of each data set."""
     plot = forest(found)
     if plot is not None:
         write_text(workdir / "across.svg", standalone(plot))
-    text = report(found, about, plot="across.svg" if plot is not None else "")
-    write_text(workdir / "across.md", text)
-    return text
+    write_text(workdir / "across.md", report(found, about, plot="across.svg" if plot is not None else ""))
 
 
 def report(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], *, plot: str = "") -> str:

@@ -65,6 +65,7 @@ def run(
         shown = {
             name: Shown(each.settings, recorded_dataset(each.path)) for name, each in networks.items() if each.settings
         }
+        shown |= {name: shown[chosen[0]] for name, chosen in members.items() if chosen[0] in shown}
         curves = {
             name: mean_curve([each.run for each in of_name if each.run])
             for name, of_name in sources.items()

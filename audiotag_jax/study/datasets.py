@@ -119,6 +119,7 @@ def report(settings: Settings, workdir: Path, pooled: Mapping[str, bool]) -> Non
     found = across.across(saved, baseline=study.baseline, margin=study.margin, pooled=chosen)
     found["left_out"] = [name for name in pooled if pooled[name] and name not in chosen]
     write_json(workdir / "across.json", found)
-    text = across_report.write(found, {name: each.about for name, each in saved.items()}, workdir)
-    log(text)
-    log(f"written to {workdir}: across.md, across.svg, across.json")
+    across_report.write(found, {name: each.about for name, each in saved.items()}, workdir)
+    for sentence in across_report.sentences(found)[:3]:
+        log(sentence)
+    log(f"written: {workdir / 'across.md'}; beside it across.svg and across.json")

@@ -59,6 +59,7 @@ def write_html(
 
 def page(results, scores, about, curves, media, *, title) -> str:
     """The text that `write_html` writes."""
+    has_lines = any(len(curve) > 1 for curve in curves.values())  # a probe has one step
     given = mistakes.scored_predictions(results)
     baseline = scores["baseline"]
     shown = [name for name in mistakes.extremes(scores["rows"], given.part, baseline) if name in given.networks]
@@ -86,7 +87,7 @@ def page(results, scores, about, curves, media, *, title) -> str:
         averages=scores.get("averages", ()),
         **_findings(scores),
         figures=[{"title": title, "rows": rows} for title, rows in _grouped(scores["differences"]).items()],
-        curves=charts.learning_curves(curves, baseline=baseline) if curves else None,
+        curves=charts.learning_curves(curves, baseline=baseline) if has_lines else None,
         part=_PARTS[given.part],
         num_clips=len(given.clips),
         confusions=confusions,

@@ -9,16 +9,16 @@ from audiotag_jax.evaluation.by_class import Bin
 from audiotag_jax.study.charts import percent, thinned
 from audiotag_jax.study.figures import add_axes, add_text, canvas, colour, titled, to_svg
 
-_WIDTH, _HEIGHT = 520, 240
-_LEFT, _RIGHT, _TOP, _BELOW = 56, 116, 24, 44
+_WIDTH, _HEIGHT = 430, 200
+_LEFT, _RIGHT, _TOP, _BELOW = 56, 108, 24, 44
 _LINES = {"training": {"color": "muted", "linestyle": "-"}, "validation": {"color": "accent", "linestyle": "-"}}
 
 
 def curves_plot(name: str, curves: Mapping[str, np.ndarray]) -> Markup | None:
-    """One quantity over steps, from [n, 2] of (step, value) of "training" and "validation"; None without any."""
+    """One quantity over steps, from [n, 2] of (step, value) of "training" and "validation"; None without a line."""
     lines = {kind: thinned(np.asarray(curve, float)) for kind, curve in curves.items()}
     lines = {kind: line for kind, line in lines.items() if len(line)}
-    if not lines:
+    if max(map(len, lines.values()), default=0) < 2:  # a probe has one step
         return None
     with canvas(_WIDTH, _TOP + _HEIGHT + _BELOW) as figure:
         axes = add_axes(figure, _LEFT, _TOP, _WIDTH - _LEFT - _RIGHT, _HEIGHT)
@@ -48,7 +48,7 @@ def reliability_plot(kinds: Mapping[str, Sequence[Bin]]) -> Markup:
 
     `kinds` are bins by name, "before" hollow, all others filled.
     """
-    side = 300
+    side = 280
     with canvas(_WIDTH, _TOP + side + _BELOW) as figure:
         axes = add_axes(figure, _LEFT, _TOP, side, side)
         axes.set(xlim=(0, 1), ylim=(0, 1))

@@ -50,7 +50,16 @@ def run(workdir: Path) -> None:
     shown = open_media({of_run.variant: Shown(record.settings, record.dataset)})
     about = [("run", str(workdir)), *_describe(record, folds, results), *describe_machine()]
     text = run_page(
-        given, probabilities, suspects, results.recordings, rows, sentences, curves, shown, about, workdir.name
+        given,
+        probabilities,
+        suspects,
+        results.recordings,
+        rows,
+        sentences,
+        curves,
+        shown,
+        about,
+        f"Run {workdir.resolve().name}",
     )
     write_text(workdir / "report.html", text)
     write_suspects(workdir / SUSPECTS, suspects, probabilities, given, results.recordings)
@@ -88,7 +97,14 @@ def write_suspects(
         label, tag = int(clips.labels[index]), int(probabilities[index].argmax())
         own, best = probabilities[index, label], probabilities[index, tag]
         clip, verified = str(clips.ids[index]), int(clips.verified[index])
-        cells = [clip, given.classes[label], f"{best - own:.4f}", given.classes[tag], f"{best:.4f}", f"{own:.4f}"]
+        cells: list[str | int] = [
+            clip,
+            given.classes[label],
+            f"{best - own:.4f}",
+            given.classes[tag],
+            f"{best:.4f}",
+            f"{own:.4f}",
+        ]
         cells += [verified, int(clips.folds[index]), recordings.get(clip, "")]
         writer.writerow(map(inert, cells))
     write_atomic(path, lambda file: file.write(text.getvalue().encode("utf-8", "surrogateescape")))

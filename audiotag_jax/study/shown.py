@@ -34,7 +34,8 @@ def open_media(variants: Mapping[str, Shown]) -> Callable[[Sequence[str]], Media
     """
 
     def media(ids: Sequence[str]) -> Media:
-        first, waveforms = None, {}
+        first: Settings | None = None
+        waveforms: Mapping[str, np.ndarray] = {}
         for each in variants.values():
             if waveforms := _waveforms(each, ids):
                 first = each.settings
@@ -84,7 +85,8 @@ def _images(shown: Shown, ids: Sequence[str], waveforms: Mapping[str, np.ndarray
 
 
 def _computed(waveforms: Mapping[str, np.ndarray], settings: SpectralSettings) -> dict[str, np.ndarray]:
-    names, size, found = list(waveforms), batch_size(settings), {}
+    names, size = list(waveforms), batch_size(settings)
+    found: dict[str, np.ndarray] = {}
     for start in range(0, len(names), size):
         chunk = names[start : start + size]
         found |= zip(chunk, compute_images([waveforms[name] for name in chunk], settings), strict=True)

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def _joined(name: str, first: Network, second: Network) -> Network:
             f"{name}: {first.path} and {second.path} differ in their test clips or classes; name them apart."
         )
     fields = ("logits", "labels", "verified", "folds", "recordings")
-    both = {field: {**getattr(first, field), **getattr(second, field)} for field in fields}
+    both: dict[str, Any] = {field: {**getattr(first, field), **getattr(second, field)} for field in fields}
     test = {clip: np.concatenate([logits, second.test[clip]]) for clip, logits in first.test.items()}
     run = first.run
     if first.run and second.run:
@@ -126,7 +127,7 @@ def _of_results(results: Results, path: Path) -> Sources:
     held_out, test, names = results.held_out, results.test, np.array([*results.classes, ""])
     parts = [held_out] if test is None else [held_out, test]
     ids = [clip for part in parts for clip in part.ids.tolist()]
-    known: dict[str, dict] = {
+    known: dict[str, Any] = {
         "labels": dict(zip(ids, names[np.concatenate([part.labels for part in parts])].tolist(), strict=True)),
         "verified": dict(zip(ids, np.concatenate([part.verified for part in parts]).tolist(), strict=True)),
         "folds": dict(zip(held_out.ids.tolist(), held_out.folds.tolist(), strict=True)),
@@ -152,7 +153,7 @@ def _of_file(path: Path) -> Network:
     def by_id(values: np.ndarray | None) -> dict:
         return {} if values is None else dict(zip(saved.ids.tolist(), values.tolist(), strict=True))
 
-    given = {
+    given: dict[str, Any] = {
         "labels": {clip: label for clip, label in by_id(saved.labels).items() if label},
         "verified": by_id(saved.verified),
         "folds": {clip: int(fold) for clip, fold in by_id(saved.folds).items() if fold >= 0},

@@ -1,6 +1,7 @@
 """A whole study of tiny sounds, interrupted and continued, with every training run once."""
 
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -154,6 +155,17 @@ def test_the_report_is_written_from_the_runs(config, sounds, tmp_path, capsys):
     finally:
         (tmp_path / "sounds").rename(sounds)
     assert before == [(tmp_path / "study" / name).read_bytes() for name in ("scores.json", "report.md", "report.html")]
+    images = Path(config.dataset.prepared_dir) / "audiotag_spectrograms"
+    images.rename(tmp_path / "images")  # a report prepares nothing: it computes the images of the shown clips
+    config.study.train = False
+    try:
+        run.run(parse_settings(config), tmp_path / "study")
+        assert not images.exists()
+    finally:
+        (tmp_path / "images").rename(images)
+    again = (tmp_path / "study/report.html").read_text()
+    assert again.count("data:image/png") == page.count("data:image/png")
+    assert before[0] == (tmp_path / "study/scores.json").read_bytes()
 
 
 def test_a_report_on_what_is_finished(config, tmp_path, written, capsys):

@@ -1,6 +1,7 @@
 """The page of one run: its figures are those of its summary and of scikit-learn, with data at hand or without."""
 
 import csv
+import json
 import os
 import shutil
 import sys
@@ -31,7 +32,10 @@ def workdir(tmp_path):
 
 def test_figures_curves_and_doubtful_labels(workdir, capsys):
     with (workdir / "metrics.jsonl").open("a") as file:
-        file.write('{"fold": 0, "step": 2, "split": "validation", "loss": 0.25, "accuracy": 0.75}\nnot js')
+        for step, loss, accuracy in ((1, 0.5, 0.25), (2, 0.25, 0.75)):
+            record = {"fold": 0, "step": step, "split": "validation", "loss": loss, "accuracy": accuracy}
+            file.write(json.dumps(record) + "\n")
+        file.write("not js")  # the last line of a killed run
     run_report.run(workdir)
     saved = concatenate([load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in (0, 1)])
     table, first = score_table(saved), saved["logits"].argmax(axis=1)
