@@ -4,16 +4,17 @@ import contextlib
 import errno
 import importlib
 import os
-import re
-import runpy
+import shlex
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
+from audiotag_jax import usage
+from audiotag_jax.arguments import reason, with_config_path
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.log_file import log_to_file
 from audiotag_jax.runtime.memory import keep_freed_memory
@@ -21,7 +22,7 @@ from audiotag_jax.runtime.paths import check_path, check_written_path
 from audiotag_jax.runtime.progress import log
 from audiotag_jax.runtime.terminal import print_line
 from audiotag_jax.runtime.users import name_unknown_users
-from audiotag_jax.settings.variants import import_configs, list_variants, variant_file
+from audiotag_jax.settings.variants import import_configs
 
 if TYPE_CHECKING:
     from audiotag_jax.settings.settings import Settings
@@ -45,7 +46,8 @@ OF_A_RUN = ("predict", "embed", "export")
 WITHOUT_CONFIG = (*OF_A_RUN, "report", "compare")  # `run(workdir, …)` takes options, not settings
 CONTINUED = ("train", "prepare", "study")  # modes of which the same command continues what was interrupted
 
-_HELP = {"--help", "-help", "--helpshort", "--helpfull", "--helpxml", "-h", "-?"}
+_HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
+_ABSL_HELP = {"--helpfull", "--helpxml"}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "VARIANT[:PRESET], or FILE.py[:PRESET]")
 _WORKDIR = flags.DEFINE_string(
@@ -83,12 +85,10 @@ _SCORE = flags.DEFINE_string("score", "", "compare: that the report begins with,
 
 def run() -> None:
     """Runs the command line of this process: the console command `audiotag`, and `main.py`."""
-    for flag in flags.FLAGS.flags_by_module_dict()[__name__]:  # --help lists the flags of the script alone
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     try:
         app.run(main, flags_parser=parse_flags)
     except SystemExit as ended:
-        if ended.code == 1 and _HELP & {*sys.argv}:  # absl ends with 1 after it has printed the help
+        if ended.code == 1 and _ABSL_HELP & {*sys.argv}:  # absl ends with 1 after it has printed the help
             sys.exit(0)
         raise
 
@@ -118,6 +118,8 @@ def main(argv: list[str]) -> None:
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `start` leaves it, while modules are imported
             signal.signal(signal.SIGINT, signal.default_int_handler)
         module.run(workdir, **_options(argv, settings)) if mode in WITHOUT_CONFIG else module.run(settings, workdir)
+        if mode == "train":
+            log(usage.next_commands(usage.program_of(sys.argv[0]), workdir, MODES))
     except UserError as error:
         _stop(str(error), at_once=_is_one_of_several())  # else JAX waits for the other processes
     except Stopped as stopped:
@@ -211,85 +213,51 @@ def _trouble(error: Exception) -> str:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line with absl; an error ends the program with one line that names it and the choices."""
     import_configs()
+    if len(argv) == 1 or _HELP & {*argv[1:]}:
+        program = usage.program_of(argv[0])
+        own = flags.FLAGS.flags_by_module_dict()[__name__]
+        print_line(usage.introduction(program) if len(argv) == 1 else usage.full_help(program, MODES, own), sys.stdout)
+        sys.exit(0)
     try:
-        argv = _with_config_path(argv)
+        argv = with_config_path(argv)
         if any(argument in ("--flagfile=", "-flagfile=") for argument in argv):
             check_path("--flagfile", "")
+        rest = flags.FLAGS(argv)
+        _check_together(rest)
+        if _CONFIG.value is not None:
+            _ = _CONFIG.value.name  # raises now if the file could not be read
     except UserError as error:
         _stop(str(error))
-    try:
-        rest = flags.FLAGS(argv)
-        if rest[1:] and _MODE.value not in ("predict", "embed"):  # they take files: --audio *.wav
-            raise UserError(f"Unknown argument {rest[1]!r}; options begin with --. (Quote a path with spaces.)")
-        if _CONFIG.value is None and _MODE.value == "compare":
-            return rest
-        if _CONFIG.value is None and _MODE.value in (*OF_A_RUN, "inspect", "report"):
-            if not _WORKDIR.value and not (_TAGGER.value and _MODE.value in ("predict", "embed")):
-                raise UserError("--workdir is missing: the folder of a trained run.")
-            return rest
-        if _CONFIG.value is None:
-            repeat = "; a run is continued or evaluated with the flags that it began with" if _WORKDIR.value else ""
-            raise LookupError(f"--config is missing{repeat}.")
-        _ = _CONFIG.value.name  # raises now if the file could not be read
     except Exception as error:
-        names_no_config = isinstance(error, OSError) or type(error) is LookupError
-        choices = f"--config=VARIANT[:PRESET] or FILE.py[:PRESET], VARIANT one of {', '.join(list_variants())}"
-        _stop(_reason(error, argv) + names_no_config * f"\n{choices}")
+        _stop(reason(error, argv))
     return rest
 
 
-def _with_config_path(argv: list[str]) -> list[str]:
-    """The arguments with the path of the variant's file in place of a bare name: `--config=NAME[:PRESET]`.
-
-    Raises UserError, listing the choices, on a name without `/` and `.py` that is neither a variant nor a file.
-    """
-    argv = list(argv)
-    for number, argument in enumerate(argv):
-        flag, equals, value = argument.partition("=")
-        if argument == "--":
-            break
-        if flag not in ("--config", "-config"):
-            continue
-        if equals:
-            argv[number] = f"{flag}={_config_path(value)}"
-        elif number + 1 < len(argv):
-            argv[number + 1] = _config_path(argv[number + 1])
-    return argv
-
-
-def _config_path(value: str) -> str:
-    name, colon, preset = value.partition(":")
-    is_path = not name or "/" in name or name.endswith(".py")
-    if is_path or (name not in list_variants() and Path(name).exists()):
-        return value
-    return f"{variant_file(name)}{colon}{preset}"
-
-
-def _reason(error: Exception, argv: list[str]) -> str:
-    """Reduces the messages of absl and ml_collections to one line."""
-    given = re.search(r"^--?config[=\n](.+)$", "\n".join(argv), re.MULTILINE)
-    path, *preset = given[1].split(":", 1) if given else [""]
-    if isinstance(error, OSError):
-        return f"There is no configuration file {path!r}."
-    if isinstance(error, (KeyError, AttributeError)):
-        with contextlib.suppress(Exception):  # an error in the file itself keeps its own message
-            return _unknown_field(runpy.run_path(path)["get_config"](*preset), argv)
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^\w+Error: ", "", lines[-1])[:400]
-
-
-def _unknown_field(config: ConfigDict, argv: list[str]) -> str:
-    """Describes the first name on the command line that is not a field; raises LookupError if all are fields."""
-    for argument in argv[1:]:
-        field = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-        node, path = config, "config"
-        for name in field[1].split(".") if field else ():
-            if not isinstance(node, ConfigDict):
-                return f"{path} is a value; it has no field {name!r}."
-            if name not in node:
-                return f"{path} has no field {name!r}; choose from {', '.join(node)}."
-            node, path = node[name], f"{path}.{name}"
-    raise LookupError
+def _check_together(rest: list[str]) -> None:
+    """Raises UserError on flags that do not go together, and on missing ones."""
+    mode = _MODE.value
+    takes_files = mode in ("predict", "embed")
+    if rest[1:] and not takes_files:  # --audio *.wav
+        raise UserError(f"Unknown argument {rest[1]!r}; options begin with --. (Quote a path with spaces.)")
+    if _TAGGER.value and _WORKDIR.value and takes_files:
+        raise UserError(
+            "--tagger and --workdir both name a network: leave one out.\n"
+            "Where the files go is set by --out; by default it is runs/TAGGER."
+        )
+    of_a_run = mode in (*OF_A_RUN, "inspect", "report")
+    if _CONFIG.value is not None or mode == "compare":
+        return
+    if (_WORKDIR.value and of_a_run) or (_TAGGER.value and takes_files):
+        return
+    if of_a_run:
+        found = sorted(Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+        such_as = f", such as --workdir={shlex.quote(str(found[-1].parent))}" if found else ""
+        raise UserError(f"--workdir is missing: mode {mode} needs the folder of a trained run{such_as}.")
+    repeat = "; a run is continued or evaluated with the flags that it began with" if _WORKDIR.value else ""
+    raise UserError(
+        f"--config is missing{repeat}.\n"
+        "Give --config=VARIANT[:PRESET], such as --config=log_db:demo; --help lists both."
+    )
 
 
 def _stop(message: str, status: int = 2, *, at_once: bool = False) -> None:

@@ -275,6 +275,19 @@ def _folder_probe(config: ConfigDict) -> None:
     _probe(config)
 
 
+# A line each for --help.
+PRESET_LINES = {
+    "fsdkaggle2018": "FSDKaggle2018, 41 classes: ResNeXt-50 from random weights (the default)",
+    "imagenet": "FSDKaggle2018: ResNeXt-50 from ImageNet's weights",
+    "esc50": "ESC-50, 50 classes: the small network from random weights",
+    "esc10": "ESC-10, 10 classes: the small network from random weights",
+    "folder": "your own recordings: the small network from random weights",
+    "demo": "synthetic sounds, made on the spot: a very small network, for a minute",
+    "esc50_probe": "ESC-50: a linear classifier on frozen features of a network that has learned before",
+    "esc50_finetune": "ESC-50: EfficientNet-Lite0 from ImageNet's weights",
+    "folder_finetune": "your own recordings: EfficientNet-Lite0 from ImageNet's weights",
+    "folder_probe": "your own recordings: a linear classifier on frozen features; seconds, for few recordings",
+}
 PRESETS = {
     "fsdkaggle2018": _augment,
     "imagenet": _imagenet,

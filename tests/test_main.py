@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,12 +14,15 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from fresh_flags import fresh_flags
 from random_runs import make_sounds
 from xla_flags import with_devices
 
 import main
-from audiotag_jax import cli
+from audiotag_jax import cli, usage
+from audiotag_jax.settings.variants import list_variants
 from audiotag_jax.training import checkpoints
+from configs.default import PRESET_LINES, PRESETS
 
 ROOT = Path(__file__).parents[1]
 DEMO = "--config=configs/log_db.py:demo"
@@ -42,7 +46,15 @@ def run(*arguments, printed="", **environment) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], r"--config is missing.*\n.*VARIANT one of .*log_db"),
+        (["--mode=doctor"], r"--config is missing\.\n.*such as --config=log_db:demo; --help lists both\.$"),
+        (["--mode=evaluate", "--workdir=runs/x"], r"--config is missing; a run is .*with the flags that it began with"),
+        (["--mode=predict", "--audio=a.wav"], r"--workdir is missing: mode predict needs the folder of a trained run"),
+        (
+            ["--mode=predict", "--tagger=yamnet", "--workdir=x"],
+            r"--tagger and --workdir both name .*\n.*--out",
+        ),
+        (["--config=log_dv:demo"], r"Unknown variant 'log_dv'; did you mean log_db\?$"),
+        (["--config=spectrum"], r"Unknown variant 'spectrum'; choose from .*log_db"),
         (["--config=configs/nope.py"], r"no configuration file 'configs/nope.py'.*\n.*VARIANT one of .*log_db"),
         (["--config=configs/nope.py", "--config.seed=1"], r"no configuration file 'configs/nope.py'"),
         (["--config=configs"], r"no configuration file 'configs'"),
@@ -52,10 +64,23 @@ def run(*arguments, printed="", **environment) -> str:
         ([DEMO, "--config.train.nope=1"], r"config\.train has no field 'nope'; choose from .*num_epochs"),
         ([DEMO, "--config.train.nope", "1"], r"config\.train has no field 'nope'; choose from .*num_epochs"),
         ([DEMO, "--config.seed.nope=1"], r"config\.seed is a value"),
-        ([DEMO, "--config.train.num_epochs=abc"], r"--config\.train\.num_epochs=abc: .*int"),
-        ([DEMO, "--config.train.num_epochs=1.5"], r"--config\.train\.num_epochs=1\.5: .*int"),
-        ([DEMO, "--config.dataset.download=perhaps"], r"--config\.dataset\.download=perhaps: .*boolean"),
-        ([DEMO, "--config.train=3"], r"--config\.train=3: .*not a dict"),
+        (
+            [DEMO, "--config.train.num_epoch=1"],
+            r"'num_epoch'; did you mean config\.train\.num_epochs\?",
+        ),
+        (
+            [DEMO, "--config.num_epochs=1"],
+            r"config has no field 'num_epochs'; did you mean config\.train\.num",
+        ),
+        ([DEMO, "--config.trian.seed=1"], r"config has no field 'trian'; did you mean config\.train\?"),
+        ([DEMO, "--config.train.num_epochs=abc"], r"config\.train\.num_epochs is 'abc'; it must be a whole number\.$"),
+        ([DEMO, "--config.train.num_epochs=1.5"], r"config\.train\.num_epochs is '1\.5'; it must be a whole number\.$"),
+        ([DEMO, "--config.model.dropout=x"], r"config\.model\.dropout is 'x'; it must be a number\.$"),
+        ([DEMO, "--config.dataset.download=perhaps"], r"download is 'perhaps'; it must be true or false\.$"),
+        (
+            [DEMO, "--config.train=3"],
+            r"config\.train is a section; .*, such as --config\.train\.\w+=",
+        ),
         ([DEMO, "--config.train.num_epochs"], r"Missing value for flag --config\.train\.num_epochs"),
         ([DEMO, "--mode=fly"], r"--mode=fly: .*train\|prepare\|evaluate"),
         ([DEMO, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
@@ -293,11 +318,67 @@ def call(*arguments, script="import runpy; runpy.run_path('main.py', run_name='_
     return subprocess.run(command, cwd=ROOT, text=True, timeout=120, **options)
 
 
-def test_help_ends_with_0():
-    done = call("--help", capture_output=True)
+@pytest.mark.parametrize(("argument", "shown"), [("--help", "PRESET: data"), ("--helpfull", "--[no]alsologtostderr")])
+def test_help_ends_with_0(argument, shown):
+    done = call(argument, capture_output=True)
     assert done.returncode == 0
     assert "--mode" in done.stdout
+    assert shown in done.stdout
     assert done.stderr == ""
+
+
+def printed_at_the_end(capsys, *arguments) -> str:
+    with pytest.raises(SystemExit) as ended:
+        cli.parse_flags(["main.py", *arguments])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_lists_modes_presets_variants_and_options(capsys):
+    """A line each; and where the fields are."""
+    text = printed_at_the_end(capsys, "--help")
+    lines = dict(line.strip().split(maxsplit=1) for line in text.splitlines() if re.match(r"  [a-z-]\S+  +\S", line))
+    for names in (cli.MODES, PRESETS, [f"--{flag}" for flag in ("audio", "config", "format", "overwrite", "workdir")]):
+        assert all(len(lines[name]) > 5 for name in names)
+    assert set(usage.MODE_LINES) == set(cli.MODES)
+    assert set(PRESET_LINES) == set(PRESETS)
+    assert all(name in text for name in list_variants())
+    assert "configs/default.py" in text and "--config.FIELD=VALUE" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_without_arguments_it_names_commands_that_work(capsys, monkeypatch):
+    """The three can be parsed as they are pasted."""
+    text = printed_at_the_end(capsys)
+    commands = re.findall(r"^  python main\.py (.*?)  +#", text, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        with fresh_flags():
+            monkeypatch.setattr(sys, "argv", ["main.py", *shlex.split(command)])
+            assert cli.parse_flags(sys.argv) == ["main.py"]
+    assert usage.introduction("audiotag").count("\n  audiotag --") == 3
+
+
+def test_a_missing_workdir_comes_with_the_latest_run(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for seconds, name in enumerate(("a run", "old")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").touch()
+        os.utime(tmp_path / "runs" / name / "config.json", (100 - seconds,) * 2)
+    with pytest.raises(SystemExit):
+        cli.parse_flags(["main.py", "--mode=export"])
+    assert "mode export needs the folder of a trained run, such as --workdir='runs/a run'." in capsys.readouterr().err
+
+
+def test_training_ends_with_what_to_try_next(monkeypatch, capsys):
+    monkeypatch.setattr("audiotag_jax.training.train.run", lambda settings, workdir: None)
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["main.py", DEMO, "--workdir=runs/a b"])
+    main.main(main.parse_flags(sys.argv))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.strip().removeprefix("next: ") == (
+        "python main.py --mode=predict --workdir='runs/a b' --audio=FILE_OR_FOLDER"
+    )
 
 
 def test_an_interrupt_in_the_first_moments_has_no_traceback():

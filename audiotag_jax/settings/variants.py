@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.suggest import did_you_mean
 
 _PACKAGE = "configs"  # the name by which variants import what they share
 _SHARED = ("__init__", "default")
@@ -34,7 +35,8 @@ def list_variants() -> tuple[str, ...]:
 def variant_file(name: str) -> Path:
     """The file of a variant; raises UserError, listing the choices, on an unknown one."""
     if name not in list_variants():
-        raise UserError(f"Unknown variant {name!r}; choose from {', '.join(list_variants())}.")
+        close = did_you_mean(name, list_variants())
+        raise UserError(f"Unknown variant {name!r}; {close or 'choose from ' + ', '.join(list_variants()) + '.'}")
     return configs_dir() / f"{name}.py"
 
 
