@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from audiotag_jax.evaluation.metrics import METRICS
 from audiotag_jax.runtime.environment import differences, environment
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked, write_atomic
@@ -115,14 +116,18 @@ class MetricsWriter:
         self._events = SummaryWriter(str(workdir / "tensorboard" / f"fold_{fold}"), purge_step=first_step + 1)
 
     def write(self, step: int, split: str, values: dict[str, Any]) -> None:
-        """Records scalars after `step` steps; `split` is "train" or "validation"."""
+        """Records scalars after `step` steps; `split` is "train" or "validation".
+
+        In TensorBoard, what is neither loss nor score, as a learning rate, stands under "diagnostics".
+        """
         if not self._enabled:
             return
         scalars = {name: float(np.asarray(value)) for name, value in values.items()}
         self._lines.write(json.dumps({"fold": self._fold, "step": step, "split": split, **scalars}) + "\n")
         self._lines.flush()
         for name, value in scalars.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+            is_score = name == "loss" or any(name == each.name for each in METRICS)
+            self._events.add_scalar(f"{split if is_score else 'diagnostics'}/{name}", value, step)
 
     def __enter__(self):
         return self

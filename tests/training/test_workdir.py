@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
+from audiotag_jax.evaluation.metrics import METRICS
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import FREE_FIELDS, fold_dir, load_record, read_record
 from audiotag_jax.settings.settings import parse_settings
@@ -261,6 +262,20 @@ def events_in(path):
         (length,) = struct.unpack_from("<Q", data, place)
         yield event_pb2.Event.FromString(data[place + 12 : place + 12 + length])
         place += length + 16
+
+
+def test_tensorboard_has_losses_and_scores_apart_from_diagnostics(tmp_path):
+    train = {"loss": 1, "accuracy": 0.5, "learning_rate_head": 0.1, "gradient_norm_late": 2, "clips_per_second": 9}
+    with MetricsWriter(tmp_path, 0, 0) as writer:
+        writer.write(1, "train", train)
+        writer.write(1, "validation", {"loss": 3, **{each.name: 0 for each in METRICS}})
+    [path] = (tmp_path / "tensorboard/fold_0").iterdir()
+    tags = {value.tag for event in events_in(path) for value in event.summary.value}
+    assert tags == {
+        *("train/loss", "train/accuracy", "validation/loss"),
+        *(f"validation/{name}" for name in ("top3_error", "accuracy", "map_at_3")),
+        *(f"diagnostics/{name}" for name in ("learning_rate_head", "gradient_norm_late", "clips_per_second")),
+    }
 
 
 def test_tensorboard_purges_what_came_after_the_checkpoint(tmp_path):
