@@ -9,6 +9,7 @@ import numpy as np
 
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.by_class import calibrated, doubts
+from audiotag_jax.evaluation.guessing import describe_guessing, majority_share
 from audiotag_jax.evaluation.intervals import recording_numbers, score_table
 from audiotag_jax.evaluation.predictions import TEST, Predictions, average_predictions, select
 from audiotag_jax.inference.tables import inert
@@ -125,11 +126,9 @@ def _sentences(rows: Sequence[tuple[str, dict]], given: ScoredPredictions) -> li
         low, value, high = (table[each.name][key] for key in ("low", "value", "high"))
         values.append(f"{each.label_in_text} {value:.3f} ({low:.3f} to {high:.3f})")
     text = f"On {table['num_clips']:,} held-out clips: {', '.join(values)}."
-    share = float(np.bincount(given.clips.labels).max() / len(given.clips))
     hits = next((table[each.name] for each in metrics.METRICS if each.name == "accuracy"), None)
-    if hits is None or hits["low"] > share:
-        return [text]
-    return [text, f"That is no better than guessing: always the most frequent class gives an accuracy of {share:.3f}."]
+    guessing = describe_guessing(hits, majority_share(given.clips.labels)) if hits is not None else ""
+    return [text, f"{guessing[0].upper()}{guessing[1:]}."] if guessing else [text]
 
 
 def _about_suspects(suspects: np.ndarray, clips: Clips) -> str:

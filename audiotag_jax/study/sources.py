@@ -11,7 +11,7 @@ import numpy as np
 from audiotag_jax.evaluation.foreign import read_foreign
 from audiotag_jax.evaluation.predictions import VALIDATION
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.settings.record import read_record
+from audiotag_jax.settings.record import FILE_NAME, read_record
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.study import store
 from audiotag_jax.study.results import Results, Run, read_results
@@ -43,7 +43,7 @@ Sources = dict[str, list[Network]]
 
 
 def read_sources(runs: Sequence[str], predictions: Sequence[str]) -> Sources:
-    """The networks by name, in the order given; each argument is `[NAME=]PATH`.
+    """The networks by name, in the order given; each argument is `[NAME=]PATH`, of runs also a study's directory.
 
     Arguments of one name are several seeds of it or, where they share no clip, folds of one network.
     Raises UserError on what cannot be read.
@@ -51,7 +51,8 @@ def read_sources(runs: Sequence[str], predictions: Sequence[str]) -> Sources:
     found: Sources = {}
     for argument in runs:
         name, path = _split(argument)
-        _add(found, name or path.resolve().name, [_of_run(path)])
+        for variant, folder in _run_folders(path):
+            _add(found, " ".join(filter(None, (name, variant))) or path.resolve().name, [_of_run(folder)])
     for argument in predictions:
         name, path = _split(argument)
         if path.is_dir():
@@ -99,6 +100,17 @@ def _joined(name: str, first: Network, second: Network) -> Network:
     if first.run and second.run:
         run = dataclasses.replace(first.run, workdirs={**first.run.workdirs, **second.run.workdirs})
     return dataclasses.replace(first, **both, test=test, run=run)
+
+
+def _run_folders(path: Path) -> list[tuple[str, Path]]:
+    """A run's directory, or those of the finished runs of a study's directory with their variants."""
+    inside = [file.parent for file in sorted(path.glob(f"runs/*/{FILE_NAME}"))]
+    if not inside or (path / FILE_NAME).exists():
+        return [("", path)]
+    finished = [folder for folder in inside if any(folder.glob(f"fold_[0-9]*/{VALIDATION}"))]
+    if not finished:
+        raise UserError(f"{path} is a study without a finished run.")
+    return [(read_record(folder).settings.name, folder) for folder in finished]
 
 
 def _of_run(path: Path) -> Network:

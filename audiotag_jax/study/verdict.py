@@ -33,7 +33,7 @@ class Finding:
     clips: str
     num_clips: int
     metric: metrics.Metric
-    paragraphs: tuple[str, str]  # what was found, and what could have been found
+    paragraphs: tuple[str, str]  # what was found; what nearly was, and what could have been
     differences: list[dict]
 
     @property
@@ -125,7 +125,7 @@ def _corrected(difference: Mapping) -> list[float]:
 
 
 def _about_metric(metric: metrics.Metric, family: Sequence[dict], rows: Sequence[dict]) -> tuple[str, str]:
-    """On one metric: the best and what differs from the baseline; and which differences can be found."""
+    """On one metric: the best and what differs from the baseline; what nearly does, and what can be found."""
     values = {row["name"]: row["scores"][metric.name]["value"] for row in rows}
     lower, baseline = metric.lower_is_better, family[0]["baseline"]
     best = f"{min(values.values()) if lower else max(values.values()):.3f}"
@@ -140,9 +140,9 @@ def _about_metric(metric: metrics.Metric, family: Sequence[dict], rows: Sequence
         if some:
             sentences.append(f"{word}: {'; '.join(some)}.")
     others = [each for each in family if not is_real(each)]
-    sentences += [_dispute(each) for each in others if min(_corrected(each)) < LEVEL]
-    sentences += _nearly([each for each in others if min(_corrected(each)) >= LEVEL])
-    return " ".join(sentences), _resolution(others or family, len(family), bool(others))
+    open_ones = [_dispute(each) for each in others if min(_corrected(each)) < LEVEL]
+    open_ones += _nearly([each for each in others if min(_corrected(each)) >= LEVEL])
+    return " ".join(sentences), " ".join([*open_ones, _resolution(others or family, len(family), bool(others))])
 
 
 def _count(real: Sequence[dict], family: Sequence[dict], baseline: str) -> str:

@@ -213,6 +213,16 @@ def test_predictions_of_a_study_as_a_folder_or_file_by_file(runs, tmp_path):
     assert len(row_of(folder, "mel_db")["by_fold"]["accuracy"]) == 2
 
 
+def test_a_directory_of_a_study_stands_for_its_runs(runs, tmp_path):
+    for (name, seed), path in runs.items():
+        (tmp_path / f"study/runs/{name}-seed_{seed}-rate_1").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"study/runs/{name}-seed_{seed}-rate_1").symlink_to(path)
+    study = run(tmp_path / "one", [tmp_path / "study"])
+    named = run(tmp_path / "two", [f"{name}={path}" for (name, _), path in runs.items()])
+    assert study["rows"] == named["rows"] and study["differences"] == named["differences"]
+    assert {row["name"] for row in run(tmp_path / "three", [f"x={tmp_path / 'study'}"])["rows"]} >= {"x log_db"}
+
+
 def test_folds_in_several_directories_are_one_network(runs, tmp_path):
     whole, parts = runs["log_db", 0], []
     for fold in (0, 1):
