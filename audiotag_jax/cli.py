@@ -167,6 +167,8 @@ def _check_paths() -> None:
             check_written_path(f"--{flag.name}", flag.value)
     for path in _AUDIO.value:
         check_path("--audio", path)
+    if _LABELS.value is not None:
+        check_path("--labels", _LABELS.value)
 
 
 def _options(argv: list[str], settings: "Settings | None") -> dict:

@@ -74,7 +74,7 @@ def _read_npz(path: Path) -> ForeignPredictions:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
-        raise UserError(f"{path} is not an NPZ file of plain arrays ({str(error).splitlines()[0]}).") from error
+        raise UserError(f"{path} is not an NPZ file of plain arrays ({_reason(error)}).") from error
     kinds = [name for name in SCORES if name in arrays]
     if lacking := [name for name in ("ids", "classes") if name not in arrays]:
         hint = "; give the work directory of a run by --runs" if {"ids", "logits"} <= arrays.keys() else ""
@@ -137,7 +137,7 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file, strict=True) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV file that can be read ({error}).") from error
+        raise UserError(f"{path} is not a CSV file that can be read ({_reason(error)}).") from error
     if len(rows) < 2 or len(rows[0]) < 2:
         raise UserError(f"{path} needs a header and rows, an id in the first column.")
     header = [name.strip() for name in rows[0]]
@@ -145,6 +145,10 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
         if len(row) != len(header):
             raise UserError(f"{path}, row {number}: {len(row)} cells; the header has {len(header)}.")
     return header, rows[1:]
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check(path: Path, found: ForeignPredictions) -> None:
