@@ -37,7 +37,7 @@ EXPECTED = {
     "docs/running.md": (6, 1),
     "docs/scaling.md": (0, 0),
     "docs/training.md": (3, 0),
-    "docs/using_a_run.md": (4, 2),
+    "docs/using_a_run.md": (4, 4),
 }
 # Lines of bash blocks that do not run here, and why.
 NOT_RUN = {
@@ -141,6 +141,9 @@ def clone(tmp_path_factory) -> Path:
     seconds = np.arange(4000) / 16000
     tone = 0.5 * np.sin(2 * np.pi * 1000 * seconds)
     soundfile.write(folder / "tone.wav", np.stack([tone, -tone], axis=1), 16000)
+    noise = 0.1 * np.random.default_rng(1).standard_normal((5 * 16000, 2))
+    noise[3 * 16000 :] = 0
+    soundfile.write(folder / "stream.wav", noise, 16000)
     return folder
 
 
@@ -205,7 +208,22 @@ def check_vectors(printed: str, clone: Path) -> None:
     assert count == len(list((clone / "data/demo/demo_v1_seed0/audio").iterdir())) and size == 32
 
 
+def check_function(printed: str, clone: Path) -> None:
+    count, total = printed.split()
+    assert count == "10" and float(total) == pytest.approx(1, abs=1e-5)
+
+
+def check_stream(printed: str, clone: Path) -> None:
+    """Three seconds of noise and two of silence, tagged every second once a clip's length is there."""
+    lines = printed.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["0.5 s", "1.5 s", "2.5 s", "3.5 s", "4.5 s"]
+    assert all(line.split(": ")[1] != "silent" for line in lines[:3])
+    assert all(line.split(": ")[1] == "silent" for line in lines[3:])
+
+
 SNIPPETS = {
+    "tagger(*soundfile": (("", ""), "print(len(tags), sum(tags.values()))", check_function),
+    "tag_stream": (("", ""), "", check_stream),
     "embeddings.npz": (("", ""), "print(*vectors.shape)", check_vectors),
     "orbax": (
         ("", ""),
