@@ -279,8 +279,8 @@ def _folder_probe(config: ConfigDict) -> None:
 PRESET_LINES = {
     "fsdkaggle2018": "FSDKaggle2018, 41 classes: ResNeXt-50 from random weights (the default)",
     "imagenet": "FSDKaggle2018: ResNeXt-50 from ImageNet's weights",
-    "fsdkaggle2019": "FSDKaggle2019, 80 classes, several labels a clip",
-    "fsd50k": "FSD50K, 200 classes, several labels a clip",
+    "fsdkaggle2019": "FSDKaggle2019, 80 classes, several a clip: ResNeXt-50 from random weights",
+    "fsd50k": "FSD50K, 200 classes, several a clip, its official split: ResNeXt-50 from random weights",
     "esc50": "ESC-50, 50 classes: the small network from random weights",
     "esc10": "ESC-10, 10 classes: the small network from random weights",
     "folder": "your own recordings: the small network from random weights",
