@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from audiotag_jax.evaluation import multilabel
 from audiotag_jax.evaluation.metrics import METRICS
 from audiotag_jax.runtime.environment import differences, environment
 from audiotag_jax.runtime.errors import UserError
@@ -126,7 +127,7 @@ class MetricsWriter:
         self._lines.write(json.dumps({"fold": self._fold, "step": step, "split": split, **scalars}) + "\n")
         self._lines.flush()
         for name, value in scalars.items():
-            is_score = name == "loss" or any(name == each.name for each in METRICS)
+            is_score = name in ("loss", *multilabel.METRICS) or any(name == each.name for each in METRICS)
             self._events.add_scalar(f"{split if is_score else 'diagnostics'}/{name}", value, step)
 
     def __enter__(self):
