@@ -28,6 +28,10 @@ VALID = {  # other values of fields of which only some are valid
     "dataset.on_the_fly": True,
     "dataset.margin_s": 0.5,
     "train.probe_pooling": "mean_std",
+    "dataset.label_separator": ",",
+    "train.loss": "focal",
+    "train.class_weights": "balanced",
+    "train.sampling": "balanced",
 }
 
 
@@ -88,6 +92,8 @@ def test_every_field_is_free_or_named(tmp_path, config):
             changed.update_from_flattened_dict({"dataset.on_the_fly": True, "model.name": "resnet18"})
         if name == "train.probe":
             changed.update_from_flattened_dict({"model.name": "resnet18", "model.pretrained": "weights.pth"})
+        if name == "dataset.label_separator":
+            changed.dataset.table = "clips.csv"
         change(changed, name)
         if name in FREE_FIELDS:
             record_config(tmp_path, parse_settings(changed), CLASSES, "fingerprint")
