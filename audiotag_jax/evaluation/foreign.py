@@ -57,12 +57,12 @@ def read_labels(path: Path) -> Labels:
     header, rows = _rows(path)
     if "label" not in header[1:]:
         raise UserError(f"{path} has no column label; its columns are {', '.join(header)}.")
-    columns = {name: [row[header.index(name)] for row in rows] for name in header}
-    ids = columns[header[0]]
+    columns = {name: [row[header.index(name)].strip() for row in rows] for name in header[1:]}
+    ids = [row[0] for row in rows]
     _check_ids(path, ids)
     given = {name: dict(zip(ids, columns[name], strict=True)) for name in header[1:]}
     try:
-        folds = {clip: int(fold) for clip, fold in given.get("fold", {}).items()}
+        folds = {clip: int(fold) for clip, fold in given.get("fold", {}).items() if fold}
     except ValueError as error:
         raise UserError(f"{path}: column fold needs whole numbers ({error}).") from error
     verified = {clip: value.lower() in ("1", "true", "yes") for clip, value in given.get("verified", {}).items()}
@@ -73,7 +73,7 @@ def _read_npz(path: Path) -> ForeignPredictions:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, AttributeError) as error:
         raise UserError(f"{path} is not an NPZ file of plain arrays ({_reason(error)}).") from error
     kinds = [name for name in SCORES if name in arrays]
     if lacking := [name for name in ("ids", "classes") if name not in arrays]:

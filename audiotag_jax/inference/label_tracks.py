@@ -1,6 +1,8 @@
 """Tags of windows as label tracks of Audacity and selection tables of Raven: a file a recording, a row a window."""
 
 import contextlib
+import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +25,7 @@ _RAVEN_COLUMNS = (
     "Tag",
     "Probability",
 )
-_NAME_LENGTH = 200  # of a recording, in that of its files
+_NAME_LENGTH = 200  # bytes of a recording, in that of its files
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
@@ -87,7 +89,7 @@ class LabelTracks:
 
     def _open(self, form: str, recording: str) -> TextIO:
         ending = {AUDACITY: ".txt", RAVEN: ".Table.1.selections.txt"}[form]
-        stem, number = Path(recording).name[:_NAME_LENGTH], 1
+        stem, number = os.fsencode(Path(recording).name)[:_NAME_LENGTH].decode(errors="ignore"), 1
         name = f"{stem}{ending}"
         while f"{form}/{name}".lower() in self._taken:
             number += 1
@@ -112,4 +114,4 @@ class LabelTracks:
         else:
             place = ["0.0", f"{self._high_hz:.1f}", window.path]
             cells = [str(number), "Spectrogram 1", "1", *cells, *place, tag, f"{probability:.4f}"]
-        return "\t".join(" ".join(cell.split()) for cell in cells) + "\n"  # no tabs or line breaks within a cell
+        return "\t".join(re.sub(r"[\t\r\n\v\f]+", " ", cell) for cell in cells) + "\n"

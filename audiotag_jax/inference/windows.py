@@ -106,7 +106,7 @@ def waveform_windows(waveform: np.ndarray, rate_hz: int, window_options: WindowO
     `rate_hz`. Raises ValueError on other shapes, types and rates, and on NaN and infinity.
     """
     samples = np.asarray(waveform)
-    if samples.dtype.kind not in "fi" or samples.ndim not in (1, 2) or not samples.size:
+    if samples.dtype.kind not in "fi" or samples.dtype == np.int64 or samples.ndim not in (1, 2) or not samples.size:
         raise ValueError(f"expected samples [n] or [n, channels], not {samples.dtype} {list(samples.shape)}")
     if samples.ndim == 2 and samples.shape[1] > _MOST_CHANNELS:
         raise ValueError(f"expected samples [n, channels], not {list(samples.shape)}; transpose them")

@@ -157,7 +157,7 @@ class _Truth:
             changed = [c for c, name in self.table.labels.items() if self.labels.get(c, name) != name]
             if changed:
                 self.notes.append(f"--labels changes the label of {len(changed)} clips, such as {changed[0]}")
-            self.labels = {clip: name for clip, name in self.table.labels.items() if name}
+            self.labels = {clip: name for clip, name in (self.labels | self.table.labels).items() if name}
         else:
             self._check_labels()
         unknown = next((clip for clip, name in self.labels.items() if name not in self.classes), None)

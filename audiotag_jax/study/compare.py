@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def run(
     check_score(score, "--score")
     if (workdir / FILE_NAME).exists():
         raise UserError(f"{workdir} contains a run; name another --workdir for the comparison.")
+    if (workdir / "runs").exists() or (workdir / "choices.json").exists():
+        raise UserError(f"{workdir} contains a study; name another --workdir for the comparison.")
     sources = read_sources(runs, predictions)
     baseline = baseline or next(iter(sources))
     _check_known("--baseline", baseline, sources)
@@ -54,6 +57,7 @@ def run(
     made = [average(results, name, chosen, results[baseline].seeds[0]) for name, chosen in members.items()]
     results = dataclasses.replace(results, variants=(*results.variants, *made))
     with locked(workdir, "using"):
+        _remove_averages(workdir)
         for note in notes:
             log(f"note: {note}")
         for variant in made:
@@ -74,6 +78,19 @@ def run(
         about = [*_describe(sources, results), *((f"note {n}", note) for n, note in enumerate(notes, 1))]
         about += describe_machine()
         write_report(workdir, results, scores, about, curves, open_media(shown), title="Predictions compared")
+
+
+def _remove_averages(workdir: Path) -> None:
+    """Removes the averages that an earlier comparison wrote here, which this one may not have."""
+    try:
+        earlier = json.loads((workdir / "scores.json").read_text(encoding="utf-8")).get("averages", [])
+    except (OSError, ValueError):
+        return
+    for name in earlier:
+        for file in (f"predictions_{name}.npz", f"test_predictions_{name}.npz", f"submission_{name}.csv"):
+            (workdir / file).unlink(missing_ok=True)
+    if len(earlier) == 1:
+        (workdir / "submission.csv").unlink(missing_ok=True)
 
 
 def _check_known(option: str, name: str, sources: Sources) -> None:

@@ -15,7 +15,8 @@ def limits(scores: dict) -> list[str]:
     """The paragraphs, from the dict of `study_scores`."""
     first = blocks(scores)[0]
     held_out = [row for row in single_rows(scores) if (row["part"], row["clips"]) == first]
-    paragraphs = [_PROBES if scores.get("probes") else _seeds(held_out)]
+    trained = [row for row in held_out if row["name"] not in scores.get("averages", ())]
+    paragraphs = [_PROBES if scores.get("probes") else _seeds(trained)]
     if scores.get("elsewhere"):
         paragraphs.append(
             f"{listed(scores['elsewhere'])} came from files: that these networks were not trained on the clips they "
@@ -33,7 +34,8 @@ def limits(scores: dict) -> list[str]:
             "Who looks at several of these has more chances to find something by accident."
         )
     if any(row["kind"] != "single" for row in scores["rows"]):
-        paragraphs.append("Averages stand in the table with their intervals, but no test compares them with anything.")
+        which = "Averages of seeds and of folds" if scores.get("averages") else "Averages"
+        paragraphs.append(f"{which} stand in the table with their intervals, but no test compares them with anything.")
     paragraphs.append(_independence(held_out[0]["num_clips"], held_out[0]["num_recordings"]))
     return paragraphs
 

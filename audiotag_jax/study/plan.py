@@ -179,7 +179,9 @@ def read_trained(workdir: Path, variant: str) -> Trained:
         raise UserError(f"{workdir} has no finished run of the baseline {variant} to report on.")
     summaries = [json.loads(path.read_text()) for run in runs if (path := run / "summary.json").exists()]
     lacking = [fold for summary in summaries for fold in summary.get("missing_folds", ())]
-    folds = {int(path.parent.name.removeprefix("fold_")) for path in files} | set(lacking)
+    tried = [path for path in workdir.glob(f"search/{variant}-rate_*/fold_*") if path.is_dir()]
+    folds = {int(path.name.removeprefix("fold_")) for path in [*(path.parent for path in files), *tried]} | set(lacking)
+    folds |= {fold for run in runs for fold in read_record(run).settings.training.folds}  # begun and not finished
     steps = max((summary.get("steps", 0) for summary in summaries), default=0)
     has_test = any(path.with_name(TEST).exists() for path in files)
     return Trained(tuple(sorted(folds)), read_record(runs[0]).classes, has_test, steps)

@@ -352,3 +352,14 @@ def test_a_cut_file_says_so(workdir, folder, tmp_path):
     (row,), _, _ = tables(tmp_path / "out")
     assert "truncated" in row["note"]
     assert row["tag"]
+
+
+def test_label_tracks_of_long_names_and_names_with_spaces(workdir, folder, tmp_path):
+    long = tmp_path / ("ж" * 120 + ".wav")  # 244 bytes, nearly the most that a file system allows
+    spaced = tmp_path / "my  sound.wav"
+    for path in (long, spaced):
+        shutil.copy(folder / "long.wav", path)
+    predict.run(workdir, [str(long), str(spaced)], out=tmp_path / "out", formats=["raven"])
+    tracks = {path.name: path.read_text() for path in (tmp_path / "out/raven").iterdir()}
+    assert sorted(tracks) == ["my  sound.wav.Table.1.selections.txt", "ж" * 100 + ".Table.1.selections.txt"]
+    assert str(spaced) in tracks["my  sound.wav.Table.1.selections.txt"]

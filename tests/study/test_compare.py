@@ -328,10 +328,24 @@ def test_labels_of_a_table_replace_those_of_the_runs(runs, tmp_path, capsys):
     )
     scores = run(tmp_path / "out", [runs["log_db", 0]], labels=labels)
     row = row_of(scores, "log_db-0")
-    assert row["num_clips"] == 20 and row["num_recordings"] == 1 and len(row["by_fold"]["accuracy"]) == 1
-    assert row["scores"]["accuracy"]["value"] == np.mean(logits_of(0)[:20].argmax(1) == 0)
-    assert row_of(scores, "log_db-0", clips="verified")["num_clips"] == 10
+    now = np.where(np.arange(NUM_CLIPS) < 20, 0, LABELS)  # the other clips keep theirs
+    assert row["num_clips"] == NUM_CLIPS
+    assert row["scores"]["accuracy"]["value"] == pytest.approx(np.mean(logits_of(0).argmax(1) == now))
     assert "--labels changes the label of" in capsys.readouterr().out
+    removed = write_csv(tmp_path / "r.csv", ["id", "label"], [(clip, "") for clip in IDS[:20]])
+    scores = run(tmp_path / "out", [runs["log_db", 0]], labels=removed)
+    assert row_of(scores, "log_db-0")["num_clips"] == NUM_CLIPS - 20
+
+
+def test_a_study_is_not_overwritten_and_averages_of_before_are_removed(runs, tmp_path):
+    (tmp_path / "study/runs").mkdir(parents=True)
+    with pytest.raises(UserError, match="contains a study; name another --workdir"):
+        run(tmp_path / "study", [runs["log_db", 0]])
+    both = [f"a={runs['log_db', 0]}", f"b={runs['mel_db', 0]}"]
+    run(tmp_path / "out", both, averages=["a+b"])
+    assert (tmp_path / "out/predictions_a+b.npz").exists()
+    run(tmp_path / "out", both)
+    assert not list((tmp_path / "out").glob("predictions_*"))
 
 
 def test_the_command_needs_no_config_and_prints_few_lines(runs, tmp_path, monkeypatch, capsys):
