@@ -141,7 +141,8 @@ def test_the_command_trains_in_the_folder_it_is_called_from(environment, trained
 
 def test_help_lists_the_command_s_own_flags(environment, tmp_path):
     printed = run(environment / "bin/audiotag", "--help", cwd=tmp_path, status=0)
-    assert printed.startswith("audiotag --config=VARIANT[:PRESET] ") and re.search(r"\n  report +writes a page", printed)
+    assert printed.startswith("audiotag --config=VARIANT[:PRESET] ")
+    assert re.search(r"\n  report +writes a page", printed)
 
 
 def test_an_unknown_variant(environment, tmp_path):
