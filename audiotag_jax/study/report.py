@@ -111,6 +111,7 @@ def describe_network(model: ModelSettings, whose: str = "") -> list[tuple[str, s
     """The body, its first weights, and what these were trained on; `whose` it is, as " of NAME"."""
     width = f", width {model.width}" if model.name not in FIXED_SIZE else ""
     first = model.pretrained or model.init_from or "random weights"
+    first = Path(first).name if Path(first).is_absolute() else first  # a page is shared: no folders of one machine
     rows = [(f"network{whose}", f"{model.name}{width}, from {first}")]
     seen = pretrained_on(model)
     return [*rows, (f"first weights{whose} were trained on", seen)] if seen else rows

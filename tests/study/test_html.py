@@ -1,6 +1,7 @@
 """The page is well formed, escapes every name, loads nothing, and is the same every time."""
 
 import base64
+import dataclasses
 import hashlib
 import re
 from html.parser import HTMLParser
@@ -8,10 +9,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.study import html
 from audiotag_jax.study.media import Media
+from audiotag_jax.study.report import describe_network
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 from audiotag_jax.study.statistics import study_scores
+from configs import log_db
 
 HOSTILE = ('</script><script>alert("1")</script>', "\"><img src=x onerror='alert(2)'>", "a & b --> ]]> \x00\x1b")
 VARIANTS = ("log_db", "mix", "</option></select><i>&amp;", "waveform")
@@ -235,3 +239,8 @@ def test_the_page_stays_within_its_bounds(monkeypatch):
     least = page()
     assert whole.count("<article") > 3 and least.count("<article") == 1
     assert whole.count("<audio") - whole.count("<article") == 3 and least.count("<audio") == 2
+
+
+def test_a_page_names_no_folders_of_weights():
+    model = dataclasses.replace(parse_settings(log_db.get_config("esc50_probe")).model, pretrained="/home/me/lite0.pth")
+    assert describe_network(model)[0] == ("network", "efficientnet_lite0, from lite0.pth")
