@@ -1,9 +1,16 @@
-"""`across.md` and `across.svg`: what several data sets show together, as tables, a forest plot and sentences."""
+"""`across.html`, `.md` and `.svg`: what several data sets show together, as sentences, a forest plot and tables."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from markupsafe import Markup
+from markupsafe import escape as escape_html
 
 from audiotag_jax.evaluation.intervals import LEVEL
+from audiotag_jax.study import colours, html
+from audiotag_jax.study import forest as forest_plots
 from audiotag_jax.study.across import CONTRAST
 from audiotag_jax.study.across_chart import forest
 from audiotag_jax.study.charts import signed
@@ -12,6 +19,7 @@ from audiotag_jax.study.markdown import escape, interval, table
 from audiotag_jax.study.naming import p_text
 from audiotag_jax.study.report import write_text
 
+TITLE = "Studies over data sets"
 METHODS = (
     "Each data set is a study of its own: differences are paired by clip, their intervals and standard errors are "
     "those of the bootstrap over recordings ({num_resamples:,} resamples). *These data sets* is their mean with equal "
@@ -31,29 +39,111 @@ KINDS = (
 )
 
 
+class Table(NamedTuple):
+    """Cells as text, neither Markdown nor HTML."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Section(NamedTuple):
+    """Paragraphs (str), bullets (list of str) and tables below a title."""
+
+    title: str
+    blocks: Sequence[str | list[str] | Table]
+
+
 def write(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], workdir: Path) -> None:
     """Writes the report of the dict of `across`, with pairs of what and how of each data set."""
     plot = forest(found)
     if plot is not None:
         write_text(workdir / "across.svg", standalone(plot))
     write_text(workdir / "across.md", report(found, about, plot="across.svg" if plot is not None else ""))
+    write_text(workdir / "across.html", page(found, about, plot))
 
 
 def report(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], *, plot: str = "") -> str:
     """The Markdown text."""
-    lines = ["# Studies over data sets", "", *(f"- {sentence}" for sentence in sentences(found)), ""]
+    lines = [f"# {TITLE}", "", *(f"- {sentence}" for sentence in sentences(found)), ""]
     if plot:
-        lines += [f"![Differences in {found['score']} to {found['baseline']}, by data set and pooled]({plot})", ""]
-    lines += ["## Data sets", "", *_datasets(found, about), f"## {found['score'].title()}", "", *_accuracy(found)]
+        lines += [f"![{_caption(found)}]({plot})", ""]
+    for section in sections(found, about):
+        lines += [f"## {escape(section.title)}", ""]
+        for block in section.blocks:
+            if isinstance(block, Table):
+                lines += table(map(escape, block.header), [[escape(cell) for cell in row] for row in block.rows])
+            else:
+                lines += [block, ""] if isinstance(block, str) else [*(f"- {escape(each)}" for each in block), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def page(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], plot: Markup | None) -> str:
+    """The same as a page of one file."""
+    emphasized = [
+        section._replace(blocks=[_emphasized(block) if isinstance(block, str) else block for block in section.blocks])
+        for section in sections(found, about)
+    ]
+    first, *others = _forests(found) or [None]
+    return html.template("across.html.jinja").render(
+        theme_css=colours.theme_css(),
+        title=TITLE,
+        sentences=sentences(found),
+        first=first,
+        others=others,
+        plot=plot,
+        caption=_caption(found),
+        sections=emphasized,
+        leading_number=leading_number,
+    )
+
+
+def _forests(found: Mapping) -> list[dict]:
+    """What the macro `forest` draws: the means over data sets if there are any, then each data set, on one scale."""
+    by_dataset = {name: each["differences"] for name, each in found["datasets"].items() if each["differences"]}
+    pooled = [each for each in found["pooled"] if len(each["datasets"]) > 1]
+    shown = [*(d for each in by_dataset.values() for d in each), *(each["fixed"] for each in pooled)]
+    if not shown:
+        return []
+    title, limits = f"difference in {found['score']} to {found['baseline']}", forest_plots.limits_of(shown)
+    plots = []
+    if pooled:
+        rows = [(each["variant"], each["fixed"], differs(each)) for each in pooled]
+        plots.append(forest_plots.plot(rows, f"{title}, mean of {', '.join(pooled[0]['datasets'])}", limits))
+    for name, differences in by_dataset.items():
+        rows = [(each["variant"], each, each["p_bootstrap_holm"] < LEVEL) for each in differences]
+        plots.append(forest_plots.plot(rows, f"{title} in {name}", limits))
+    return plots
+
+
+def leading_number(cell: str) -> float | None:
+    """The number that a cell begins with, to sort by; NaN of an empty one, None of text."""
+    found = re.match(r"([+−]?)([\d,]*\.?\d+)", cell)
+    if found is None:
+        return float("nan") if cell == "–" else None
+    return float(found[2].replace(",", "")) * (-1 if found[1] == "−" else 1)
+
+
+def _emphasized(text: str) -> Markup:
+    return Markup(re.sub(r"\*(.+?)\*", r"<em>\1</em>", str(escape_html(text))))  # noqa: S704
+
+
+def _caption(found: Mapping) -> str:
+    return f"Differences in {found['score']} to {found['baseline']}, by data set and pooled"
+
+
+def sections(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]]) -> list[Section]:
+    """All tables of the report, and what they mean."""
+    baseline = found["baseline"]
+    listed = [Section("Data sets", [_datasets(found, about)]), Section(found["score"].title(), [_accuracy(found)])]
     if found["pooled"]:
-        lines += [f"## Differences to {escape(found['baseline'])}, pooled", "", *_pooled(found)]
+        listed.append(Section(f"Differences to {baseline}, pooled", [_pooled(found)]))
     for name, each in found["datasets"].items():
         if each["differences"]:
-            lines += [f"## Differences to {escape(found['baseline'])} in {escape(name)}", "", *_differences(each)]
+            listed.append(Section(f"Differences to {baseline} in {name}", [_differences(each)]))
     if found["kinds"]:
-        lines += ["## By kind of sound", "", *_kinds(found)]
+        listed.append(Section("By kind of sound", _kinds(found)))
     methods = METHODS.format(num_resamples=found["num_resamples"], margin=found["margin"])
-    return "\n".join([*lines, "## How to read the figures", "", methods, ""]).rstrip() + "\n"
+    return [*listed, Section("How to read the figures", [methods])]
 
 
 def sentences(found: Mapping) -> list[str]:
@@ -125,30 +215,30 @@ def _interaction_sentence(each: Mapping) -> str:
     )
 
 
-def _datasets(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]]) -> list[str]:
+def _datasets(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]]) -> Table:
     header = ("data set", "clips", "classes", "recordings", "folds", "pooled", "how")
     rows = []
     for name, each in found["datasets"].items():
         how = "; ".join(f"{what}: {value}" for what, value in about.get(name, ()) if what not in ("data", "folds"))
         sizes = (f"{each[key]:,}" for key in ("num_clips", "num_classes", "num_recordings", "num_folds"))
-        rows.append([escape(name), *sizes, "yes" if each["pooled"] else "no", escape(how)])
-    return table(header, rows)
+        rows.append([name, *sizes, "yes" if each["pooled"] else "no", how])
+    return Table(header, rows)
 
 
-def _accuracy(found: Mapping) -> list[str]:
+def _accuracy(found: Mapping) -> Table:
     datasets = found["datasets"]
     names = dict.fromkeys(name for each in datasets.values() for name in each["variants"])
     rows = [
         [
-            escape(name),
+            name,
             *(interval(each["variants"][name]) if name in each["variants"] else "–" for each in datasets.values()),
         ]
         for name in names
     ]
-    return table(("variant", *map(escape, datasets)), rows)
+    return Table(("variant", *datasets), rows)
 
 
-def _pooled(found: Mapping) -> list[str]:
+def _pooled(found: Mapping) -> Table:
     tested = ("p", "equivalent (p)")
     header = ("variant", "these data sets", *tested, "random effects", *tested, "τ", "I²", "prediction")
     rows = []
@@ -159,15 +249,15 @@ def _pooled(found: Mapping) -> list[str]:
             [interval(each[key], "+"), _p(each[key]["p_holm"]), _equivalent(each[key])] for key in ("random", "fixed")
         )
         spread = [f"{each['tau2'] ** 0.5:.3f}", f"{100 * each['i2']:.0f} %", prediction]
-        rows.append([escape(each["variant"]), *of_fixed, *of_random, *spread])
-    return table(header, rows)
+        rows.append([each["variant"], *of_fixed, *of_random, *spread])
+    return Table(header, rows)
 
 
-def _differences(each: Mapping) -> list[str]:
+def _differences(each: Mapping) -> Table:
     header = ("variant", "difference", "p", "equivalent (p)", "found half of the time", "in four of five")
     rows = [
         [
-            escape(d["variant"]),
+            d["variant"],
             interval(d, "+"),
             _p(d["p_bootstrap_holm"]),
             _equivalent(d),
@@ -175,10 +265,10 @@ def _differences(each: Mapping) -> list[str]:
         ]
         for d in each["differences"]
     ]
-    return table(header, rows)
+    return Table(header, rows)
 
 
-def _kinds(found: Mapping) -> list[str]:
+def _kinds(found: Mapping) -> list[str | list[str] | Table]:
     kinds = {kind: each for kind, each in found["kinds"].items() if each["classes"]}
     contrasts = dict.fromkeys(d["contrast"] for each in kinds.values() for d in each["differences"])
     rows = []
@@ -187,15 +277,18 @@ def _kinds(found: Mapping) -> list[str]:
         for each in kinds.values():
             own = [d for d in each["differences"] if d["contrast"] == contrast]
             cells.append(interval(own[0], "+") if own else "–")
-        rows.append([escape(contrast), *cells])
+        rows.append([contrast, *cells])
     heads = [f"{kind} ({len(each['classes'])} classes)" for kind, each in kinds.items()]
-    lines = [*table(("difference", *heads), rows), KINDS, ""]
     tests = [
-        [escape(e["contrast"]), signed(e["slope"], 3), signed(e["correlation"], 2), _p(e.get("p_holm", e["p"]))]
+        [e["contrast"], signed(e["slope"], 3), signed(e["correlation"], 2), _p(e.get("p_holm", e["p"]))]
         for e in found["interactions"]
     ]
-    lines += table(("difference", "slope on the harmonic share", "correlation over classes", "p"), tests)
-    return lines + [f"- {kind}: {escape(', '.join(each['classes']))}" for kind, each in kinds.items()] + [""]
+    return [
+        Table(("difference", *heads), rows),
+        KINDS,
+        Table(("difference", "slope on the harmonic share", "correlation over classes", "p"), tests),
+        [f"{kind}: {', '.join(each['classes'])}" for kind, each in kinds.items()],
+    ]
 
 
 def _equivalent(each: Mapping) -> str:

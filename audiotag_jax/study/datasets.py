@@ -106,7 +106,7 @@ def _study(each: DataSet, workdir: Path) -> None:
 
 
 def report(settings: Settings, workdir: Path, pooled: Mapping[str, bool]) -> None:
-    """Writes `across.json`, `across.md` and its plot from the saved predictions of the data sets; needs no sounds."""
+    """Writes `across.json`, `.html`, `.md` and `.svg` from the saved predictions of the data sets; needs no sounds."""
     saved = {
         name: store.read(workdir / PREDICTIONS / name) for name in pooled if store.exists(workdir / PREDICTIONS / name)
     }
@@ -122,4 +122,4 @@ def report(settings: Settings, workdir: Path, pooled: Mapping[str, bool]) -> Non
     across_report.write(found, {name: each.about for name, each in saved.items()}, workdir)
     for sentence in across_report.sentences(found)[:3]:
         log(sentence)
-    log(f"written: {workdir / 'across.md'}; beside it across.svg and across.json")
+    log(f"written: {workdir / 'across.html'}; beside it across.md, across.svg and across.json")

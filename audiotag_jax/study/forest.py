@@ -1,6 +1,6 @@
 """Forest plots of a page: places in percent of the width, so that they fill any screen without a script."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,29 @@ _TICKS = 8
 
 def forest(differences: Sequence[Mapping], metric: metrics.Metric, limits: tuple[float, float]) -> dict[str, Any]:
     """What the macro `forest` draws of paired differences as `study_scores` gives them, on a scale of these limits."""
+    title = f"difference in {metric.label_in_text} to {differences[0]['baseline']}"
+    rows = [(each["variant"], each, is_real(each)) for each in differences]
+    return plot(rows, title, limits, lower_is_better=metric.lower_is_better)
+
+
+def plot(
+    rows: Sequence[tuple[str, Mapping, bool]], title: str, limits: tuple[float, float], *, lower_is_better: bool = False
+) -> dict[str, Any]:
+    """What the macro draws of rows: a name, a mapping with `value`, `low` and `high`, and whether it is filled."""
     low, high = limits
 
     def place(value: float) -> str:
         return f"{100 * (value - low) / (high - low):.2f}"
 
-    rows = []
-    for each in differences:
+    drawn = []
+    for name, each, sure in rows:
         value, least, most = (signed(each[key], 3) for key in ("value", "low", "high"))
         places = {key: place(each[key]) for key in ("low", "value", "high")}
-        rows.append({"name": each["variant"], "text": f"{value} [{least}, {most}]", "sure": is_real(each), **places})
-    left, right = ("← better", "worse →") if metric.lower_is_better else ("← worse", "better →")
+        drawn.append({"name": name, "text": f"{value} [{least}, {most}]", "sure": sure, **places})
+    left, right = ("← better", "worse →") if lower_is_better else ("← worse", "better →")
     return {
-        "title": f"difference in {metric.label_in_text} to {differences[0]['baseline']}",
-        "rows": rows,
+        "title": title,
+        "rows": drawn,
         "zero": place(0.0),
         "ticks": [(f"{tick:g}".replace("-", "−"), place(tick)) for tick in round_ticks(low, high, _TICKS)],
         "left": left,
@@ -37,12 +46,15 @@ def forest(differences: Sequence[Mapping], metric: metrics.Metric, limits: tuple
     }
 
 
+def limits_of(differences: Iterable[Mapping]) -> tuple[float, float]:
+    """The limits of a scale for all these differences, 0 among them."""
+    values = [each[key] for each in differences for key in ("low", "value", "high")]
+    low, high = min(0.0, *values), max(0.0, *values)
+    margin = _MARGIN * (high - low) or 0.01
+    return float(np.float64(low - margin)), float(np.float64(high + margin))
+
+
 def shared_limits(differences: Sequence[Mapping]) -> dict[str, tuple[float, float]]:
-    """By metric the limits of a scale for all these differences, 0 among them."""
-    found = {}
-    for name in dict.fromkeys(each["score"] for each in differences):
-        values = [each[key] for each in differences if each["score"] == name for key in ("low", "value", "high")]
-        low, high = min(0.0, *values), max(0.0, *values)
-        margin = _MARGIN * (high - low) or 0.01
-        found[name] = (float(np.float64(low - margin)), float(np.float64(high + margin)))
-    return found
+    """By metric `limits_of` all these differences."""
+    names = dict.fromkeys(each["score"] for each in differences)
+    return {name: limits_of(each for each in differences if each["score"] == name) for name in names}

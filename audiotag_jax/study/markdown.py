@@ -123,6 +123,7 @@ def _maybe(value: float | None) -> str:
 
 def escape(text: str) -> str:
     """The text as itself in Markdown: on one line, nothing in it a tag, a link, emphasis or the end of a table cell."""
-    text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = " ".join(str(text).split()).replace("&", "&amp;").replace(">", "&gt;")
+    text = re.sub(r"<(?! )", "&lt;", text)  # before a space it begins no tag
     text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # an underscore inside a word is none but itself

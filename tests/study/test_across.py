@@ -1,6 +1,8 @@
 """Several data sets together: constructed predictions whose answer is known, and a report from saved predictions."""
 
+import html
 import json
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,7 +16,7 @@ from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.study import datasets, store
 from audiotag_jax.study.across import across
-from audiotag_jax.study.across_report import forest, report, sentences
+from audiotag_jax.study.across_report import forest, leading_number, page, report, sentences
 from audiotag_jax.study.results import Clips, Results, Run, VariantLogits
 from audiotag_jax.study.statistics import study_scores
 from configs import log_db
@@ -114,6 +116,23 @@ def test_report_and_forest_plot(found):
     ElementTree.fromstring(svg)
     assert svg.count("random effects: ") == svg.count("these data sets: ") == 5 and svg.count('class="range"') == 6 * 5
     assert json.loads(json.dumps(found)) == json.loads(json.dumps(found))
+
+
+def test_the_page_has_the_figures_of_the_text(found):
+    about = {"bells": [("network", "a <probe>")]}
+    text = page(found, about, forest(found))
+    shown = html.unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<(style|script|svg).*?</\1>", "", text, flags=re.S)))
+    for line in report(found, about).splitlines():
+        for cell in line.split("|") if line.startswith("| ") else ():
+            plain = html.unescape(cell.replace("\\", "").strip())
+            assert plain.strip("-") == "" or plain in shown, plain
+    assert text.count('<figure class="forest">') == 5
+    assert "a &lt;probe&gt;" in text and "<em>These data sets</em>" in text
+
+
+def test_cells_sort_by_the_number_they_begin_with():
+    found = {cell: leading_number(cell) for cell in ("−0.078 (−0.1 to 0.0)", "+0.010 (…)", "2,067", "yes (0.1)", "–")}
+    assert [*found.values()][:4] == [-0.078, 0.01, 2067.0, None] and np.isnan(found["–"])
 
 
 def test_equal_variants_are_rejected_in_few_studies():
