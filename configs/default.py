@@ -55,6 +55,9 @@ def _spectral_fields() -> ConfigDict:
     spectral.window_samples = 2048  # Hann window
     spectral.fft_samples = 2048
     spectral.stride = 8.0  # hires channels are sampled at one point in so many; 1: exact, as published
+    spectral.upper_q = 0.0  # of hires channels from upper_from_hz up; 0: the channel's own q everywhere
+    spectral.upper_from_hz = 1000.0
+    spectral.per_hz = False  # hires energies over the width of their bin, as the bands of the other variants
     spectral.smoothing_cells = 0.0  # of hires energies: standard deviation of a Gaussian filter in frames and bins
     return spectral
 

@@ -10,15 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from audiotag_jax.spectral import stft, yamnet
-from audiotag_jax.spectral.arguments import MAX_STRIDE
 from audiotag_jax.spectral.filterbanks import filterbank
-from audiotag_jax.spectral.reassignment import high_resolution_spectrograms
-from audiotag_jax.spectral.scales import EDGES_HZ, MAX_FREQUENCY, bins_per_octave, lowest_frequency
+from audiotag_jax.spectral.hires_channel import reassigned_energies, require_options
+from audiotag_jax.spectral.scales import EDGES_HZ
 
 # Clips are worked on a few at a time: their frames then stay in a CPU's cache, and memory does not grow with the batch.
 _CLIPS_AT_ONCE = 4
 NO_IMAGES = ("waveform",)  # in place of channels: the network takes the waveform itself
-_ROWS_A_BIN = 10  # of a high-resolution spectrogram
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -38,9 +36,12 @@ class SpectralSettings:
     window_samples: int = 2048
     fft_samples: int = 2048
     stride: float = 8.0  # high resolution looks at one point in so many; 1: at all of them
-    # Of high-resolution energies: standard deviation of a Gaussian filter, in frames and in bins. The metadata keeps
-    # the names of datasets that were prepared before the field existed.
-    smoothing_cells: float = dataclasses.field(default=0.0, metadata={"named": False})
+    # Options of the high-resolution channels, see `hires_channel`. The metadata keeps the names of datasets that were
+    # prepared before the fields existed.
+    smoothing_cells: float = dataclasses.field(default=0.0, metadata={"named": False})  # frames and bins
+    per_hz: bool = dataclasses.field(default=False, metadata={"named": False})
+    upper_q: float = dataclasses.field(default=0.0, metadata={"named": False})  # 0: the channel's own
+    upper_from_hz: float = dataclasses.field(default=1000.0, metadata={"named": False})
 
     def __post_init__(self):
         if not isinstance(self.channels, tuple) or not self.channels:
@@ -52,8 +53,7 @@ class SpectralSettings:
         _require_whole("fft_samples", self.fft_samples, self.window_samples)
         if not 0.0 < self.range_db <= 300.0:  # more than 300 dB would not fit in single precision
             raise ValueError(f"range_db must be above 0 and at most 300, not {self.range_db!r}")
-        _require_stride(self.stride)
-        _require_smoothing(self.smoothing_cells)
+        require_options(self)
         for channel in self._own_channels:
             _bank(CHANNELS[channel].axis, self)  # raises where these sizes leave a band empty
         if self.published and self.sample_rate_hz != self.published.sample_rate_hz:
@@ -170,36 +170,6 @@ def _band_energies(waveforms, power, settings, *, axis):
     return jnp.matmul(power(), bank, precision=jax.lax.Precision.HIGHEST)
 
 
-def _reassigned_energies(waveforms, power, settings, *, q):
-    del power
-    num_frames = settings.num_frames
-    descending = high_resolution_spectrograms(
-        waveforms,
-        q=q,
-        tdeci=stft.hop_samples(waveforms.shape[-1], num_frames),
-        over=_ROWS_A_BIN,
-        noct=bins_per_octave(settings.num_bins),
-        minf=lowest_frequency(settings.num_bins),
-        maxf=MAX_FREQUENCY,
-        stride=settings.stride,
-    )
-    missing = num_frames - descending.shape[1]  # whole frames beyond the end of a clip of few samples
-    energies = jnp.pad(descending[:, :, ::-1], ((0, 0), (0, missing), (0, 0)))
-    if settings.smoothing_cells:
-        frames, bins = (_gaussian(size, settings.smoothing_cells) for size in energies.shape[1:])
-        energies = jnp.einsum("ts,bsf,fg->btg", frames, energies, bins, precision=jax.lax.Precision.HIGHEST)
-    return energies
-
-
-def _gaussian(size, sigma):
-    """[size, size] of a Gaussian filter along one axis, with nothing beyond its ends; symmetric."""
-    positions = np.arange(size)
-    distances = np.abs(positions[:, None] - positions)
-    weights = np.where(distances <= int(4 * sigma + 0.5), np.exp(-0.5 * (distances / sigma) ** 2), 0.0)
-    offsets = np.arange(-int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1)
-    return (weights / np.exp(-0.5 * (offsets / sigma) ** 2).sum()).astype(np.float32)
-
-
 def _relative(energies):
     largest = jnp.max(energies, axis=(-2, -1), keepdims=True)
     return energies / jnp.where(largest > _TINY, largest, 1.0)
@@ -227,11 +197,6 @@ def _require_whole(name, value, least):
         raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
 
 
-def _require_stride(value):
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 1.0 <= value <= MAX_STRIDE:
-        raise ValueError(f"stride must be from 1 to {MAX_STRIDE:g}, not {value!r}")
-
-
 class Channel(NamedTuple):
     """One kind of image: a key of `EDGES_HZ`, and two functions.
 
@@ -252,7 +217,7 @@ CHANNELS = {
 }
 # These hold the energy of each bin, as published; a band of the others measures energy per Hz.
 for _q in (1, 2, 4, 8):
-    CHANNELS[f"hires_q{_q}"] = Channel("log", functools.partial(_reassigned_energies, q=_q), decibels)
+    CHANNELS[f"hires_q{_q}"] = Channel("log", functools.partial(reassigned_energies, q=_q), decibels)
 
 
 class PublishedFrontEnd(NamedTuple):
@@ -282,8 +247,3 @@ PUBLISHED = {
         yamnet.times_s,
     )
 }
-
-
-def _require_smoothing(value):
-    if not isinstance(value, int | float) or isinstance(value, bool) or not (value == 0 or 0.1 <= value <= 20.0):
-        raise ValueError(f"smoothing_cells must be 0 or from 0.1 to 20, not {value!r}")

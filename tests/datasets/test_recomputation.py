@@ -262,9 +262,13 @@ def test_shards_can_be_written_by_any_process(source, prepared, tmp_path, monkey
     assert as_bytes(other[1]).keys() == as_bytes(expected[1]).keys()
 
 
+NEWER = {"smoothing_cells": 1.0, "per_hz": True, "upper_q": 1.0, "upper_from_hz": 500.0}
+
+
 def test_a_newer_field_at_its_default_leaves_the_names_of_images_as_they_were():
     settings = SpectralSettings(("log_db",), sample_rate_hz=16000)
-    older = {name: value for name, value in dataclasses.asdict(settings).items() if name != "smoothing_cells"}
+    older = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NEWER}
     assert hash_images("clips", settings, [1]) == _hash(["clips", older, [1]])
-    smoothed = dataclasses.replace(settings, smoothing_cells=1.0)
-    assert hash_images("clips", smoothed, [1]) != hash_images("clips", settings, [1])
+    for name, value in NEWER.items():
+        other = dataclasses.replace(settings, **{name: value})
+        assert hash_images("clips", other, [1]) != hash_images("clips", settings, [1])

@@ -81,6 +81,8 @@ OTHERS = {
     "spectral.range_db": ((0.0, -80.0, NAN, INF), "above 0"),
     "spectral.fft_samples": ((0, 100), "2048 or more"),
     "spectral.stride": ((0.5, NAN, INF), "from 1 to"),
+    "spectral.upper_q": ((-1.0, 0.01, 100.0, NAN), "0 or from 0.1 to 64"),
+    "spectral.upper_from_hz": ((-1.0, NAN, INF), "0 or more"),
     "spectral.smoothing_cells": ((-1.0, 0.01, NAN, INF), "0 or from 0.1 to 20"),
 }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from audiotag_jax.spectral import features, scales
+from audiotag_jax.spectral import features, hires_channel, scales
 from audiotag_jax.spectral.features import SpectralSettings, frequencies_hz, spectrograms, times_s
 from audiotag_jax.spectral.filterbanks import filterbank
 from audiotag_jax.spectral.reassignment import high_resolution_spectrogram
@@ -246,14 +246,32 @@ def test_high_resolution_of_few_samples_and_of_silence(num_samples):
 
 
 def test_smoothed_energies_are_scipys_gaussian_filter():
-    sharp, smooth = (
-        np.asarray(
-            features._reassigned_energies(noise(1, 11025), None, SpectralSettings(("hires_q2",), **SMALL, **more), q=2)
-        )[0]
-        for more in ({}, {"smoothing_cells": 1.5})
-    )
+    sharp, smooth = (hires(2, **more)[0] for more in ({}, {"smoothing_cells": 1.5}))
     expected = scipy.ndimage.gaussian_filter(sharp, 1.5, mode="constant")
     np.testing.assert_allclose(smooth, expected, rtol=1e-4, atol=1e-6 * sharp.max())
+
+
+def hires(q, **more):
+    settings = SpectralSettings((f"hires_q{q}",), **SMALL, **more)
+    return np.asarray(hires_channel.reassigned_energies(noise(1, 11025), None, settings, q=q))[0], settings
+
+
+def test_an_upper_q_is_that_channels_own_above_its_frequency():
+    low, settings = hires(8)
+    high, _ = hires(2)
+    both, _ = hires(8, upper_q=2.0, upper_from_hz=1000.0)
+    above = features.frequencies_hz("hires_q8", settings) >= 1000.0
+    assert 0 < above.sum() < len(above)
+    np.testing.assert_array_equal(both[:, ~above], low[:, ~above])
+    np.testing.assert_allclose(both[:, above], high[:, above] / 4, rtol=1e-6)
+    assert both[:, above].sum() == pytest.approx(low[:, above].sum(), rel=0.05)  # noise keeps its energy
+
+
+def test_energies_per_hz_are_those_over_the_width_of_the_bin():
+    plain, settings = hires(2)
+    flat, _ = hires(2, per_hz=True)
+    centres_hz = features.frequencies_hz("hires_q2", settings)  # widths are proportional to them on this axis
+    np.testing.assert_allclose(flat, plain * (centres_hz[0] / centres_hz), rtol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [0.5, 101, "8", True, None, float("nan")])
