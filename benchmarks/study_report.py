@@ -11,41 +11,31 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import scipy.special
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from audiotag_jax.evaluation.intervals import LEVEL, bootstrap_means, recording_numbers  # noqa: E402
-from audiotag_jax.study import across_report, store  # noqa: E402
+from audiotag_jax.evaluation.intervals import LEVEL  # noqa: E402
+from audiotag_jax.study import across_report  # noqa: E402
 from audiotag_jax.study.across import CONTRAST, across  # noqa: E402
 from audiotag_jax.study.across_report import differs, is_equivalent  # noqa: E402
 from audiotag_jax.study.charts import signed  # noqa: E402
-from audiotag_jax.study.datasets import PREDICTIONS  # noqa: E402
 from audiotag_jax.study.markdown import interval, table  # noqa: E402
 from audiotag_jax.study.report import write_text  # noqa: E402
-
-FAMILIES = {
-    "probes": "Probes: linear classifiers of frozen EfficientNet-Lite0, ImageNet weights",
-    "small": "The small network from random weights, 24 epochs",
-    "finetuned": "EfficientNet-Lite0 fine-tuned from ImageNet weights, 5 + 10 epochs",
-}
-HIRES = ("hires_q1", "hires_q2", "hires_q4", "hires_q8")
-HIGH = (*HIRES, "mix_q1_q4_q8", "mix_q1_q8_log")
-YAMNET = "yamnet"
-AVERAGES = tuple(
-    ("log_db", *more.split())
-    for more in (
-        "mel_db",
-        "linear_db",
-        "linear_linear",
-        "hires_q2",
-        "hires_q8",
-        "mel_db linear_db",
-        "hires_q1 hires_q8",
-    )
+from benchmarks.study_sections import (  # noqa: E402
+    BASELINE,
+    FAMILIES,
+    HIGH,
+    HIRES,
+    MARGIN,
+    averages,
+    forms,
+    read,
+    strides,
+    take,
+    windows,
 )
-CONTROL, BASELINE, MARGIN, CONFIRMING = "mix_linear_mel_log", "log_db", 0.01, "esc50"
+
+YAMNET = "yamnet"
+CONTROL, CONFIRMING = "mix_linear_mel_log", "esc50"
 
 
 def main() -> None:
@@ -61,11 +51,6 @@ def main() -> None:
     found[YAMNET] = across(read(options.study / YAMNET), baseline=YAMNET, margin=MARGIN, pooled=[])
     write_text(options.study / "report.md", report(found, options.study))
     print(f"written to {options.study}: report.md", *summary(found), sep="\n")
-
-
-def read(folder: Path) -> dict[str, store.Saved]:
-    """The saved predictions by data set."""
-    return {path.parent.name: store.read(path.parent) for path in sorted(folder.glob(f"{PREDICTIONS}/*/about.json"))}
 
 
 def report(found: Mapping[str, Mapping], study: Path) -> str:
@@ -90,6 +75,9 @@ def report(found: Mapping[str, Mapping], study: Path) -> str:
     ]
     cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
     lines += table(("data set", "accuracy"), [list(each) for each in cells.items()])
+    lines += strides(study) + windows(study, found)
+    lines += take(found)
+    lines += forms(study)
     lines += ["## Exploratory: averaged answers", ""]
     lines += [
         f"Mean of the variants' probabilities, minus `{BASELINE}` alone; not among the protocol's hypotheses, intervals"
@@ -99,23 +87,6 @@ def report(found: Mapping[str, Mapping], study: Path) -> str:
         lines += [f"{FAMILIES[family]}:", "", *averages(read(study / family))]
     lines += ["Repeated by `python benchmarks/study_report.py`, from these predictions.", ""]
     return "\n".join(lines)
-
-
-def averages(saved: Mapping[str, store.Saved]) -> list[str]:
-    """A table of the accuracy of averaged probabilities minus that of the baseline, paired by clip."""
-    cells: dict[str, list[str]] = {}
-    for each in saved.values():
-        results = each.results
-        labels, ids = results.held_out.labels, results.held_out.ids.tolist()
-        answers = {v.variant: scipy.special.softmax(v.held_out[0], axis=-1) for v in results.variants}
-        alone = answers[BASELINE].argmax(axis=-1) == labels
-        for names in (names for names in AVERAGES if set(names) <= answers.keys()):
-            mean = np.mean([answers[name] for name in names], axis=0)
-            gain = (mean.argmax(axis=-1) == labels).astype(float) - alone
-            found = bootstrap_means(gain[:, None], -1.0, recording_numbers(ids, results.recordings))
-            limits = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high")}
-            cells.setdefault(" + ".join(f"`{name}`" for name in names), []).append(interval(limits, "+"))
-    return table(("average", *saved), [[name, *row] for name, row in cells.items()])
 
 
 def rows(found: Mapping) -> list[list[str]]:

@@ -1,0 +1,211 @@
+"""Where in an image a study's finished networks find a class: the true class's logit lost when a cell is silenced.
+
+    python benchmarks/occlusion.py --study=runs/study-probes/drums --variants=log_db,mel_db,hires_q2,hires_q8 \\
+        --descriptors=benchmarks/study/probes/predictions/drums --out=benchmarks/study/occlusion/drums
+
+A cell is 16 x 16 points of the 224 x 224 image, set to 0: silence in every variant. Each clip is answered by the
+network whose fold held it out. The clips are drawn evenly over classes by a hash of their ids, the same for every
+variant. Cells that are silent already change nothing and are not computed. `maps.svg` shows the mean over clips, by
+kind of sound (see PROTOCOL.md), each clip's map over its sum of absolute values; the tables show what follows from the
+maps, and how each variant differs from the first one, paired by clip, with 95 % intervals over recordings, uncorrected.
+With the maps saved in `--out`, `--tables` writes tables and plot again without networks.
+"""
+
+import argparse
+import functools
+import hashlib
+import io
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from audiotag_jax.evaluation.intervals import bootstrap_means, recording_numbers  # noqa: E402
+from audiotag_jax.evaluation.kinds import KINDS, class_means, kind_of  # noqa: E402
+from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions  # noqa: E402
+from audiotag_jax.runtime.files import write_npz  # noqa: E402
+from benchmarks.robustness import fold_dirs  # noqa: E402
+
+CELL, BATCH = 16, 32
+BELOW_HZ = 500.0  # "low" cells
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, help="folder of a study on one data set, where its runs are")
+    parser.add_argument("--variants", required=True, help="names separated by commas, the baseline first")
+    parser.add_argument("--descriptors", required=True, type=Path, help="folder with the study's descriptors.npz")
+    parser.add_argument("--clips", type=int, default=10, help="clips of each class")
+    parser.add_argument("--out", required=True, type=Path, help="folder of maps, tables and plot")
+    parser.add_argument("--tables", action="store_true", help="use the maps in --out")
+    options = parser.parse_args()
+    if not options.tables and options.study is None:
+        parser.error("--study is needed, or --tables")
+    variants = options.variants.split(",")
+    for variant in () if options.tables else variants:
+        if not (options.out / f"{variant}.npz").exists():
+            write_npz(options.out / f"{variant}.npz", **occlude_variant(options.study, variant, options.clips))
+            print(f"{variant}: maps written to {options.out}", flush=True)
+    saved = {variant: dict(np.load(options.out / f"{variant}.npz")) for variant in variants}
+    with np.load(options.descriptors / "descriptors.npz") as file:
+        kinds = kinds_of_clips(file, saved[variants[0]])
+    text = tables(saved, kinds)
+    (options.out / "report.md").write_text(text, encoding="utf-8")
+    plot(saved, kinds, options.out / "maps.svg")
+    print(text)
+
+
+def occlude_variant(study: Path, variant: str, count: int) -> dict[str, np.ndarray]:
+    """The maps of `count` held-out clips of each class, with ids, labels, recordings and the axes of the cells."""
+    from audiotag_jax.datasets.prepare import prepare_run_clips
+    from audiotag_jax.datasets.reader import read_split
+    from audiotag_jax.inference.tagger import round_to_half
+    from audiotag_jax.settings.record import fold_dir, read_record
+    from audiotag_jax.spectral.features import frequencies_hz
+    from audiotag_jax.spectral.front_end import normalize, to_images
+    from audiotag_jax.training.frozen_body import read_network
+
+    folds = fold_dirs(study, variant)
+    record = read_record(next(iter(folds.values())))
+    settings, num_classes = record.settings, len(record.classes)
+    network, front_end = settings.network(num_classes), settings.waveform_front_end
+    examples = read_split(prepare_run_clips(settings), "train")
+    place = {clip: k for k, clip in enumerate(examples.ids.tolist())}
+    images_of = jax.jit(lambda x: round_to_half(to_images(x, front_end)))
+
+    @jax.jit
+    def logits(variables, images):
+        return network.apply(variables, normalize(images, front_end), train=False)
+
+    saved = {fold: load_predictions(path / f"fold_{fold}" / VALIDATION) for fold, path in folds.items()}
+    fold_of = {clip: fold for fold, each in saved.items() for clip in each["ids"].tolist()}
+    everything = {key: np.concatenate([e[key] for e in saved.values()]) for key in ("ids", "labels", "recordings")}
+    chosen = {key: everything[key][drawn(everything, count)] for key in everything}
+    variables = {fold: read_network(fold_dir(path, fold) / "checkpoints")[1] for fold, path in folds.items()}
+    maps = []
+    for clip, label in zip(chosen["ids"].tolist(), chosen["labels"].tolist(), strict=True):
+        waveform = jnp.asarray(examples.inputs[np.array([place[clip]])], jnp.float32)
+        image = np.asarray(images_of(waveform)[0])
+        answer = functools.partial(logits, variables[fold_of[clip]])
+        maps.append(occlude(image, lambda images, answer=answer, label=label: answer(images)[:, label]))
+    spectral = front_end.spectral
+    bins = frequencies_hz(spectral.channels[0], spectral).reshape(-1, CELL).mean(axis=1)
+    return chosen | {"maps": np.array(maps, np.float16), "frequencies_hz": bins}
+
+
+def drawn(clips: dict[str, np.ndarray], count: int) -> np.ndarray:
+    """Places of `count` clips of each class, or of all that it has, by a hash of their ids."""
+    hashes = np.array([hashlib.sha256(clip.encode()).hexdigest() for clip in clips["ids"].tolist()])
+    order = np.argsort(hashes)
+    labels = clips["labels"][order]
+    return np.concatenate([order[labels == label][:count] for label in np.unique(labels)])
+
+
+def occlude(image: np.ndarray, answer) -> np.ndarray:
+    """[T / 16, F / 16]: `answer` of the image [T, F, C] less that with each cell set to 0.
+
+    `answer` maps [B, T, F, C] to [B].
+    """
+    steps, bins = (size // CELL for size in image.shape[:2])
+    cells = [(t, f) for t in range(steps) for f in range(bins) if image[_cell(t, f)].any()]
+    images = np.repeat(image[None], len(cells) + 1, axis=0)
+    for number, (t, f) in enumerate(cells, start=1):
+        images[number][_cell(t, f)] = 0
+    padded = np.pad(images, ((0, -len(images) % BATCH), (0, 0), (0, 0), (0, 0)))
+    found = np.concatenate([np.asarray(answer(part)) for part in np.split(padded, len(padded) // BATCH)])
+    losses = np.zeros((steps, bins))
+    for (t, f), value in zip(cells, found[1:], strict=False):
+        losses[t, f] = found[0] - value
+    return losses
+
+
+def _cell(t: int, f: int) -> tuple[slice, slice]:
+    return slice(t * CELL, (t + 1) * CELL), slice(f * CELL, (f + 1) * CELL)
+
+
+def kinds_of_clips(descriptors, clips: dict[str, np.ndarray]) -> np.ndarray:
+    """The kind [n] of each clip's class, from the descriptors of all clips of the data set that have a label here."""
+    label_of = dict(zip(clips["ids"].tolist(), clips["labels"].tolist(), strict=True))
+    inside = np.array([clip in label_of for clip in descriptors["ids"].tolist()])
+    labels = np.array([label_of[clip] for clip in descriptors["ids"][inside].tolist()])
+    share, flatness = (class_means(descriptors[name][inside], labels) for name in ("harmonic_share", "flatness_db"))
+    return np.array([kind_of(share[label], flatness[label]) for label in clips["labels"].tolist()])
+
+
+def measures(each: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Numbers [n] of each clip's map."""
+    maps = each["maps"].astype(np.float64)
+    sizes = np.abs(maps).reshape(len(maps), -1)
+    total = np.maximum(sizes.sum(axis=1), 1e-12)
+    ordered = np.sort(sizes, axis=1)[:, ::-1].cumsum(axis=1)
+    low = each["frequencies_hz"] < BELOW_HZ
+    return {
+        "cells with half of the effect": 1.0 + (ordered < 0.5 * total[:, None]).sum(axis=1),
+        f"share below {BELOW_HZ:g} Hz": np.abs(maps[:, :, low]).sum(axis=(1, 2)) / total,
+        "share of evidence against the class": np.maximum(-maps, 0).sum(axis=(1, 2)) / total,
+        "largest loss of one cell": maps.max(axis=(1, 2)),
+    }
+
+
+def tables(saved: dict[str, dict[str, np.ndarray]], kinds: np.ndarray) -> str:
+    """Markdown: the means of `measures` by variant, and their paired differences to the first, by kind of sound."""
+    baseline, *others = saved
+    found = {variant: measures(each) for variant, each in saved.items()}
+    recordings = dict(zip(saved[baseline]["ids"].tolist(), saved[baseline]["recordings"].tolist(), strict=True))
+    lines = ["# What one cell of the image is worth", "", f"{len(kinds)} clips that the networks had not seen; means, "]
+    lines[-1] += f"and in brackets the difference to `{baseline}`, 95 % intervals over recordings, uncorrected."
+    lines += ["", "![Mean maps](maps.svg)", ""]
+    for kind in ("all", *(kind for kind in KINDS if (kinds == kind).any())):
+        chosen = np.flatnonzero((kinds == kind) | (kind == "all"))
+        groups = recording_numbers(saved[baseline]["ids"][chosen].tolist(), recordings)
+        names = list(found[baseline])
+        lines += [f"## {kind} ({len(chosen)} clips)", "", f"| variant | {' | '.join(names)} |"]
+        lines.append("| --- |" + " --- |" * len(names))
+        cells = [f"{found[baseline][name][chosen].mean():.3g}" for name in names]
+        lines.append(f"| `{baseline}` | {' | '.join(cells)} |")
+        for variant in others:
+            cells = []
+            for name in names:
+                change = (found[variant][name] - found[baseline][name])[chosen]
+                low = high = change[0]
+                if np.ptp(change):
+                    limits = bootstrap_means(change[:, None], float(change.min()), groups)
+                    low, high = limits.low[0], limits.high[0]
+                mean = found[variant][name][chosen].mean()
+                cells.append(f"{mean:.3g} ({change.mean():+.3g}: {low:+.3g} to {high:+.3g})")
+            lines.append(f"| `{variant}` | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def plot(saved: dict[str, dict[str, np.ndarray]], kinds: np.ndarray, path: Path) -> None:
+    """Mean normalized maps, a row a variant and a column a kind of sound: red where silence lowers the logit."""
+    from matplotlib.figure import Figure
+
+    shown = [kind for kind in KINDS if (kinds == kind).any()]
+    figure = Figure(figsize=(2.6 * len(shown) + 1, 1.9 * len(saved)), layout="constrained")
+    axes = figure.subplots(len(saved), len(shown), squeeze=False)
+    for row, (variant, each) in zip(axes, saved.items(), strict=True):
+        maps = each["maps"].astype(np.float64)
+        maps /= np.maximum(np.abs(maps).sum(axis=(1, 2), keepdims=True), 1e-12)
+        for place, kind in zip(row, shown, strict=True):
+            mean = maps[kinds == kind].mean(axis=0).T
+            image = place.imshow(mean, origin="lower", aspect="auto", cmap="RdBu_r", vmin=-0.02, vmax=0.02)
+            ticks = range(0, len(mean), 3)
+            place.set_yticks(ticks, [f"{each['frequencies_hz'][k]:.0f}" for k in ticks] if place is row[0] else [])
+            place.set_xticks([])
+            place.set_title(f"{variant}, {kind}", fontsize=8)
+            place.tick_params(labelsize=7)
+        row[0].set_ylabel("Hz", fontsize=8)
+    figure.colorbar(image, ax=axes, label="share of the clip's effect", shrink=0.6)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    path.write_text(buffer.getvalue(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Sections of the study's report (`study_report.py`) from predictions beside those of the protocol's main tables."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import scipy.special
+
+from audiotag_jax.evaluation.intervals import LEVEL, bootstrap_means, recording_numbers
+from audiotag_jax.study import across_report, store
+from audiotag_jax.study.across import across
+from audiotag_jax.study.across_report import differs, is_equivalent
+from audiotag_jax.study.datasets import PREDICTIONS
+from audiotag_jax.study.markdown import interval, table
+from benchmarks import compare_strides
+
+FAMILIES = {
+    "probes": "Probes: linear classifiers of frozen EfficientNet-Lite0, ImageNet weights",
+    "small": "The small network from random weights, 24 epochs",
+    "finetuned": "EfficientNet-Lite0 fine-tuned from ImageNet weights, 5 + 10 epochs",
+}
+HIRES = ("hires_q1", "hires_q2", "hires_q4", "hires_q8")
+HIGH = (*HIRES, "mix_q1_q4_q8", "mix_q1_q8_log")
+AVERAGES = tuple(
+    ("log_db", *more.split())
+    for more in (
+        "mel_db",
+        "linear_db",
+        "linear_linear",
+        "hires_q2",
+        "hires_q8",
+        "mel_db linear_db",
+        "hires_q1 hires_q8",
+    )
+)
+FORMS, WINDOWS, STRIDES = "forms", "windows", "strides"  # folders of runs
+BASELINE, MARGIN = "log_db", 0.01
+
+
+def read(folder: Path) -> dict[str, store.Saved]:
+    """The saved predictions by data set."""
+    return {path.parent.name: store.read(path.parent) for path in sorted(folder.glob(f"{PREDICTIONS}/*/about.json"))}
+
+
+def runs_of(folder: Path) -> dict[str, dict[str, store.Saved]]:
+    """The saved predictions by data set of each run below a folder, by name."""
+    names = sorted({path.parents[2].name for path in folder.glob(f"*/{PREDICTIONS}/*/about.json")}, key=_natural)
+    return {name: read(folder / name) for name in names}
+
+
+def _natural(name: str) -> tuple[str, int]:
+    head, _, number = name.rpartition("-")
+    return (head, int(number)) if number.isdecimal() else (name, 0)
+
+
+def beside(study: Path, folder: str, more: tuple[str, ...] = ()) -> dict[str, Mapping]:
+    """By data set the figures of the runs below a folder, each variant named after its run, against the baseline.
+
+    The baseline, and `more` variants, are those of the committed probes.
+    """
+    found = {}
+    for dataset, of_probes in read(study / "probes").items():
+        results = of_probes.results
+        variants = [results[name] for name in (BASELINE, *more)]
+        for name, run in runs_of(study / folder).items():
+            if dataset in run:
+                other = run[dataset].results
+                if other.held_out.ids.tolist() != results.held_out.ids.tolist():
+                    raise SystemExit(f"{study / folder / name}: other clips of {dataset} than the probes")
+                variants += [dataclasses.replace(v, variant=f"{v.variant}, {name}") for v in other.variants]
+        if len(variants) > 1 + len(more):
+            one = dataclasses.replace(results, variants=tuple(variants))
+            saved = {dataset: store.Saved(one, [], None)}
+            found[dataset] = across(saved, baseline=BASELINE, margin=MARGIN, pooled=[])["datasets"][dataset]
+    return found
+
+
+def beside_tables(found: Mapping[str, Mapping]) -> list[str]:
+    lines = []
+    for dataset, each in found.items():
+        accuracy = each["variants"]
+        cells = [
+            [
+                f"`{d['variant']}`",
+                interval(accuracy[d["variant"]]),
+                interval(d, "+"),
+                across_report.p_text(d["p_bootstrap_holm"]),
+            ]
+            for d in each["differences"]
+        ]
+        baseline = [f"`{BASELINE}`", interval(accuracy[BASELINE]), "", ""]
+        lines += table((dataset, "accuracy", f"difference to `{BASELINE}`", "p"), [baseline, *cells])
+    return lines
+
+
+def forms(study: Path) -> list[str]:
+    found = beside(study, FORMS, ("hires_q2", "hires_q8"))
+    if not found:
+        return []
+    return [
+        "## Exploratory: other forms of the image",
+        "",
+        "Probes of high-resolution images changed by an option of the channel (docs/reassignment.md); not among the",
+        "protocol's hypotheses, and none of them chosen. `smooth-N`: energies filtered with a Gaussian of N frames and",
+        "bins; `perhz`: divided by the width of the bin; `split`: q = 1 from 1 kHz up.",
+        "",
+        *beside_tables(found),
+    ]
+
+
+def windows(study: Path, found: Mapping[str, Mapping]) -> list[str]:
+    """The protocol's sensitivity: shorter windows of the usual variants, and which exceed the best of the others."""
+    others = beside(study, WINDOWS)
+    if not others:
+        return []
+    lines = ["## Sensitivity: the window of the usual variants", ""]
+    for dataset, each in others.items():
+        of_probes = found["probes"]["datasets"][dataset]["variants"]
+        best = max(HIGH, key=lambda name: of_probes[name]["value"])
+        above = [name for name, score in each["variants"].items() if score["value"] > of_probes[best]["value"]]
+        lines += [
+            f"On {dataset} the best high-resolution variant is {best} ({of_probes[best]['value']:.3f}); above it: "
+            f"{', '.join(above) or 'none'}. All windows but those named are of 2,048 samples.",
+            "",
+        ]
+    return lines + beside_tables(others)
+
+
+def strides(study: Path) -> list[str]:
+    """The protocol's experiment on sampling: strides against 1."""
+    folders = [study / STRIDES / name for name in runs_of(study / STRIDES)]
+    if not folders:
+        return []
+    [dataset] = read(folders[0])
+    rows = compare_strides.compare(folders, dataset, MARGIN)
+    cells = []
+    for row in rows:
+        p, p_equivalent = (across_report.p_text(row[f"{key}_holm"]) for key in ("p_bootstrap", "p_equivalence"))
+        equivalent = f"{'yes' if row['p_equivalence_holm'] < LEVEL else 'no'} ({p_equivalent})"
+        cells.append([f"`{row['variant']}`", row["run"].removeprefix("stride-"), interval(row, "+"), p, equivalent])
+    return [
+        "## Does sampling matter?",
+        "",
+        f"Probes on {dataset} of images computed from one point in so many, minus those from all points (stride 1).",
+        "",
+        *table(("variant", "stride", "difference in accuracy", "p", f"equivalent within {MARGIN:g} (p)"), cells),
+    ]
+
+
+def take(found: Mapping[str, Mapping]) -> list[str]:
+    """How many times the clips would be needed to find a difference of the margin in four of five studies."""
+    lines = ["## What is open, and what it would take", ""]
+    for family in FAMILIES:
+        each = found[family]
+        sizes = ", ".join(f"{name} {one['num_clips']:,}" for name, one in each["datasets"].items())
+        entries = each["pooled"] or next(iter(each["datasets"].values()))["differences"]
+        open_ones = [e for e in entries if not _settled(e)]
+        if not open_ones:
+            continue
+        least, most = (extreme(e["detectable"][1] for e in open_ones) for extreme in (min, max))
+        factors = [f"{(limit / MARGIN) ** 2:.0f}" for limit in (least, most)]
+        span = factors[0] if factors[0] == factors[1] else f"{factors[0]} to {factors[1]}"
+        names = ", ".join(e["variant"] for e in open_ones)
+        lines.append(
+            f"- {FAMILIES[family]}: open are {names}. To find a difference of {MARGIN:g} in four of five studies, "
+            f"{span} times the clips ({sizes}) would be needed, of as many times the recordings."
+        )
+    return [*lines, ""]
+
+
+def _settled(each: Mapping) -> bool:
+    if "fixed" in each:
+        return differs(each) or is_equivalent(each)
+    return each["p_bootstrap_holm"] < LEVEL or each["p_equivalence_holm"] < LEVEL
+
+
+def averages(saved: Mapping[str, store.Saved]) -> list[str]:
+    """A table of the accuracy of averaged probabilities minus that of the baseline, paired by clip."""
+    cells: dict[str, list[str]] = {}
+    for each in saved.values():
+        results = each.results
+        labels, ids = results.held_out.labels, results.held_out.ids.tolist()
+        answers = {v.variant: scipy.special.softmax(v.held_out[0], axis=-1) for v in results.variants}
+        alone = answers[BASELINE].argmax(axis=-1) == labels
+        for names in (names for names in AVERAGES if set(names) <= answers.keys()):
+            mean = np.mean([answers[name] for name in names], axis=0)
+            gain = (mean.argmax(axis=-1) == labels).astype(float) - alone
+            found = bootstrap_means(gain[:, None], -1.0, recording_numbers(ids, results.recordings))
+            limits = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high")}
+            cells.setdefault(" + ".join(f"`{name}`" for name in names), []).append(interval(limits, "+"))
+    return table(("average", *saved), [[name, *row] for name, row in cells.items()])

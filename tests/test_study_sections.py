@@ -1,0 +1,128 @@
+"""Sections of the study's report from predictions beside the main tables, and maps of occlusion, on known answers."""
+
+import dataclasses
+import shutil
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from audiotag_jax.study import store
+from audiotag_jax.study.results import Clips, Results, VariantLogits
+from benchmarks import occlusion, study_sections
+
+N = 400
+
+
+def saved(folder, hits):
+    """Predictions of `{variant: share right}` on the same clips."""
+    labels, draws = np.arange(N) % 4, (np.arange(N) * 97 % N) / N
+    clips = Clips(np.array([f"{k:04d}" for k in range(N)]), labels, np.ones(N, bool), np.arange(N) % 4)
+    answers = {name: np.where(draws < share, labels, (labels + 1) % 4) for name, share in hits.items()}
+    variants = [VariantLogits(n, (0,), 5.0 * np.eye(4, dtype=np.float32)[a][None], None) for n, a in answers.items()]
+    store.write(folder, Results(tuple("abcd"), clips, None, tuple(variants), {}), [("network", "a probe")])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    root = tmp_path_factory.mktemp("study")
+    probes = {"log_db": 0.6, "hires_q2": 0.5, "hires_q8": 0.5}
+    saved(root / "probes/predictions/drums", probes | {name: 0.4 for name in study_sections.HIGH if name not in probes})
+    saved(root / "windows/window-512/predictions/drums", {"log_db": 0.7, "mel_db": 0.45})
+    saved(root / "forms/smooth-1/predictions/drums", {"hires_q2": 0.6})
+    for stride, shift in ((1, 0.0), (8, 0.0), (32, -0.2)):
+        share = {"hires_q2": 0.5 + shift, "hires_q8": 0.5}
+        saved(root / f"strides/stride-{stride}/predictions/drums", share)
+    return root
+
+
+def test_other_settings_stand_beside_the_committed_probes(study):
+    found = study_sections.beside(study, "windows")["drums"]
+    values = {d["variant"]: d["value"] for d in found["differences"]}
+    assert values == {"log_db, window-512": pytest.approx(0.1), "mel_db, window-512": pytest.approx(-0.15)}
+    probes = {"probes": {"datasets": {"drums": {"variants": dict.fromkeys(study_sections.HIGH, {"value": 0.65})}}}}
+    text = "\n".join(study_sections.windows(study, probes))
+    assert "(0.650); above it: log_db, window-512." in text and "| `log_db, window-512` | 0.700 (" in text
+    text = "\n".join(study_sections.forms(study))
+    assert "| `hires_q2, smooth-1` | 0.600 (" in text and "| `hires_q8` | 0.500 (" in text
+
+
+def test_strides_are_compared_with_the_first_in_the_order_of_their_numbers(study):
+    rows = [line for line in study_sections.strides(study) if line.startswith("| `")]
+    assert [row.split(" | ")[1] for row in rows] == ["8", "32", "8", "32"]
+    assert "−0.200" in rows[1] and "< 0.001" in rows[1] and "no (1.000)" in rows[1] and "| 0.000 (" in rows[0]
+
+
+def test_what_is_not_there_has_no_section(study, tmp_path):
+    shutil.copytree(study / "probes", tmp_path / "probes")
+    probes = {"probes": {"datasets": {}}}
+    assert study_sections.strides(tmp_path) + study_sections.windows(tmp_path, probes) == []
+    assert study_sections.forms(tmp_path) == []
+
+
+def test_other_clips_are_refused(study, tmp_path):
+    shutil.copytree(study / "probes", tmp_path / "probes")
+    results = store.read(study / "windows/window-512/predictions/drums").results
+    clips = dataclasses.replace(results.held_out, ids=np.array([f"x{k:04d}" for k in range(N)]))
+    other = dataclasses.replace(results, held_out=clips)
+    store.write(tmp_path / "windows/window-512/predictions/drums", other, [])
+    with pytest.raises(SystemExit, match="other clips of drums"):
+        study_sections.beside(tmp_path, "windows")
+
+
+def test_the_clips_needed_grow_with_the_square_of_the_difference():
+    entry = {"variant": "mel_db", "detectable": (0.02, 0.03)}
+    entry["fixed"] = {"value": 0.0, "p_holm": 1.0, "p_equivalence_holm": 1.0}
+    settled = entry | {"variant": "hires_q1", "fixed": {"value": -0.1, "p_holm": 0.01, "p_equivalence_holm": 1.0}}
+    one = {"datasets": {"a": {"num_clips": 2000}}, "pooled": [entry, settled]}
+    text = "\n".join(study_sections.take(dict.fromkeys(study_sections.FAMILIES, one)))
+    assert "open are mel_db. To find a difference of 0.01" in text and "9 times the clips (a 2,000)" in text
+
+
+def maps(**more):
+    rng = np.random.default_rng(0)
+    clips = {"ids": np.array(["a", "b", "c", "d"]), "labels": np.array([0, 0, 1, 1]), "recordings": np.array([""] * 4)}
+    axis = np.geomspace(50, 7000, 14)
+    return clips | {"maps": rng.normal(size=(4, 14, 14)).astype(np.float16), "frequencies_hz": axis} | more
+
+
+def test_a_cell_is_worth_what_its_pixels_add_to_a_linear_answer():
+    rng = np.random.default_rng(0)
+    image, weights = rng.uniform(size=(2, 48, 64, 1)).astype(np.float32)
+    image[16:32, 16:32] = 0  # silent already: nothing is lost, nothing computed
+    seen = []
+
+    def answer(images):
+        seen.append(len(images))
+        return 3.0 + (images * weights).sum(axis=(1, 2, 3))
+
+    expected = (image * weights)[..., 0].reshape(3, 16, 4, 16).sum(axis=(1, 3))
+    np.testing.assert_allclose(occlusion.occlude(image, answer), expected, rtol=1e-4, atol=1e-4)
+    assert expected[1, 1] == 0 and sum(seen) == 32
+
+
+def test_numbers_of_a_map():
+    one = np.zeros((1, 14, 14), np.float16)
+    one[0, 3, 0], one[0, 4, 13], one[0, 5, 5] = 2.0, 1.0, -1.0
+    found = occlusion.measures(maps(maps=one))
+    assert [round(float(each[0]), 3) for each in found.values()] == [1, pytest.approx(0.75), 0.25, 2.0]
+
+
+def test_tables_and_plot_by_kind(tmp_path):
+    descriptors = {"ids": np.array(list("abcdx")), "harmonic_share": np.array([0.1, 0.1, 0.9, 0.9, 0.5])}
+    descriptors["flatness_db"] = np.full(5, -20.0)
+    kinds = occlusion.kinds_of_clips(descriptors, maps())
+    assert kinds.tolist() == ["percussive", "percussive", "tonal", "tonal"]
+    both = {"log_db": maps(), "hires_q2": maps(maps=2 * maps()["maps"])}
+    text = occlusion.tables(both, kinds)
+    assert text.count("\n## ") == 3 and text.count("(+0: +0 to +0)") == 9 and text.count("| `hires_q2` |") == 3
+    occlusion.plot(both, kinds, tmp_path / "maps.svg")
+    ElementTree.parse(tmp_path / "maps.svg")
+
+
+def test_clips_are_drawn_evenly_and_the_same_in_any_order():
+    ids, labels = np.array([f"{k}" for k in range(40)]), np.arange(40) % 4
+    drawn = set(ids[occlusion.drawn({"ids": ids, "labels": labels}, 3)])
+    assert np.bincount([int(clip) % 4 for clip in drawn]).tolist() == [3, 3, 3, 3]
+    back = slice(None, None, -1)
+    assert set(ids[back][occlusion.drawn({"ids": ids[back], "labels": labels[back]}, 3)]) == drawn
