@@ -38,6 +38,20 @@ YAMNET = "yamnet"
 CONTROL, CONFIRMING = "mix_linear_mel_log", "esc50"
 
 
+REPEATED = (
+    "From these predictions by `python benchmarks/study_report.py`, which also writes `across.html` beside each",
+    "`across.md`; one data set with the statistics of any comparison, for example, by",
+    "",
+    "```bash",
+    "python main.py --mode=compare --workdir=runs/compared --predictions=benchmarks/study/small/predictions/esc50 "
+    f"--baseline={BASELINE} --score=accuracy",
+    "```",
+    "",
+    "From the sounds by the commands of the [protocol](../PROTOCOL.md). Times and machines are in",
+    "[RESULTS.md](../RESULTS.md#probes).",
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path(__file__).parent / "study")
@@ -85,7 +99,7 @@ def report(found: Mapping[str, Mapping], study: Path) -> str:
     lines += ["uncorrected. Does a high-resolution image add to the usual one what another usual image does not?", ""]
     for family in ("probes", "small"):
         lines += [f"{FAMILIES[family]}:", "", *averages(read(study / family))]
-    lines += ["Repeated by `python benchmarks/study_report.py`, from these predictions.", ""]
+    lines += ["## How this page is repeated", "", *REPEATED, ""]
     return "\n".join(lines)
 
 
