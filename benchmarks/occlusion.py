@@ -45,6 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.tables and options.study is None:
         parser.error("--study is needed, or --tables")
+    options.out.mkdir(parents=True, exist_ok=True)
     variants = options.variants.split(",")
     for variant in () if options.tables else variants:
         if not (options.out / f"{variant}.npz").exists():
