@@ -74,30 +74,30 @@ def is_finished(experiment: Experiment, workdir: Path, fold: int) -> bool:
 
 
 def save_predictions(
-    experiment: Experiment, workdir: Path, fold: int, predict: Predict
+    experiment: Experiment, workdir: Path, fold: int, predict: Predict, held_out: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Writes the fold's test and validation logits; the latter last, as the mark of a finished fold.
 
     Returns the logits `[n, K]` and labels `[n]` of the held-out clips.
-    `predict` returns logits of clips, as `predict_logits` does for a network in training.
+    `predict` returns logits of clips, as `predict_logits` does for a network in training; where `held_out` is given,
+    those of the held-out clips, it is not asked for them again.
     """
     examples, test = experiment.examples, experiment.test_examples
     if test is not None:
-        _save(fold_dir(workdir, fold) / TEST, experiment, predict, test, np.arange(len(test)), f"testing fold {fold}")
+        everything = np.arange(len(test))
+        logits = predict(test, everything, f"testing fold {fold}")
+        _save(fold_dir(workdir, fold) / TEST, experiment, test, everything, logits)
     clips = experiment.validation_clips(fold)
-    path = fold_dir(workdir, fold) / VALIDATION
-    return _save(path, experiment, predict, examples, clips, f"evaluating fold {fold}"), examples.labels[clips]
+    logits = predict(examples, clips, f"evaluating fold {fold}") if held_out is None else held_out
+    _save(fold_dir(workdir, fold) / VALIDATION, experiment, examples, clips, logits)
+    return logits, examples.labels[clips]
 
 
-def _save(
-    path: Path, experiment: Experiment, predict: Predict, examples: Examples, clips: np.ndarray, description: str
-) -> np.ndarray:
-    logits = predict(examples, clips, description)
+def _save(path: Path, experiment: Experiment, examples: Examples, clips: np.ndarray, logits: np.ndarray) -> None:
     fields = {name: getattr(examples, name)[clips] for name in ("ids", "labels", "verified")}
     recordings = np.array([experiment.recordings.get(clip, "") for clip in fields["ids"].tolist()], str)
     if is_main_process():
         write_npz(path, logits=logits, recordings=recordings, **fields)
-    return logits
 
 
 def predict_logits(

@@ -36,6 +36,7 @@ class Loop:
         self.clips_per_step = len(experiment.training_clips(fold)) / experiment.steps_per_epoch
         self.clock, self.clock_step = time.monotonic(), 0  # when and at which step metrics were last logged
         self.latest: dict | None = None  # metrics of the last step of which they have arrived
+        self.last_logits: np.ndarray | None = None  # of the held-out clips after the last step, once they are there
 
     def run(self, state: TrainState, batches, stop: Callable[[], bool]) -> TrainState:
         experiment, fold = self.experiment, self.fold
@@ -93,7 +94,8 @@ class Loop:
         experiment, train, start = self.experiment, self.experiment.settings.training, time.monotonic()
         epoch, last = step // experiment.steps_per_epoch, step == experiment.num_steps
         if last or (train.evaluate_every_epochs and epoch % train.evaluate_every_epochs == 0):
-            scores = validate(experiment, self.fold, state)
+            logits, scores = validate(experiment, self.fold, state)
+            self.last_logits = logits if last else None
             self.writer.write(step, "validation", scores)
             if not last:  # else the fold's last line has them
                 log(f"fold {self.fold}, epoch {epoch}: validation {listed(scores)}")
@@ -122,11 +124,11 @@ class Loop:
             jax.profiler.stop_trace()
 
 
-def validate(experiment: Experiment, fold: int, state: TrainState) -> dict[str, float]:
-    """Mean loss and metrics of the held-out clips, for the learning curve alone."""
+def validate(experiment: Experiment, fold: int, state: TrainState) -> tuple[np.ndarray, dict[str, float]]:
+    """Logits `[n, K]` of the held-out clips, and their mean loss and metrics for the learning curve."""
     clips = experiment.validation_clips(fold)
     logits = predict_logits(experiment, state, experiment.examples, clips, f"validating fold {fold}")
-    return scores_of(logits, experiment.examples.labels[clips])
+    return logits, scores_of(logits, experiment.examples.labels[clips])
 
 
 def listed(scores: dict[str, float]) -> str:

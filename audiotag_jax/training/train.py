@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from audiotag_jax.datasets.digests import digests
 from audiotag_jax.datasets.prepare import warn_of_copies
 from audiotag_jax.runtime.errors import Stopped, UserError
@@ -54,13 +56,14 @@ def run(settings: Settings, workdir: Path) -> None:
                     log(f"fold {fold}: finished before")
                     continue
                 start = time.monotonic()
+                logits = None
                 if settings.training.probe:
                     predict = train_probe(experiment, probes, workdir, fold)
                 else:
-                    state = train_fold(experiment, workdir, fold, stop)
+                    state, logits = train_fold(experiment, workdir, fold, stop)
                     checkpoints.check_saved(fold_dir(workdir, fold) / "checkpoints", state)
                     predict = functools.partial(predict_logits, experiment, state)
-                scores = listed(scores_of(*save_predictions(experiment, workdir, fold, predict)))
+                scores = listed(scores_of(*save_predictions(experiment, workdir, fold, predict, logits)))
                 log(f"fold {fold}: finished in {time.monotonic() - start:.0f} s; held out: {scores}")
                 if any_process(stop()):
                     raise Stopped(f"SIGTERM received: fold {fold} is finished.")
@@ -104,9 +107,12 @@ def train_probe(experiment: Experiment, probes: Probes, workdir: Path, fold: int
     return predict
 
 
-def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[[], bool]) -> TrainState:
+def train_fold(
+    experiment: Experiment, workdir: Path, fold: int, stop: Callable[[], bool]
+) -> tuple[TrainState, np.ndarray | None]:
     """Trains one fold, writing checkpoints and metrics; returns the state after the last step.
 
+    Beside it are the logits `[n, K]` of the held-out clips, or None if an earlier process took the last step.
     When `stop()` becomes true, as after SIGTERM, saves a checkpoint of the current step and raises Stopped.
     """
     settings, num_steps = experiment.settings, experiment.num_steps
@@ -135,7 +141,7 @@ def train_fold(experiment: Experiment, workdir: Path, fold: int, stop: Callable[
             finally:
                 loop.end_profile()
                 close(reader)
-    return state
+    return state, loop.last_logits
 
 
 def _place(experiment: Experiment, fold: int) -> str:

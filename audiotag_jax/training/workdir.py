@@ -119,7 +119,7 @@ class MetricsWriter:
     def write(self, step: int, split: str, values: dict[str, Any]) -> None:
         """Records scalars after `step` steps; `split` is "train" or "validation".
 
-        In TensorBoard, what is neither loss nor score, as a learning rate, stands under "diagnostics".
+        In TensorBoard, what is neither loss nor score, as a learning rate, stands under "watch", the last in its order.
         """
         if not self._enabled:
             return
@@ -128,7 +128,7 @@ class MetricsWriter:
         self._lines.flush()
         for name, value in scalars.items():
             is_score = name in ("loss", *multilabel.METRICS) or any(name == each.name for each in METRICS)
-            self._events.add_scalar(f"{split if is_score else 'diagnostics'}/{name}", value, step)
+            self._events.add_scalar(f"{split if is_score else 'watch'}/{name}", value, step)
 
     def __enter__(self):
         return self

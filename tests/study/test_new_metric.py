@@ -49,7 +49,8 @@ def test_in_validation(monkeypatch):
     experiment = types.SimpleNamespace(
         validation_clips=lambda fold: clips, examples=types.SimpleNamespace(labels=labels)
     )
-    scores = loop.validate(experiment, 0, None)
+    found, scores = loop.validate(experiment, 0, None)
+    assert found is not logits and (found == logits[:20]).all()
     assert list(scores) == ["loss", "top3_error", "accuracy", "map_at_3", "reciprocal_rank"]
     assert scores["reciprocal_rank"] == pytest.approx(
         np.mean(1.0 / (metrics.label_ranks(logits[:20], labels[:20]) + 1))

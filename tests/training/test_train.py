@@ -182,12 +182,23 @@ def test_metrics(finished):
                 assert all(line[f"{kind}_norm_{group}"] > 0 for group in ("early", "late", "head"))
 
 
-def test_what_is_logged(finished, copied, config, capsys):
-    """By default scores of the last epoch alone; the fold's last line has them, and they are those of the summary."""
+def test_what_is_logged(finished, copied, config, capsys, monkeypatch):
+    """By default scores of the last epoch alone; the fold's last line has them, and they are those of the summary.
+
+    The held-out clips are evaluated once for all of these.
+    """
+    evaluated = []
+    for module in (loop, train):
+        monkeypatch.setattr(
+            module, "predict_logits", lambda *args: evaluated.append(len(args[3])) or evaluate.predict_logits(*args)
+        )
     for name in ("fold_0", "fold_1", "metrics.jsonl", "summary.json"):
         shutil.rmtree(copied / name) if name.startswith("fold") else (copied / name).unlink()
     config.train.evaluate_every_epochs, config.train.folds = 0, (0,)
     train.run(parse_settings(config), copied)
+    assert sorted(evaluated) == [NUM_TEST, 25]
+    logits = [np.load(each / "fold_0/predictions.npz")["logits"] for each in (copied, finished)]
+    np.testing.assert_array_equal(*logits)
     [line] = [line for line in metrics(copied) if line["split"] == "validation"]
     assert line in metrics(finished)
     assert (line.pop("fold"), line.pop("step"), line.pop("split")) == (0, NUM_STEPS, "validation")
@@ -465,7 +476,7 @@ def test_a_run_that_stopped_before_its_predictions(copied, finished, config, mon
 
 def test_a_fold_whose_checkpoint_cannot_be_read_back_is_not_finished(config, tmp_path, monkeypatch):
     state = SimpleNamespace(step=3, arrays=lambda: {"w": np.ones(2)})
-    monkeypatch.setattr(train, "train_fold", lambda *_: state)  # as if the file system had lost what it wrote
+    monkeypatch.setattr(train, "train_fold", lambda *_: (state, None))  # as if the file system had lost what it wrote
     with pytest.raises(UserError, match=r"fold_0/checkpoints/3 cannot be read back, .*: 0 of 1 arrays"):
         train.run(parse_settings(config), tmp_path / "run")
     assert not list((tmp_path / "run").glob("fold_*/*predictions.npz"))

@@ -280,7 +280,7 @@ def test_tensorboard_has_losses_and_scores_apart_from_diagnostics(tmp_path):
     assert tags == {
         *("train/loss", "train/accuracy", "validation/loss"),
         *(f"validation/{name}" for name in ("top3_error", "accuracy", "map_at_3")),
-        *(f"diagnostics/{name}" for name in ("learning_rate_head", "gradient_norm_late", "clips_per_second")),
+        *(f"watch/{name}" for name in ("learning_rate_head", "gradient_norm_late", "clips_per_second")),
     }
 
 
