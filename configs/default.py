@@ -93,6 +93,7 @@ def _train_fields() -> ConfigDict:
     train.lq_exponent = 0.7  # of loss lq: (1 - p^q) / q; near 0 it is the cross-entropy
     train.class_weights = "none"  # weights of classes in the loss: none, or balanced: inversely to their clips
     train.sampling = "uniform"  # every clip once an epoch, or balanced: every class as often, by drawing clips again
+    train.verified_epochs = 0  # so many epochs at the start draw from clips with verified labels alone
     train.compilation_cache = True  # on GPU and TPU, cache compiled steps in dataset.prepared_dir
     train.profile_steps = 0  # number of steps, after the first ten, to profile to WORKDIR/profile
     train.probe = False  # train only a linear classifier, on frozen features: no epochs, augmentation or dropout

@@ -170,6 +170,7 @@ class TrainingSettings:
     lq_exponent: Annotated[float, POSITIVE, between(0, 1)] = 0.7
     class_weights: Annotated[str, one_of(("none", "balanced"))] = "none"
     sampling: Annotated[str, one_of(("uniform", "balanced"))] = "uniform"
+    verified_epochs: Annotated[int, at_least(0)] = 0
 
     def __post_init__(self):
         check_fields(self, "train.")
@@ -177,7 +178,7 @@ class TrainingSettings:
             raise UserError(
                 "config.train.frozen_epochs and config.train.num_epochs are both 0; there is nothing to train."
             )
-        for name, usual in (("loss", "cross_entropy"), ("sampling", "uniform")):
+        for name, usual in (("loss", "cross_entropy"), ("sampling", "uniform"), ("verified_epochs", 0)):
             if self.probe and (value := getattr(self, name)) != usual:
                 raise UserError(f"config.train.{name} {value} is not for a probe, which is solved to its optimum.")
         if any(type(fold) is not int for fold in self.folds):  # True would be an int, too

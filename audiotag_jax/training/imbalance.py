@@ -27,13 +27,20 @@ class Strata:
     members: tuple[np.ndarray, ...]
 
 
-def strata_of(labels: np.ndarray) -> Strata:
-    """The strata of labels `[n]`, or of labels `[n, K]`, where clips without any label are one more."""
-    if labels.ndim == 1:
+def strata_of(labels: np.ndarray, chosen: np.ndarray | None = None, *, balanced: bool = True) -> Strata:
+    """The strata of labels `[n]`, or of labels `[n, K]`, where clips without any label are one more.
+
+    Of the `chosen` clips alone, a mask `[n]`, where it is given; all of them are one stratum unless `balanced`.
+    """
+    if not balanced:
+        groups = [np.arange(len(labels))]
+    elif labels.ndim == 1:
         groups = [np.flatnonzero(labels == k) for k in np.unique(labels)]
     else:
         groups = [np.flatnonzero(column) for column in (labels == 1).T]
         groups.append(np.flatnonzero((labels != 1).all(axis=1)))
+    if chosen is not None:
+        groups = [group[chosen[group]] for group in groups]
     return Strata(tuple(group for group in groups if len(group)))
 
 

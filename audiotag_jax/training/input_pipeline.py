@@ -63,7 +63,8 @@ class Order(Protocol):
 class TrainingOrder:
     """The clips of each step, as indices into the examples: `order[step]`; `clips` are the fold's training clips.
 
-    An epoch has every clip once, or, with `strata`, as many draws as there are clips.
+    An epoch has every clip once, or, with `strata`, as many draws as there are clips. The first `verified_epochs` draw
+    as many from `verified`.
     """
 
     clips: np.ndarray
@@ -72,6 +73,8 @@ class TrainingOrder:
     seed: int
     fold: int
     strata: Strata | None = None  # of the clips: each epoch draws every class as often
+    verified: Strata | None = None  # of the clips with verified labels
+    verified_epochs: int = 0
 
     def __len__(self) -> int:
         return self.num_steps
@@ -79,11 +82,12 @@ class TrainingOrder:
     def __getitem__(self, step: int) -> np.ndarray:
         """Returns one batch of `epoch_order`, without splitting all of the epoch."""
         epoch, place = divmod(int(step), self.steps_per_epoch)
+        strata = self.verified if epoch < self.verified_epochs else self.strata
         with _permutation_lock:
-            if self.strata is None:
+            if strata is None:
                 order = _permutation(len(self.clips), self.seed, self.fold, epoch)
             else:
-                order = balanced_epoch(self.strata, len(self.clips), self.seed, self.fold, epoch)
+                order = balanced_epoch(strata, len(self.clips), self.seed, self.fold, epoch)
         size, larger = divmod(len(order), self.steps_per_epoch)  # the first `larger` batches have one clip more
         start = place * size + min(place, larger)
         return self.clips[order[start : start + size + (place < larger)]]

@@ -81,15 +81,16 @@ def _open_experiment(settings: Settings, workdir: Path) -> Experiment:
 
 
 def check_fold(experiment: Experiment, workdir: Path, fold: int) -> None:
-    """Raises UserError, before any step, if the initial weights do not fit the fold or all its clips have weight 0."""
+    """Raises UserError, before any step, if the initial weights do not fit the fold, or it lacks verified clips."""
     settings = experiment.settings
     if not checkpoints.kept_steps(fold_dir(workdir, fold) / "checkpoints"):
         check_initial_weights(settings.model, fold, experiment.scored_clips(fold))
-    if (
-        settings.training.unverified_weight == 0
-        and not experiment.examples.verified[experiment.training_clips(fold)].any()
-    ):
-        raise UserError(f"config.train.unverified_weight is 0, and fold {fold} leaves no verified clip to train on.")
+    training = settings.training
+    needing = {"unverified_weight": training.unverified_weight == 0, "verified_epochs": training.verified_epochs > 0}
+    field = next((name for name, needs in needing.items() if needs), None)
+    if field and not experiment.examples.verified[experiment.training_clips(fold)].any():
+        value = getattr(training, field)
+        raise UserError(f"config.train.{field} is {value:g}, and fold {fold} leaves no verified clip to train on.")
 
 
 def train_probe(experiment: Experiment, probes: Probes, workdir: Path, fold: int) -> Predict:
@@ -128,8 +129,7 @@ def train_fold(
             _record_seen(experiment, workdir, fold)
         counts = f"{num_steps} steps on {len(clips)} clips, {len(held_out)} held out, {describe_devices()}"
         log(f"fold {fold}{_place(experiment, fold)}: {counts}; the first step compiles")
-        strata = strata_of(experiment.examples.labels[clips]) if settings.training.sampling == "balanced" else None
-        order = TrainingOrder(clips, experiment.steps_per_epoch, num_steps, settings.seed, fold, strata)
+        order = _training_order(experiment, fold, clips)
         batches = Batches(experiment.examples, order, settings.training.batch_size, experiment.resident)
         reader = read_ahead(batches, first_step, settings.dataset.num_workers)
         with MetricsWriter(workdir, fold, first_step, enabled=is_main_process()) as writer:
@@ -142,6 +142,23 @@ def train_fold(
                 loop.end_profile()
                 close(reader)
     return state, loop.last_logits
+
+
+def _training_order(experiment: Experiment, fold: int, clips: np.ndarray) -> TrainingOrder:
+    """The order of a fold's training clips that its settings ask for."""
+    training, is_verified = experiment.settings.training, experiment.examples.verified[clips]
+    labels, balanced = experiment.examples.labels[clips], training.sampling == "balanced"
+    verified = strata_of(labels, is_verified, balanced=balanced) if training.verified_epochs else None
+    return TrainingOrder(
+        clips,
+        experiment.steps_per_epoch,
+        experiment.num_steps,
+        experiment.settings.seed,
+        fold,
+        strata_of(labels) if balanced else None,
+        verified,
+        training.verified_epochs,
+    )
 
 
 def _place(experiment: Experiment, fold: int) -> str:

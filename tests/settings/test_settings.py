@@ -45,6 +45,7 @@ TABLE = {
     "train.log_every_steps": ((0,), (1,), "at least 1"),
     "train.evaluate_every_epochs": ((-1,), (0,), "0 or more"),
     "train.checkpoint_every_epochs": ((0,), (1,), "at least 1"),
+    "train.verified_epochs": ((-1,), (0,), "0 or more"),
     "train.profile_steps": ((-1,), (0,), "0 or more"),
     "train.unverified_weight": ((-0.1, 1.1, NAN), (0.0, 1.0), "0 to 1"),
     "train.focal_gamma": ((0.0, -1.0, NAN, INF), (0.5,), "above 0 and finite"),

@@ -1,6 +1,7 @@
 """Weights of classes against scikit-learn, and epochs that draw every class as often."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.training.imbalance import balanced_class_weights, balanced_epoch, strata_of
 from audiotag_jax.training.input_pipeline import TrainingOrder
+from audiotag_jax.training.train import check_fold
 from configs import log_db
 
 
@@ -62,7 +64,47 @@ def test_an_order_is_keyed_by_its_step_alone():
     assert not np.array_equal(other[0], steps[0])
 
 
-@pytest.mark.parametrize(("field", "value"), [("loss", "focal"), ("sampling", "balanced")])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_first_epochs_draw_from_verified_clips_alone(balanced):
+    """As many draws as in any epoch, every verified clip about as often; the later epochs are as without them."""
+    rng = np.random.default_rng(0)
+    labels, verified, clips = rng.choice(3, 60, p=[0.6, 0.3, 0.1]), rng.random(60) < 0.4, np.arange(100, 160)
+    strata = strata_of(labels) if balanced else None
+    plain = TrainingOrder(clips, 4, 16, seed=3, fold=1, strata=strata)
+    order = TrainingOrder(
+        clips, 4, 16, 3, 1, strata, verified=strata_of(labels, verified, balanced=balanced), verified_epochs=2
+    )
+    for epoch in range(4):
+        drawn = np.concatenate([order[step] for step in range(4 * epoch, 4 * epoch + 4)]) - 100
+        assert len(drawn) == 60
+        if epoch >= 2:
+            assert [*drawn + 100] == [n for step in range(4 * epoch, 4 * epoch + 4) for n in plain[step]]
+            continue
+        assert verified[drawn].all()
+        counts = np.bincount(labels[drawn]) if balanced else np.bincount(drawn, minlength=60)[verified]
+        assert counts.max() - counts.min() <= 1
+    again = pickle.loads(pickle.dumps(order))
+    np.testing.assert_array_equal(again[5], order[5])
+    assert not np.array_equal(order[0], order[4])
+
+
+@pytest.mark.parametrize(("field", "value"), [("unverified_weight", 0.0), ("verified_epochs", 2)])
+def test_without_verified_clips_is_one_error(tmp_path, field, value):
+    config = log_db.get_config("folder")
+    config.train[field] = value
+    verified = np.array([False, False, True])
+    experiment = SimpleNamespace(
+        settings=parse_settings(config),
+        examples=SimpleNamespace(verified=verified),
+        training_clips=lambda fold: np.flatnonzero(np.arange(3) != fold),
+        scored_clips=lambda fold: {},
+    )
+    check_fold(experiment, tmp_path, 0)
+    with pytest.raises(UserError, match=f"config.train.{field} is {value:g}, and fold 2 leaves no verified clip"):
+        check_fold(experiment, tmp_path, 2)
+
+
+@pytest.mark.parametrize(("field", "value"), [("loss", "focal"), ("sampling", "balanced"), ("verified_epochs", 1)])
 def test_a_probe_has_neither_another_loss_nor_sampling(field, value):
     config = log_db.get_config("folder_probe")
     config.train[field] = value

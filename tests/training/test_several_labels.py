@@ -58,6 +58,7 @@ def config(folder) -> ConfigDict:
     config.augment.mixup_alpha = 0.1
     config.train.unverified_weight = 0.5
     config.train.class_weights = config.train.sampling = "balanced"
+    config.train.verified_epochs = 2
     config.optimizer.label_smoothing = 0.05
     return config
 
