@@ -25,11 +25,12 @@ def get_config(preset: str = "fsdkaggle2018") -> ConfigDict:
 def _dataset_fields() -> ConfigDict:
     """Returns the fields of the clips and of the input pipeline."""
     dataset = ConfigDict()
-    dataset.source = "fsdkaggle2018"  # fsdkaggle2018, fsdkaggle2019, fsd50k, esc50, esc10, folder or demo
+    # fsdkaggle2018, fsdkaggle2019, fsd50k, audioset, urbansound8k, esc50, esc10, folder or demo
+    dataset.source = "fsdkaggle2018"
     dataset.path = "data/fsdkaggle2018"  # folder of the recordings and tables
     dataset.table = ""  # CSV table of clips for source "folder"; empty: one subfolder per label
     dataset.label_separator = ""  # between the labels of a row of the table, such as ","; empty: one label a clip
-    dataset.download = True  # download FSDKaggle2018 from Zenodo if the folder is missing
+    dataset.download = True  # download FSDKaggle2018 or UrbanSound8K from Zenodo if the folder is missing
     dataset.prepared_dir = "prepared"  # folder of the TFDS datasets
     dataset.num_threads = 0  # decoding threads; 0: one per core
     dataset.sample_rate_hz = 22050
@@ -189,6 +190,14 @@ def _fsd50k(config: ConfigDict) -> None:
     config.train.folds = (1,)
 
 
+def _audioset(config: ConfigDict) -> None:
+    _augment(config)
+    config.dataset.source = "audioset"
+    config.dataset.path = "data/audioset"
+    config.dataset.duration_s = 10.0  # the whole segment
+    config.dataset.download = False
+
+
 def _small(config: ConfigDict) -> None:
     """Sets the small network; its learning rates were chosen on synthetic sounds."""
     config.model.name = "small"
@@ -232,6 +241,15 @@ def _esc10(config: ConfigDict) -> None:
     _esc(config)
     config.dataset.source = "esc10"
     config.dataset.path = "data/ESC-50"
+
+
+def _urbansound8k(config: ConfigDict) -> None:
+    _augment(config)
+    _small(config)
+    config.dataset.source = "urbansound8k"
+    config.dataset.path = "data/UrbanSound8K"
+    config.dataset.duration_s = 4.0  # the longest clips
+    config.train.batch_size = 64
 
 
 def _folder(config: ConfigDict) -> None:
@@ -285,6 +303,8 @@ PRESET_LINES = {
     "imagenet": "FSDKaggle2018: ResNeXt-50 from ImageNet's weights",
     "fsdkaggle2019": "FSDKaggle2019, 80 classes, several a clip: ResNeXt-50 from random weights",
     "fsd50k": "FSD50K, 200 classes, several a clip, its official split: ResNeXt-50 from random weights",
+    "audioset": "AudioSet, 527 classes, several a clip, of your own clips of it: ResNeXt-50 from random weights",
+    "urbansound8k": "UrbanSound8K, 10 classes, 10 folds: the small network from random weights",
     "esc50": "ESC-50, 50 classes: the small network from random weights",
     "esc10": "ESC-10, 10 classes: the small network from random weights",
     "folder": "your own recordings: the small network from random weights",
@@ -299,6 +319,8 @@ PRESETS = {
     "imagenet": _imagenet,
     "fsdkaggle2019": _fsdkaggle2019,
     "fsd50k": _fsd50k,
+    "audioset": _audioset,
+    "urbansound8k": _urbansound8k,
     "esc50": _esc50,
     "esc10": _esc10,
     "folder": _folder,

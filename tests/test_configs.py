@@ -32,6 +32,8 @@ PRESETS = (
     "imagenet",
     "fsdkaggle2019",
     "fsd50k",
+    "audioset",
+    "urbansound8k",
     "esc50",
     "esc10",
     "folder",
@@ -41,8 +43,9 @@ PRESETS = (
     "folder_finetune",
     "folder_probe",
 )
-# A probe takes no steps; two presets are others in all that a step depends on (`test_alike_presets_are`).
-STEPPED = sorted({*default.PRESETS} - {"esc50_probe", "folder_probe", "fsdkaggle2019", "fsd50k"})
+# A probe takes no steps; four presets are others in all that a step depends on (`test_alike_presets_are`).
+UNSTEPPED = {"esc50_probe", "folder_probe", "fsdkaggle2019", "fsd50k", "audioset", "urbansound8k"}
+STEPPED = sorted({*default.PRESETS} - UNSTEPPED)
 NUM_CLASSES = 5
 
 
@@ -143,6 +146,8 @@ ALIKE = {
     "fsdkaggle2018": "folder",
     "fsdkaggle2019": "folder",
     "fsd50k": "folder",
+    "audioset": "folder",
+    "urbansound8k": "folder",
     "esc50_finetune": "folder_finetune",
 }
 

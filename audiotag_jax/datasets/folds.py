@@ -102,14 +102,18 @@ def multi_label_folds(
     order = _hash_order(seed)
     members = {min(ids[i] for i in clips): clips for clips in groups.values()}
     counts = {first: Counter(label for i in clips for label in labels[i]) for first, clips in members.items()}
-    left = sum(counts.values(), Counter())
+    holders = defaultdict(list)
+    for first, own in counts.items():
+        for label in own:
+            holders[label].append(first)
+    left = Counter(label for own in labels for label in own)
     wanted = {label: [count / num_folds] * num_folds for label, count in left.items()}
     space = [len(ids) / num_folds] * num_folds
     unplaced = set(members)
     folds: dict[str, int] = {}
     while unplaced:
         rarest = min((label for label in left if left[label] > 0), key=lambda label: (left[label], label), default=None)
-        chosen = [first for first in unplaced if rarest is None or counts[first][rarest]]
+        chosen = unplaced.copy() if rarest is None else unplaced.intersection(holders[rarest])
         for first in sorted(chosen, key=lambda first: (-len(members[first]), order(first))):
             lacks = wanted[rarest] if rarest is not None else space
             room = [(round(lack, 9), round(left_over, 9)) for lack, left_over in zip(lacks, space, strict=True)]

@@ -1,7 +1,9 @@
 """FSD50K (Fonseca et al., 2022, arXiv:2010.00475): 200 classes, several labels a clip, with its official splits.
 
 The development set, 40,966 clips, has a training part (fold `train`, 36,796) and a validation part (fold `val`, 4,170);
-the evaluation set, 10,231 clips, is the test split.
+the evaluation set, 10,231 clips, is the test split. Columns, by the release's FSD50K.doc/README.md: fname ("the file
+name without the .wav extension"), labels and mids ("smeared": with all classes above them in AudioSet's ontology) and,
+of dev.csv alone, split (train or val).
 """
 
 import csv

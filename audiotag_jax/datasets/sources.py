@@ -2,19 +2,37 @@
 
 from pathlib import Path
 
+from audiotag_jax.datasets.audioset import open_audioset
 from audiotag_jax.datasets.demo import open_demo
-from audiotag_jax.datasets.download import download_fsdkaggle2018, needs_download
+from audiotag_jax.datasets.download import (
+    FSDKAGGLE2018,
+    URBANSOUND8K,
+    download_fsdkaggle2018,
+    download_urbansound8k,
+    needs_download,
+)
 from audiotag_jax.datasets.esc import open_esc
 from audiotag_jax.datasets.folder import open_folder
 from audiotag_jax.datasets.fsd50k import open_fsd50k
 from audiotag_jax.datasets.fsdkaggle2018 import open_fsdkaggle2018
 from audiotag_jax.datasets.fsdkaggle2019 import open_fsdkaggle2019
 from audiotag_jax.datasets.records import ClipSource, check_recordings
+from audiotag_jax.datasets.urbansound8k import open_urbansound8k
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log_once
 from audiotag_jax.settings.sections import DatasetSettings
 
-SOURCE_NAMES = ("fsdkaggle2018", "fsdkaggle2019", "fsd50k", "esc50", "esc10", "folder", "demo")
+SOURCE_NAMES: tuple[str, ...] = (
+    "fsdkaggle2018",
+    "fsdkaggle2019",
+    "fsd50k",
+    "audioset",
+    "urbansound8k",
+    "esc50",
+    "esc10",
+    "folder",
+    "demo",
+)
 
 
 def open_source(
@@ -30,9 +48,9 @@ def open_source(
     """Lists the clips of a source without reading any audio.
 
     `table`, for "folder" alone, is the CSV file that lists the clips, and a `label_separator` divides the labels of a
-    row of it. `num_folds` and `seed` determine the folds of
-    data without its own. The demo's sounds depend on `seed` too and are written under `path` if missing; a missing
-    FSDKaggle2018 is downloaded to `path` if `download` is True.
+    row of it. `num_folds` and `seed` determine the folds of data without its own. The demo's sounds depend on `seed`
+    too and are written under `path` if missing; FSDKaggle2018 and UrbanSound8K are downloaded to `path` if they are
+    missing and `download` is True.
     Raises UserError for an unknown name, missing data or a bad table.
     """
     if name not in SOURCE_NAMES:
@@ -80,8 +98,14 @@ def _open(name: str, path: str | Path, num_folds: int, seed: int, download: bool
         return open_fsdkaggle2019(path, num_folds, seed)
     if name == "fsd50k":
         return open_fsd50k(path)
+    if name == "audioset":
+        return open_audioset(path, num_folds, seed)
+    if name == "urbansound8k":
+        if download and needs_download(path, URBANSOUND8K):
+            download_urbansound8k(path)
+        return open_urbansound8k(path)
     if name in ("esc50", "esc10"):
         return open_esc(name, path)
-    if download and needs_download(path):
+    if download and needs_download(path, FSDKAGGLE2018):
         download_fsdkaggle2018(path)
     return open_fsdkaggle2018(path, num_folds, seed)

@@ -3,8 +3,10 @@
 import functools
 import hashlib
 import http.server
+import io
 import re
 import socket
+import tarfile
 import threading
 import zipfile
 from pathlib import Path
@@ -14,7 +16,14 @@ import pytest
 import requests
 
 from audiotag_jax.datasets import sources
-from audiotag_jax.datasets.download import CHECKSUMS, PARTS, download_fsdkaggle2018, needs_download
+from audiotag_jax.datasets.download import (
+    CHECKSUMS,
+    PARTS,
+    URBANSOUND8K,
+    download_fsdkaggle2018,
+    download_urbansound8k,
+    needs_download,
+)
 from audiotag_jax.runtime.errors import UserError
 
 CONTENT = {
@@ -183,3 +192,45 @@ def test_a_folder_that_cannot_be_written_raises(tmp_path, served):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write FSDKaggle2018 into"):
         download_fsdkaggle2018(tmp_path / "file", served.url, served.registry)
+
+
+URBAN = {
+    "audio/fold1/7-8-0-0.wav": b"a" * 1000,
+    "audio/fold2/100032-3-0-0.wav": b"b" * 1000,
+    "metadata/UrbanSound8K.csv": b"slice_file_name,fsID,fold,class\n7-8-0-0.wav,7,1,siren\n"
+    b"100032-3-0-0.wav,100032,2,dog_bark\n",
+}
+
+
+def pack_tar(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        link = tarfile.TarInfo("UrbanSound8K/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        archive.addfile(link)
+
+
+def test_urbansound8k_is_downloaded_from_one_tar_archive(tmp_path, served, monkeypatch):
+    archive = served.folder / "UrbanSound8K.tar.gz"
+    pack_tar(archive, {f"UrbanSound8K/{name}": data for name, data in URBAN.items()} | {"UrbanSound8K/README": b"x"})
+    fetch = functools.partial(download_urbansound8k, base_url=served.url, registry=served.registry)
+    monkeypatch.setattr(sources, "download_urbansound8k", fetch)
+    source = sources.open_source("urbansound8k", tmp_path / "data")
+    assert [clip.id for clip in source.clips] == ["100032-3-0-0.wav", "7-8-0-0.wav"]
+    assert present(tmp_path / "data") == URBAN
+    assert not needs_download(tmp_path / "data", URBANSOUND8K)
+    with pytest.raises(UserError, match="UrbanSound8K.tar.gz is damaged, or is not what was published"):
+        download_urbansound8k(tmp_path / "other", served.url)
+    pack_tar(archive, {"UrbanSound8K/../../evil.txt": b"evil"})
+    with pytest.raises(UserError, match="unsafe file name"):
+        download_urbansound8k(tmp_path / "evil", served.url, served.registry)
+    pack_tar(archive, {"UrbanSound8K/audio/fold1/a.wav": b"a"})
+    with pytest.raises(UserError, match="has no folder metadata"):
+        download_urbansound8k(tmp_path / "no_table", served.url, served.registry)
+    archive.write_bytes(archive.read_bytes()[:100])
+    with pytest.raises(UserError, match="not a complete tar archive"):
+        download_urbansound8k(tmp_path / "cut", served.url, served.registry)
+    assert not list(tmp_path.rglob("evil.txt"))

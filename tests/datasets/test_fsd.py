@@ -76,12 +76,15 @@ def test_fsdkaggle2019_of_kaggle_and_its_submission(zenodo, tmp_path):
     for name in ("train_curated", "train_noisy"):
         text = (zenodo / "FSDKaggle2019.meta" / f"{name}_post_competition.csv").read_text()
         rows = [row[:2] for row in csv.reader(text.splitlines())]
-        write(tmp_path / f"{name}.csv", rows[:1000])
+        wrong = [("7752cc8a.wav", CLASSES_2019[0])] if name == "train_curated" else []  # its label, by the release
+        write(tmp_path / f"{name}.csv", [*rows[: 1000 - len(wrong)], *wrong])
     order = [f"t{n:07d}.wav" for n in (5, 3, 4)]
     write(tmp_path / "sample_submission.csv", [("fname", *CLASSES_2019), *((clip, *[0] * 80) for clip in order)])
     source = open_source("fsdkaggle2019", tmp_path)
     assert len(source.clips_of("train")) == 1998 and [clip.labels for clip in source.clips_of("test")] == [None] * 3
-    assert source.clips_of("train")[0].path == str(tmp_path / "train_curated" / "c0000000.wav")
+    first, second = source.clips_of("train")[:2]
+    assert second.path == str(tmp_path / "train_curated" / "c0000000.wav")
+    assert (first.id, first.verified, second.verified) == ("7752cc8a.wav", False, True)
     assert submission_order(tmp_path) == tuple(order)
     predictions = {
         "ids": np.array(sorted(order)),

@@ -351,7 +351,7 @@ def test_other_bad_inputs_raise(tmp_path):
     fails("Too few training clips, 2, for 3 folds", "folder", tmp_path, num_folds=3)
     fails("single fold", "folder", tmp_path, num_folds=1)
     fails(
-        "Unknown clip source 'esc'; choose from fsdkaggle2018, fsdkaggle2019, fsd50k, esc50, esc10, folder, demo",
+        "Unknown clip source 'esc'; choose from fsdkaggle2018, fsdkaggle2019, fsd50k, audioset, urbansound8k, ",
         "esc",
         tmp_path,
     )
@@ -375,3 +375,118 @@ def test_validate_raises_on_invalid_clips():
             validate(source(**changes))
     with pytest.raises(UserError, match="empty table"):
         validate(ClipSource("own", ("x", "y"), ()))
+
+
+# --- UrbanSound8K
+
+URBANSOUND8K = (
+    "slice_file_name,fsID,start,end,salience,fold,classID,class\n"
+    "100032-3-0-0.wav,100032,0.0,0.317551,1,2,3,dog_bark\n"
+    "7-8-0-1.wav,7,4.5,8.5,2,1,8,siren\n7-8-0-0.wav,7,0.5,4.5,2,1,8,siren\n9-8-0-0.wav,9,0.5,4.5,2,10,8,siren\n"
+)
+
+
+def test_urbansound8k(tmp_path):
+    write(tmp_path / "metadata" / "UrbanSound8K.csv", URBANSOUND8K)
+    source = open_source("urbansound8k", tmp_path)
+    assert source.classes == ("dog_bark", "siren") and source.fold_names == ("1", "2", "10")
+    assert [(clip.id, clip.fold) for clip in source.clips] == [
+        ("100032-3-0-0.wav", 1),
+        ("7-8-0-0.wav", 0),
+        ("7-8-0-1.wav", 0),
+        ("9-8-0-0.wav", 2),
+    ]
+    assert source.clips[0].path == str(tmp_path / "audio" / "fold2" / "100032-3-0-0.wav")
+    assert [clip.recording for clip in source.clips] == ["100032", "7", "7", "9"]
+    assert all(clip.verified and clip.split == "train" for clip in source.clips)
+
+
+def test_urbansound8k_errors(tmp_path):
+    fails("UrbanSound8K is missing.*\nGet it from https://doi.org", "urbansound8k", tmp_path)
+    table = tmp_path / "metadata" / "UrbanSound8K.csv"
+    write(table, URBANSOUND8K.replace(",fold,", ",part,"))
+    fails("lacks the column fold", "urbansound8k", tmp_path)
+    write(table, URBANSOUND8K.replace("1,2,3,dog_bark", "1,two,3,dog_bark"))
+    fails("'100032-3-0-0.wav' is in fold two", "urbansound8k", tmp_path)
+    write(table, URBANSOUND8K.replace("1,2,3,dog_bark", "1,11,3,dog_bark"))
+    fails("is in fold 11; the official folds are 1 to 10", "urbansound8k", tmp_path)
+
+
+# --- AudioSet
+
+AUDIOSET_CLASSES = (
+    'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/t/dd00071,"Domestic sounds, home sounds"\n2,/m/0bt9lr,"Dog"\n'
+)
+AUDIOSET_TRAIN = """# Segments csv created Sun Mar  5 10:54:31 2017
+# num_ytids=7, num_segs=8, num_unique_labels=3, num_positive_labels=9
+# YTID, start_seconds, end_seconds, positive_labels
+--PJHxphWEs, 30.000, 40.000, "/m/09x0r,/m/0bt9lr"
+Y0123456789, 0.000, 10.000, "/m/09x0r"
+_a-b_c-d_e-, 50.000, 60.000, "/t/dd00071"
+twosegments, 0.000, 10.000, "/m/0bt9lr"
+twosegments, 30.000, 40.000, "/m/09x0r"
+elsewhere01, 5.000, 15.000, "/m/09x0r"
+notdownload, 0.000, 10.000, "/m/09x0r"
+"""
+AUDIOSET_EVAL = '# YTID, start_seconds, end_seconds, positive_labels\neval0000001,20,30,"/m/0bt9lr,/t/dd00071"\n'
+
+
+@pytest.fixture
+def audioset(tmp_path):
+    write(tmp_path / "class_labels_indices.csv", AUDIOSET_CLASSES)
+    write(tmp_path / "balanced_train_segments.csv", AUDIOSET_TRAIN)
+    write(tmp_path / "metadata" / "eval_segments.csv", AUDIOSET_EVAL)
+    for name in (
+        "a/--PJHxphWEs_30.000_40.000.wav",
+        "a/Y0123456789.wav",
+        "Y_a-b_c-d_e-.flac",
+        "b/twosegments_0_10.wav",
+        "b/twosegments_30000_40000.ogg",
+        "elsewhere01_70.wav",
+        "eval/Yeval0000001_20.wav",
+        "other.wav",
+    ):
+        write(tmp_path / name, "")
+    return tmp_path
+
+
+def test_audioset_lists_the_segments_that_have_a_file(audioset):
+    source = open_source("audioset", audioset, num_folds=2)
+    assert source.task == "multi_label"
+    assert source.classes == ("Speech", "Domestic sounds, home sounds", "Dog")  # in the order of their table
+    assert {clip.id: str(Path(clip.path).relative_to(audioset)) for clip in source.clips} == {
+        "--PJHxphWEs_30": "a/--PJHxphWEs_30.000_40.000.wav",
+        "Y0123456789_0": "a/Y0123456789.wav",
+        "_a-b_c-d_e-_50": "Y_a-b_c-d_e-.flac",
+        "twosegments_0": "b/twosegments_0_10.wav",
+        "twosegments_30": "b/twosegments_30000_40000.ogg",
+        "eval0000001_20": "eval/Yeval0000001_20.wav",
+    }
+    clips = by_id(source)
+    assert clips["--PJHxphWEs_30"].labels == ("Dog", "Speech")
+    assert clips["eval0000001_20"].split == "test"
+    assert clips["eval0000001_20"].labels == ("Dog", "Domestic sounds, home sounds")
+    assert clips["twosegments_0"].fold == clips["twosegments_30"].fold  # of one video
+    assert source.notes == ("AudioSet, left out: balanced_train_segments.csv: 2 of 7 segments have no file",)
+    more = AUDIOSET_TRAIN.splitlines()[2] + '\nelsewhere01,70,80,"/m/09x0r"\n'
+    write(audioset / "unbalanced_train_segments.csv", more)
+    assert by_id(open_source("audioset", audioset, num_folds=2))["elsewhere01_70"].split == "train"
+
+
+def test_audioset_errors(audioset):
+    table = audioset / "balanced_train_segments.csv"
+    for row, match in (
+        ('abcdefghijk,0,10,"/m/unknown"', "line 1: label '/m/unknown' is not in class_labels_indices.csv"),
+        ("abcdefghijk,0,10,/m/09x0r,/m/0bt9lr", "line 1: 5 values; a row has a video, its start, its end and mids"),
+        ("abcdefghijk,soon,10,/m/09x0r", "line 1: start 'soon' is not a number of seconds"),
+        ('abcdefghijk,0,10,"/m/09x0r', "not a valid CSV table"),
+        ("abcdefghijk,0,10,/m/09x0r", "No training segment of AudioSet has a file below"),
+    ):
+        write(table, row + "\n")
+        fails(match, "audioset", audioset)
+    write(table, AUDIOSET_TRAIN + AUDIOSET_TRAIN)
+    fails("duplicate clip id --PJHxphWEs_30", "audioset", audioset)
+    table.unlink()
+    fails("has no balanced_train_segments.csv.\nGet the tables from https://research", "audioset", audioset)
+    (audioset / "class_labels_indices.csv").unlink()
+    fails("has no class_labels_indices.csv", "audioset", audioset)
