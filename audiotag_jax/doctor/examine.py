@@ -72,7 +72,7 @@ def examine(dataset: DatasetSettings) -> dict:
         "source": dataset.source,
         "path": str(root),
         "table_error": table_error,
-        "notes": [*_notes(dataset, source, listing), *describe_tag_lists(source.classes)],
+        "notes": list(_notes(dataset, source, listing)),
         "path_change": propose_change(paths, len(missing)),
         "sample_rate_hz": rate_hz,
         "num_recordings": _by_split(clips),
@@ -96,6 +96,8 @@ def _notes(dataset: DatasetSettings, source: ClipSource, listing: Listing) -> It
         is_table = dataset.source != "folder" or dataset.table
         yield from describe_left_out(replace(listing, others=()) if is_table else listing)
     yield from source.notes
+    if dataset.source == "folder":  # published classes may be spelled so: AudioSet's "Domestic sounds, home sounds"
+        yield from describe_tag_lists(source.classes)
 
 
 def list_clips(dataset: DatasetSettings) -> tuple[Path, ClipSource, str]:

@@ -185,6 +185,20 @@ def test_what_a_folder_leaves_out_and_odd_labels_are_in_the_summary(tmp_path):
     assert "SEVERAL TAGS" in text
 
 
+def test_audioset_s_names_are_no_lists_and_segments_without_a_file_are_counted(tmp_path):
+    names = ("Speech", "Male speech, man speaking", "Speech, babble")
+    rows = [(k, f"/m/{k}", name) for k, name in enumerate(names)]
+    write_table(tmp_path / "class_labels_indices.csv", "index,mid,display_name", rows)
+    segments = [(f"video{n:06d}", 0, 10, f"/m/{n % 3},/m/{(n + 1) % 3}") for n in range(6)]
+    write_table(tmp_path / "balanced_train_segments.csv", "# YTID,start,end,mids", segments)
+    for n in range(4):
+        write(tmp_path / f"Yvideo{n:06d}.wav", noise(n))
+    report = examine.examine(settings(tmp_path, "audioset").dataset)
+    assert report["table_error"] == ""
+    assert report["notes"] == ["AudioSet, left out: balanced_train_segments.csv: 2 of 6 segments have no file"]
+    assert report["num_recordings"]["train"] == 4 and not report["extra_files"]
+
+
 def test_folds_have_the_names_of_the_data(tmp_path):
     for n in range(8):
         write(tmp_path / "sounds" / f"fold{'37'[n % 2]}" / "ab"[n // 2 % 2] / f"{n}.wav", noise(n))
