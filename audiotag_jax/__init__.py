@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audiotag_jax.audio.crop import crop_loudest
     from audiotag_jax.audio.decode import load_audio
+    from audiotag_jax.inference.events import EventOptions, find_events, window_scores
     from audiotag_jax.inference.predict import tag_recordings
     from audiotag_jax.inference.tagger import load_tagger
     from audiotag_jax.inference.windows import WindowOptions
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"  # the one place; pyproject.toml reads it
 
 __all__ = [
+    "EventOptions",
     "SpectralSettings",
     "WindowOptions",
     "__version__",
     "crop_loudest",
+    "find_events",
     "frequencies_hz",
     "get_config",
     "high_resolution_spectrogram",
@@ -34,12 +37,15 @@ __all__ = [
     "spectrograms",
     "tag_recordings",
     "times_s",
+    "window_scores",
 ]
 
 _MODULES = {
+    "EventOptions": "inference.events",
     "SpectralSettings": "spectral.features",
     "WindowOptions": "inference.windows",
     "crop_loudest": "audio.crop",
+    "find_events": "inference.events",
     "frequencies_hz": "spectral.features",
     "get_config": "settings.variants",
     "high_resolution_spectrogram": "spectral.reassignment",
@@ -50,6 +56,7 @@ _MODULES = {
     "spectrograms": "spectral.features",
     "tag_recordings": "inference.predict",
     "times_s": "spectral.features",
+    "window_scores": "inference.events",
 }
 
 

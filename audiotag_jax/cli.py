@@ -72,6 +72,19 @@ _OUT = flags.DEFINE_string(
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, embed: replace what an earlier call wrote")
 _FORMAT = flags.DEFINE_list("format", [], "predict: also audacity (label tracks), raven (selection tables), or both")
+_EVENTS = flags.DEFINE_bool(
+    "events", False, "predict: also when tags sound: onsets and offsets, as the flags below set"
+)
+_ON = flags.DEFINE_float("on_threshold", None, "predict: that an event reaches; by default 0.5", 0.0, 1.0)
+_OFF = flags.DEFINE_float("off_threshold", None, "predict: below which it ends; by default half of that", 0.0, 1.0)
+_SMOOTH = flags.DEFINE_integer("smooth_windows", None, "predict: smooth over an odd number of windows", lower_bound=1)
+_SMOOTHING = flags.DEFINE_enum("smoothing", None, ["median", "mean"], "predict: of windows; by default the median")
+_MIN_DURATION_S = flags.DEFINE_float("min_duration_s", None, "predict: of an event", lower_bound=0.0)
+_MIN_GAP_S = flags.DEFINE_float("min_gap_s", None, "predict: between events of a tag", lower_bound=0.0)
+_REFERENCE = flags.DEFINE_string(
+    "reference", None, "predict: CSV of file, onset_s, offset_s and label, to compare events with"
+)
+_COLLARS_S = flags.DEFINE_list("collar_s", ["0.2", "0.5"], "predict: how far the onsets of equal events may differ")
 
 _RUNS = flags.DEFINE_multi_string("runs", [], "compare: work directories, as [NAME=]DIR[,…]; may be given again")
 _PREDICTIONS = flags.DEFINE_multi_string(
@@ -167,8 +180,9 @@ def _check_paths() -> None:
             check_written_path(f"--{flag.name}", flag.value)
     for path in _AUDIO.value:
         check_path("--audio", path)
-    if _LABELS.value is not None:
-        check_path("--labels", _LABELS.value)
+    for flag in (_LABELS, _REFERENCE):
+        if flag.value is not None:
+            check_path(f"--{flag.name}", flag.value)
 
 
 def _options(argv: list[str], settings: "Settings | None") -> dict:
@@ -189,10 +203,35 @@ def _options(argv: list[str], settings: "Settings | None") -> dict:
         options |= {"audio": [*_AUDIO.value, *argv[1:]], "hop_s": _HOP_S.value, "tagger": _TAGGER.value}
         options |= {"overwrite": _OVERWRITE.value}
     if _MODE.value == "predict":
-        options |= {"top": _TOP.value, "threshold": _THRESHOLD.value, "formats": _FORMAT.value}
+        options |= {"top": _TOP.value, "threshold": _THRESHOLD.value, "formats": _FORMAT.value, **_event_options()}
     if _MODE.value == "embed":
         options |= {"fold": _FOLD.value, "settings": settings}
     return options
+
+
+def _event_options() -> dict:
+    """The options of events; none without any of their flags."""
+    given: dict[str, Any] = {
+        flag.name: flag.value for flag in (_ON, _OFF, _SMOOTH, _SMOOTHING, _MIN_DURATION_S, _MIN_GAP_S)
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if not (given or _EVENTS.value or _REFERENCE.value):
+        return {}
+    from audiotag_jax.inference.events import EventOptions  # it loads JAX, which --help does not need
+
+    try:
+        events = EventOptions(**given)
+    except ValueError as error:
+        raise UserError(f"Events: {error}.") from error
+    try:
+        collars_s = [float(each) for each in _COLLARS_S.value]
+    except ValueError as error:
+        raise UserError(f"--collar_s={','.join(_COLLARS_S.value)}: numbers of seconds are needed.") from error
+    return {
+        "events": events,
+        "reference": Path(_REFERENCE.value) if _REFERENCE.value else None,
+        "collars_s": collars_s,
+    }
 
 
 def _is_one_of_several() -> bool:

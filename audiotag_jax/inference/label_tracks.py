@@ -1,4 +1,4 @@
-"""Tags of windows as label tracks of Audacity and selection tables of Raven: a file a recording, a row a window."""
+"""Label tracks of Audacity and selection tables of Raven: a file a recording, a row for a window's tag or an event."""
 
 import contextlib
 import os
@@ -42,11 +42,14 @@ class LabelTracks:
     """Writes the files of each format to a temporary folder, from where `put_in_place` moves them to `out/FORMAT`.
 
     Windows that are silent or have none of the tags are left out, as are recordings that cannot be read. Each of
-    several tags of a window has a row.
+    several tags of a window has a row. `of_events`, the rows are events instead.
     """
 
-    def __init__(self, out: Path, formats: Sequence[str], tag_options: TagOptions, sample_rate_hz: int):
+    def __init__(
+        self, out: Path, formats: Sequence[str], tag_options: TagOptions, sample_rate_hz: int, of_events: bool = False
+    ):
         self._out, self._formats, self._options = out, formats, tag_options
+        self._of_events = of_events
         self._high_hz = sample_rate_hz / 2  # what a network has seen of a window
         self._taken: set[str] = set()
 
@@ -63,22 +66,21 @@ class LabelTracks:
         self._stack.close()
 
     def passing(self, predictions: Iterable[Window | RecordingPrediction]) -> Iterator[Window | RecordingPrediction]:
-        """Passes predictions on, writing their windows."""
+        """Passes predictions on, writing their windows or events."""
         files: dict[str, TextIO] = {}
         row = 0
         with contextlib.ExitStack() as stack:
             for prediction in predictions:
                 yield prediction
-                if not isinstance(prediction, Window):
-                    stack.close()
-                    files, row = {}, 0
-                    continue
-                if not files:
+                if isinstance(prediction, Window) and not files:
                     files = {name: stack.enter_context(self._open(name, prediction.path)) for name in self._formats}
                 for label in self._labels(prediction):
                     row += 1
                     for name, file in files.items():
-                        file.write(self._row(name, row, prediction, *label))
+                        file.write(self._row(name, row, prediction.path, *label))
+                if not isinstance(prediction, Window):
+                    stack.close()
+                    files, row = {}, 0
 
     def put_in_place(self) -> None:
         """Moves all files to their folders; those there of the same names are replaced."""
@@ -100,18 +102,26 @@ class LabelTracks:
             file.write("\t".join(_RAVEN_COLUMNS) + "\n")
         return file
 
-    def _labels(self, window: Window) -> list[tuple[str, float]]:
-        """The tags and their probabilities; empty where there are none."""
+    def _labels(self, prediction: Window | RecordingPrediction) -> list[tuple[float, float, str, float]]:
+        """Begins, ends, tags and their probabilities; empty where there are none."""
+        if isinstance(prediction, RecordingPrediction):
+            return [(each.onset_s, each.offset_s, each.tag, each.score) for each in prediction.events]
+        if self._of_events:
+            return []
+        window = prediction
+        tags = self._options.tags(window.probabilities)
         if self._options.tag(window.probabilities) == UNCERTAIN:
             name, probability = self._options.likeliest(window.probabilities)[0]
-            return [(f"{UNCERTAIN}: {name}", probability)]
-        return self._options.tags(window.probabilities)
+            tags = [(f"{UNCERTAIN}: {name}", probability)]
+        return [(window.start_s, window.end_s, *each) for each in tags]
 
-    def _row(self, form: str, number: int, window: Window, tag: str, probability: float) -> str:
-        cells = [f"{window.start_s:.6f}", f"{window.end_s:.6f}"]
+    def _row(
+        self, form: str, number: int, path: str, start_s: float, end_s: float, tag: str, probability: float
+    ) -> str:
+        cells = [f"{start_s:.6f}", f"{end_s:.6f}"]
         if form == AUDACITY:
             cells += [f"{tag} {probability:.2f}"]
         else:
-            place = ["0.0", f"{self._high_hz:.1f}", window.path]
+            place = ["0.0", f"{self._high_hz:.1f}", path]
             cells = [str(number), "Spectrogram 1", "1", *cells, *place, tag, f"{probability:.4f}"]
         return "\t".join(re.sub(r"[\t\r\n\v\f]+", " ", cell) for cell in cells) + "\n"

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from audiotag_jax.audio.level import SILENCE_DBFS
+from audiotag_jax.evaluation.events import Event, Events
 from audiotag_jax.evaluation.task import DEFAULT_THRESHOLD, MULTI_LABEL
+from audiotag_jax.inference import event_reference
 from audiotag_jax.inference.batches import each_window
+from audiotag_jax.inference.events import EventOptions, find_events, stack_windows
 from audiotag_jax.inference.label_tracks import LabelTracks, check_formats
 from audiotag_jax.inference.output import choose_folder
 from audiotag_jax.inference.published import open_tagger
 from audiotag_jax.inference.tables import (
+    EVENTS,
     TABLES,
     UNCERTAIN,
     RecordingPrediction,
@@ -26,7 +30,7 @@ from audiotag_jax.inference.tables import (
 from audiotag_jax.inference.tagger import Tagger
 from audiotag_jax.inference.windows import WindowOptions, expected_windows, find_files, read_windows
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.runtime.files import locked
+from audiotag_jax.runtime.files import locked, write_json
 from audiotag_jax.runtime.progress import log, progress
 
 HOPS_S = (0.01, 86400.0)
@@ -44,6 +48,9 @@ def run(
     tagger: str = "",
     formats: Sequence[str] = (),
     overwrite: bool = False,
+    events: EventOptions | None = None,
+    reference: Path | None = None,
+    collars_s: Sequence[float] = event_reference.COLLARS_S,
 ) -> None:
     """Tags files, and all sound files below folders, and writes tables to `out`, by default `workdir/predicted`.
 
@@ -55,27 +62,42 @@ def run(
     clip's length), the last of which ends with the recording. Its probabilities are the mean over its windows that are
     not silent. A tag less probable than `threshold` becomes "none of these". Where any number of tags is possible, all
     that reach it are tags; it is 0.5 by default, else 0. Raises UserError if no file can be read.
+
+    With `events`, or with a `reference` table to compare them with, there is also a table of the tags with onsets and
+    offsets, which the other formats have too, in place of windows; a window's hop is then at most a quarter of it.
     """
-    _check(top, threshold or 0.0, hop_s)
+    events = events or (EventOptions() if reference else None)
+    _check(top, threshold or 0.0, hop_s, collars_s)
     formats = check_formats(formats)
     files = find_files(audio)
-    out = choose_folder(out, workdir / "predicted", (*TABLES, *formats), overwrite)
+    out = choose_folder(out, workdir / "predicted", names := _names(formats, events, reference), overwrite)
     opened = open_tagger(workdir, tagger)
     if threshold is None:
         threshold = DEFAULT_THRESHOLD if opened.task is MULTI_LABEL else 0.0
     top = min(top, len(opened.classes))
     tag_options = TagOptions(opened.classes, top, threshold, bool(opened.doubt), opened.task)
-    window_options = opened.window_options(hop_s)
+    window_options = opened.event_windows(hop_s) if events else opened.window_options(hop_s)
+    true_events = event_reference.read_reference(reference, files, opened.classes) if reference else {}
     log(_introduction(opened))
     if opened.doubt:
         log(f"warning: all tags are named {UNCERTAIN}, since the run is not to be believed: {opened.doubt}")
     lines: list[str] = []
-    with locked(out, "writing to"), LabelTracks(out, formats, tag_options, opened.sample_rate_hz) as tracks:
-        predictions = tracks.passing(_with_report(_tagged(files, opened, window_options), tag_options, lines))
-        write_tables(out, predictions, tag_options, _about(opened, tag_options, window_options))
+    found: dict[str, tuple[Event, ...]] = {}  # of the recordings in the reference
+    tracks = LabelTracks(out, formats, tag_options, opened.sample_rate_hz, of_events=events is not None)
+    with locked(out, "writing to"), tracks:
+        predictions = _tagged(files, opened, window_options)
+        if events:
+            predictions = _with_events(predictions, tag_options, events, true_events, found)
+        predictions = tracks.passing(_with_report(predictions, tag_options, lines))
+        about = _about(opened, tag_options, window_options, events)
+        write_tables(out, predictions, tag_options, about, with_events=events is not None)
         tracks.put_in_place()
+        if reference:
+            scores = event_reference.compare(true_events, found, collars_s)
+            write_json(out / event_reference.SCORES, scores)
+            lines += event_reference.describe(scores)
     log("\n".join(lines))
-    log(f"written to {out}: {', '.join((*TABLES, *formats))}")
+    log(f"written to {out}: {', '.join(names)}")
 
 
 def tag_recordings(
@@ -112,14 +134,48 @@ def _tagged(
             counts, probabilities_sum = Counter(), np.zeros(len(tagger.classes))
 
 
+def _with_events(
+    predictions: Iterable[Window | RecordingPrediction],
+    tag_options: TagOptions,
+    event_options: EventOptions,
+    reference: Events,
+    found: dict[str, tuple[Event, ...]],
+) -> Iterator[Window | RecordingPrediction]:
+    """Passes predictions on, recordings with their events; puts into `found` those of recordings in the reference.
+
+    The probabilities of one recording's windows are in memory: 4 bytes a window and class.
+    """
+    windows: list[tuple[float, float, np.ndarray | None]] = []
+    for prediction in predictions:
+        if isinstance(prediction, Window):
+            windows.append((prediction.start_s, prediction.end_s, prediction.probabilities))
+            yield prediction
+            continue
+        events = find_events(*stack_windows(windows), tag_options.classes, event_options)
+        windows = []
+        if prediction.path in reference:
+            found[prediction.path] = tuple(events)
+        if tag_options.is_uncertain:
+            events = [event._replace(tag=f"{UNCERTAIN}: {event.tag}") for event in events]
+        yield dataclasses.replace(prediction, events=tuple(events))
+
+
 # Options and reports.
 
 
-def _check(top: int, threshold: float, hop_s: float) -> None:
+def _names(formats: Sequence[str], events: EventOptions | None, reference: Path | None) -> tuple[str, ...]:
+    """What is written."""
+    more = [EVENTS] if events else []
+    return (*TABLES, *more, *([event_reference.SCORES] if reference else []), *formats)
+
+
+def _check(top: int, threshold: float, hop_s: float, collars_s: Sequence[float]) -> None:
     if top < 1:
         raise UserError(f"{top} tags are asked for; it must be at least 1.")
     if not 0 <= threshold <= 1:
         raise UserError(f"The threshold is {threshold}; it is a probability, 0 to 1.")
+    if not collars_s or not all(0 < each < float("inf") for each in collars_s):
+        raise UserError("A collar is a number of seconds above 0.")
     check_hop(hop_s)
 
 
@@ -141,7 +197,9 @@ def _introduction(tagger: Tagger) -> str:
     )
 
 
-def _about(tagger: Tagger, tag_options: TagOptions, window_options: WindowOptions) -> dict[str, Any]:
+def _about(
+    tagger: Tagger, tag_options: TagOptions, window_options: WindowOptions, events: EventOptions | None
+) -> dict[str, Any]:
     """The settings of the prediction, for the JSON file."""
     return {
         "run": tagger.name,
@@ -156,6 +214,7 @@ def _about(tagger: Tagger, tag_options: TagOptions, window_options: WindowOption
         "threshold": tag_options.threshold,
         "silence_dbfs": SILENCE_DBFS,
         **({"task": tagger.task.name} if tagger.task is MULTI_LABEL else {}),
+        **({"events": dataclasses.asdict(events)} if events else {}),
     }
 
 

@@ -10,12 +10,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from audiotag_jax.evaluation.events import Event
 from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL, Task
 from audiotag_jax.runtime.files import write_together
 
 NONE = "none of these"  # the tag where no class reaches the threshold
 UNCERTAIN = "uncertain"  # the tag where the run's probabilities are not to be believed
 TABLES = ("predictions.csv", "windows.csv", "predictions.json")
+EVENTS = "events.csv"  # beside them, where events are looked for
 SEPARATOR = "; "  # between several tags of a recording
 _PATH_COLUMNS = 40  # of a terminal
 
@@ -41,6 +43,7 @@ class RecordingPrediction:
     num_windows: int
     num_silent: int
     windows: tuple[Window, ...] = ()  # where they are collected
+    events: tuple[Event, ...] = ()  # where they are looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,17 +110,21 @@ def write_tables(
     predictions: Iterable[Window | RecordingPrediction],
     tag_options: TagOptions,
     about: dict[str, Any],
+    with_events: bool = False,
 ) -> None:
     """Writes `predictions.csv` (a row a recording), `windows.csv` (a row a window) and `predictions.json` to `out`.
 
-    The last contains `about` and every probability. `predictions` are the windows of a recording, then the recording,
-    and so on; they are written one by one, in constant memory. If one raises, no file is replaced.
+    The last contains `about` and every probability. `with_events` there is `events.csv` too, a row an event.
+    `predictions` are the windows of a recording, then the recording, and so on; they are written one by one, in
+    constant memory. If one raises, no file is replaced.
     """
 
-    def write(recordings_csv: BinaryIO, windows_csv: BinaryIO, whole: BinaryIO) -> None:
+    def write(recordings_csv: BinaryIO, windows_csv: BinaryIO, whole: BinaryIO, *events_csv: BinaryIO) -> None:
         ranks = [f"{what}_{rank}" for rank in range(1, tag_options.top + 1) for what in ("tag", "probability")]
         recordings_csv.write(_row("path", "duration_s", "windows", "silent_windows", "note", "tag", *ranks))
         windows_csv.write(_row("path", "start_s", "end_s", "note", "tag", *ranks))
+        for file in events_csv:
+            file.write(_row("path", "onset_s", "offset_s", "tag", "score"))
         whole.write((json.dumps(about, indent=2).removesuffix("\n}") + ',\n  "recordings": [').encode())
         before_recording, before_window = "\n    ", ""
         begins = True
@@ -132,12 +139,14 @@ def write_tables(
                 before_window = ", "
             else:
                 recordings_csv.write(_recording_row(prediction, tag_options))
+                for file in events_csv:
+                    file.writelines(_event_row(prediction.path, event) for event in prediction.events)
                 text += "], " + json.dumps(_recording_as_json(prediction, tag_options)).removeprefix("{")
             begins = isinstance(prediction, RecordingPrediction)
             whole.write(text.encode())
         whole.write(b"\n  ]\n}\n")
 
-    write_together([out / name for name in TABLES], write)
+    write_together([out / name for name in (*TABLES, *([EVENTS] if with_events else []))], write)
 
 
 def _recording_row(prediction: RecordingPrediction, tag_options: TagOptions) -> bytes:
@@ -152,6 +161,10 @@ def _window_row(window: Window, tag_options: TagOptions) -> bytes:
     note = "silent" if window.probabilities is None else ""
     times = (f"{window.start_s:.3f}", f"{window.end_s:.3f}")
     return _row(window.path, *times, note, *_tag_cells(window.probabilities, tag_options))
+
+
+def _event_row(path: str, event: Event) -> bytes:
+    return _row(path, f"{event.onset_s:.3f}", f"{event.offset_s:.3f}", event.tag, f"{event.score:.6f}")
 
 
 def _tag_cells(probabilities: np.ndarray | None, tag_options: TagOptions) -> list[str]:

@@ -12,10 +12,12 @@ import numpy as np
 from flax import traverse_util
 from jax.typing import ArrayLike
 
+from audiotag_jax.evaluation.events import Event
 from audiotag_jax.evaluation.predictions import VALIDATION
 from audiotag_jax.evaluation.task import SINGLE_LABEL, Task
 from audiotag_jax.inference.batches import BATCH_WINDOWS, each_window
 from audiotag_jax.inference.calibrate import calibrate
+from audiotag_jax.inference.events import HOPS_A_WINDOW, EventOptions, find_events, window_scores
 from audiotag_jax.inference.windows import WindowOptions, waveform_windows
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir, read_record
@@ -67,6 +69,21 @@ class Tagger:
             return {}
         mean = np.asarray(np.sum(audible, axis=0, dtype=np.float64)) / len(audible)
         return {self.classes[k]: float(mean[k]) for k in np.argsort(-mean, kind="stable")}
+
+    def events(
+        self, sound: str | Path | ArrayLike, rate_hz: int = 0, hop_s: float = 0.0, options: EventOptions | None = None
+    ) -> list[Event]:
+        """Events (tag, onset_s, offset_s, score) of a recording by onset: a file, or samples at `rate_hz`.
+
+        `find_events` says how windows, one every `hop_s`, become events. Raises ValueError on what is no recording.
+        """
+        scores = window_scores(sound, self.probabilities, self.event_windows(hop_s), rate_hz)
+        return find_events(*scores, self.classes, options)
+
+    def event_windows(self, hop_s: float = 0.0) -> WindowOptions:
+        """The windows in which events are looked for, one every `hop_s`; 0: as usual, but four a window at least."""
+        usual_s = min(self.usual_hop_s or self.duration_s, self.duration_s / HOPS_A_WINDOW)
+        return self.window_options(hop_s or usual_s)
 
     def window_options(self, hop_s: float = 0.0) -> WindowOptions:
         """How recordings become windows, one every `hop_s`; 0: as usual. Raises ValueError on a negative one."""
