@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from audiotag_jax.evaluation.task import MULTI_LABEL, Task
+
 
 def label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Ranks `[B]`, from 0, of each label among logits `[B, K]`; of equal logits the smaller class comes first.
@@ -43,19 +45,21 @@ class Metric:
     """A metric: the mean over clips of `values(ranks)`, in [0, 1], of label ranks of any shape.
 
     `is_right(ranks)` distinguishes right clips from wrong ones, for tests that count; None if some are partly right.
+    Those of clips with any number of labels have no `values`, since most are no means over clips: see `multilabel`.
     """
 
     name: str  # in files
     label: str  # in reports
-    values: Callable[[np.ndarray], np.ndarray]
-    guessing: Callable[[int], float]  # what guessing gives, by the number of classes
+    values: Callable[[np.ndarray], np.ndarray] = lambda ranks: np.full(np.shape(ranks), np.nan)
+    guessing: Callable[[int], float] = lambda num_classes: 0.0  # what guessing gives, by the number of classes
     lower_is_better: bool = False
     is_right: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def label_in_text(self) -> str:
         """The label inside a sentence: without its capital, unless it is an abbreviation."""
-        return self.label if self.label[:2].isupper() else self.label.lower()
+        first = self.label.split()[0]
+        return self.label if any(map(str.isupper, first[1:])) else self.label[:1].lower() + self.label[1:]
 
 
 # Adding a metric here puts it into summary.json, the terminal's tables, validation metrics, and the study's report.
@@ -82,3 +86,15 @@ METRICS = (
         guessing=lambda num_classes: sum(1 / rank for rank in (1, 2, 3)[:num_classes]) / num_classes,
     ),
 )
+
+MULTI_LABEL_METRICS = (
+    Metric(name="map", label="mAP"),
+    Metric(name="lwlrap", label="lwlrap"),
+    Metric(name="micro_ap", label="Micro AP"),
+    Metric(name="macro_auc", label="Macro ROC AUC"),
+)
+
+
+def metrics_of(task: Task) -> tuple[Metric, ...]:
+    """The metrics of a task, the one that reports begin with first."""
+    return MULTI_LABEL_METRICS if task is MULTI_LABEL else METRICS

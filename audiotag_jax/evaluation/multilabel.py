@@ -6,21 +6,18 @@ Every score is a function of how often each clip counts: once, or as often as a 
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.sparse
 
 from audiotag_jax.evaluation.intervals import Z, recording_numbers
+from audiotag_jax.evaluation.metrics import MULTI_LABEL_METRICS
 from audiotag_jax.evaluation.predictions import Predictions, select
 from audiotag_jax.evaluation.task import is_scored
 
-METRICS = {  # name in files: in reports
-    "map": "mAP",
-    "micro_ap": "Micro AP",
-    "lwlrap": "lwlrap",
-    "macro_auc": "Macro ROC AUC",
-}
-NUM_RESAMPLES, FEWEST_RESAMPLES = 1000, 200
-_BUDGET = 2_000_000_000  # resamples times clips times classes; beyond it there are fewer resamples, not under 200
-_AT_ONCE = 4_000_000  # numbers in memory
-_CLASS_METRICS = ("average_precision", "roc_auc")
+METRICS = {each.name: each.label for each in MULTI_LABEL_METRICS}  # name in files: in reports
+CLASS_METRICS = ("average_precision", "roc_auc")
+NUM_RESAMPLES, FEWEST_RESAMPLES = 1000, 500
+_BUDGET = 5_000_000_000  # resamples times clips times classes; beyond it there are fewer resamples, not under 500
+_AT_ONCE = 8_000_000  # numbers in memory
 
 
 def score_table(predictions: Predictions, classes: Sequence[str] = ()) -> dict:
@@ -38,47 +35,74 @@ def score_table(predictions: Predictions, classes: Sequence[str] = ()) -> dict:
     if not len(truth):
         return table | {name: dict.fromkeys(("value", "low", "high")) for name in METRICS}
     values = scores(logits, truth, np.ones((1, len(truth))))
-    resampled = scores(logits, truth, _resamples(groups, truth.size))
+    resampled = scores(logits, truth, resamples(groups, truth.size))
 
     def entry(value: np.ndarray, drawn: np.ndarray) -> dict:
-        limits = _limits(float(value), drawn, num_groups)
-        named = zip(("value", "low", "high"), limits, strict=True)
-        return {name: None if np.isnan(each) else each for name, each in named}
+        return interval_entry(float(value), drawn, num_groups)
 
     table |= {name: entry(values[name][0], resampled[name]) for name in METRICS}
     if classes:
         table["classes"] = {
             name: {
                 "num_positive": int(truth[:, k].sum()),
-                **{each: entry(values[each][0, k], resampled[each][:, k]) for each in _CLASS_METRICS},
+                **{each: entry(values[each][0, k], resampled[each][:, k]) for each in CLASS_METRICS},
             }
             for k, name in enumerate(classes)
         }
     return table
 
 
+def interval_entry(value: float, drawn: np.ndarray, num_groups: int, lowest: float = 0.0) -> dict[str, float | None]:
+    """`{"value", "low", "high"}` of a value in [lowest, 1] and its resamples; None where it is not defined."""
+    limits = _limits(value, drawn, num_groups, lowest)
+    named = zip(("value", "low", "high"), limits, strict=True)
+    return {name: None if np.isnan(each) else each for name, each in named}
+
+
 def scores(logits: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
     """The scores of n clips, clip i counted `counts[r, i]` times: `[R]` by the names of METRICS, and by class `[R, K]`.
 
-    `logits` `[n, K]`, `truth` `[n, K]` bool. NaN where a score is not defined: without a positive clip, or, of ROC AUC,
-    without a negative one. Means over classes leave those out. Raises ValueError if a logit is not finite.
+    `logits` `[n, K]`, `truth` `[n, K]` bool, `counts` whole numbers. NaN where a score is not defined: without a
+    positive clip, or, of ROC AUC, without a negative one. Means over classes leave those out. Raises ValueError if a
+    logit is not finite.
     """
     if not np.isfinite(logits).all():
         raise ValueError("The logits contain NaN or Inf: the training diverged.")
-    by_class = [_precision_and_auc(logits[:, k], truth[:, k], counts) for k in range(logits.shape[1])]
+    columns = by_columns(counts)
+    by_class = [ranking_scores(logits[:, k], truth[:, k], columns) for k in range(logits.shape[1])]
     precision, auc = (np.stack([each[i] for each in by_class], axis=1) for i in (0, 1))
     clips = np.repeat(np.arange(len(logits)), logits.shape[1])
-    micro, _ = _precision_and_auc(logits.ravel(), truth.ravel(), counts, clips)
+    micro, _ = ranking_scores(logits.ravel(), truth.ravel(), columns, clips)
     precisions, numbers = label_precisions(logits, truth).sum(axis=1), truth.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         lwlrap = (counts @ precisions) / (counts @ numbers)
     return {
-        "map": _mean(precision),
-        "micro_ap": micro,
+        "map": mean_over_classes(precision),
         "lwlrap": lwlrap,
-        "macro_auc": _mean(auc),
+        "micro_ap": micro,
+        "macro_auc": mean_over_classes(auc),
         "average_precision": precision,
         "roc_auc": auc,
+    }
+
+
+def guesses(truth: np.ndarray) -> dict[str, float]:
+    """What ranking at random gives on average, by the names of METRICS, of `truth` `[n, K]` bool.
+
+    An average precision is then about the share of positive clips; a label's precision is the mean over its rank r of
+    1 / r, of itself, plus (r - 1) / r times the share of labels among the other classes.
+    """
+    num_classes, numbers = truth.shape[1], truth.sum(axis=1)
+    harmonic = float(np.sum(1 / np.arange(1, num_classes + 1)))
+    others = (numbers - 1) / max(1, num_classes - 1)
+    precision = (harmonic + others * (num_classes - harmonic)) / num_classes
+    total = max(1, numbers.sum())
+    shares = truth.mean(axis=0)
+    return {
+        "map": float(shares[shares > 0].mean()) if total > 1 else 0.0,
+        "lwlrap": float((precision * numbers).sum() / total),
+        "micro_ap": float(truth.mean()),
+        "macro_auc": 0.5,
     }
 
 
@@ -102,55 +126,84 @@ def label_precisions(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.where(truth, precisions, 0.0)
 
 
-def _precision_and_auc(
+def by_columns(counts: np.ndarray) -> np.ndarray:
+    """Counts `[R, n]` as `ranking_scores` takes them: `[n, R]` int32, a row a clip."""
+    return np.ascontiguousarray(np.asarray(counts).T, dtype=np.int32)
+
+
+def ranking_scores(
     values: np.ndarray, truth: np.ndarray, counts: np.ndarray, clips: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Average precision `[R]` (the sum of precision times the step of recall) and ROC AUC `[R]` of n decisions.
 
-    `counts` `[R, n]`, or `[R, m]` and the clip of each decision in `clips` `[n]`. Equal values are one threshold.
+    `counts` `[n, R]` int32, or `[m, R]` and the clip of each decision in `clips` `[n]`. Equal values are one threshold.
     """
     order = np.argsort(-values, kind="stable")
-    ordered, positive = values[order], np.flatnonzero(truth[order])
-    columns = order if clips is None else clips[order]
-    ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
-    place = np.searchsorted(ends, positive)  # of the threshold that each positive decision belongs to
-    end, start = ends[place], np.append(-1, ends)[place]  # `start` is the end of the threshold before
-    precision, auc = np.empty(len(counts)), np.empty(len(counts))
-    batch = max(1, _AT_ONCE // len(values))
-    for first in range(0, len(counts), batch):
-        rows = counts[first : first + batch][:, columns]
-        total = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)], axis=1)
-        hits = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows * truth[order], axis=1)], axis=1)
-        own, misses = rows[:, positive], total - hits
-        num_hits, num_misses = hits[:, -1], misses[:, -1]
+    ordered, rows = values[order], order if clips is None else clips[order]
+    positive = np.flatnonzero(truth[order])
+    precision, auc = np.full((2, counts.shape[1]), np.nan)
+    if not len(positive):
+        return precision, auc
+    # Only thresholds with a positive decision count: what lies between two of them is summed at once.
+    limits = np.flatnonzero(np.diff(ordered)) + 1
+    limits = np.concatenate([[0], limits, [len(ordered)]])  # of thresholds
+    of_threshold = np.unique(np.searchsorted(limits, positive, side="right") - 1)
+    starts, ends = limits[of_threshold], limits[of_threshold + 1]
+    edges = np.unique(np.concatenate([[0], starts, ends]))
+    segment = np.searchsorted(edges, starts)
+    places = np.searchsorted(edges, np.arange(len(ordered)), side="right") - 1
+    totals = _sums(places, rows, len(counts))
+    owns = _sums(np.searchsorted(starts, positive, "right") - 1, rows[positive], len(counts))
+    batch = max(1, _AT_ONCE // (totals.shape[0] + len(starts)))
+    for begin in range(0, counts.shape[1], batch):
+        part = slice(begin, begin + batch)
+        drawn = np.ascontiguousarray(counts[:, part])
+        total, own = totals @ drawn, owns @ drawn
+        hits, up_to = np.cumsum(own, axis=0, dtype=np.int64), np.cumsum(total, axis=0, dtype=np.int64)
+        misses = up_to[segment] - hits
+        before = misses - (total[segment] - own)
+        num_hits, num_misses = hits[-1], up_to[-1] - hits[-1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            at_end = hits[:, end + 1] / np.maximum(total[:, end + 1], 1)
-            precision[first : first + batch] = (own * at_end).sum(axis=1) / num_hits
-            before = (misses[:, end + 1] + misses[:, start + 1]) / 2  # half of those with an equal value
-            auc[first : first + batch] = 1 - (own * before).sum(axis=1) / num_hits / num_misses
+            precision[part] = (own * (hits / np.maximum(up_to[segment], 1))).sum(axis=0) / num_hits
+            auc[part] = 1 - (own * ((misses + before) / 2)).sum(axis=0) / num_hits / num_misses
     return precision, auc
 
 
-def _resamples(groups: np.ndarray, num_decisions: int, seed: int = 0) -> np.ndarray:
-    """How often each clip is drawn `[R, n]`: as many recordings as there are, with replacement, all clips of each."""
-    number = int(np.clip(_BUDGET // num_decisions, FEWEST_RESAMPLES, NUM_RESAMPLES))
+def _sums(places: np.ndarray, clips: np.ndarray, num_clips: int) -> scipy.sparse.csr_matrix:
+    """The matrix that sums counts of clips by place: of each decision `[n]` its place, ascending, and its clip."""
+    ends = np.cumsum(np.bincount(places))
+    ones = np.ones(len(places), np.int32)
+    return scipy.sparse.csr_matrix((ones, clips, np.append(0, ends)), shape=(len(ends), num_clips))
+
+
+def num_resamples(num_decisions: int) -> int:
+    """How many resamples scores of so many decisions (clips times classes) get."""
+    return int(np.clip(_BUDGET // max(1, num_decisions), FEWEST_RESAMPLES, NUM_RESAMPLES))
+
+
+def resamples(groups: np.ndarray, num_decisions: int, seed: int = 0, number: int = 0) -> np.ndarray:
+    """How often each clip is drawn `[R, n]`: as many recordings as there are, with replacement, all clips of each.
+
+    `number` replaces that of `num_resamples`.
+    """
     size = groups.max() + 1
+    number = number or num_resamples(num_decisions)
     drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=number)
     return drawn[:, groups].astype(np.float64)
 
 
-def _limits(value: float, drawn: np.ndarray, num_groups: int) -> tuple[float, float, float]:
+def _limits(value: float, drawn: np.ndarray, num_groups: int, lowest: float) -> tuple[float, float, float]:
     drawn = drawn[np.isfinite(drawn)]
     if np.isnan(value) or not len(drawn):
         return value, np.nan, np.nan
     if np.ptp(drawn) < 1e-9:
         unseen = Z**2 / (num_groups + Z**2)
-        return value, value - unseen * value, value + unseen * (1 - value)
+        return value, value - unseen * (value - lowest), value + unseen * (1 - value)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return value, float(low), float(high)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def mean_over_classes(values: np.ndarray) -> np.ndarray:
     """The mean `[R]` of `[R, K]` over what is defined; NaN where nothing is."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
