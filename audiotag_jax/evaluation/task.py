@@ -30,6 +30,13 @@ class Task:
         logs = np.log(np.maximum(probabilities, tiny))
         return logs if self.activation == "softmax" else logs - np.log(np.maximum(1 - probabilities, tiny))
 
+    def losses(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Cross-entropy `[n]` of logits `[n, K]` and scored labels: with several labels the mean over the classes."""
+        logits = np.asarray(logits, np.float64)
+        if self.activation == "softmax":
+            return -scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+        return np.asarray(np.logaddexp(0, np.where(labels == 1, -logits, logits)).mean(axis=1))
+
     def decide(self, probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:
         """The predicted classes as a mask of the shape `[..., K]` of the probabilities.
 

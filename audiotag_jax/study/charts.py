@@ -18,7 +18,7 @@ _CURVE_POINTS, _GREY_POINTS = 120, 40
 def forest_plots(differences: Sequence[Mapping], *, baseline: str) -> dict[str, Markup]:
     """By metric, a forest plot of the differences in it, as `study_scores` gives them; none where none has a value."""
     plots = {}
-    for metric in metrics.METRICS:
+    for metric in (*metrics.METRICS, *metrics.MULTI_LABEL_METRICS):
         chosen = [each for each in differences if each["score"] == metric.name and each["value"] is not None]
         if chosen:
             plots[metric.name] = forest_plot(chosen, metric, baseline=baseline)

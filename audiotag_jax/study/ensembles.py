@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.special
 
 from audiotag_jax.evaluation.metrics import label_ranks
+from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 
 STANDARD = ("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db")
@@ -18,6 +18,7 @@ class Entry:
     """One row: `ranks` [S, J, n] int, the place of each clip's label, from 0, by seed and by network of that seed.
 
     S is 1 where seeds (or variants, of one seed) are averaged; J is 1 on held-out clips and where folds are averaged.
+    Where clips have several labels there are no ranks but `logits` [S, J, n, K], or what else orders the classes.
     """
 
     name: str
@@ -25,6 +26,13 @@ class Entry:
     variants: tuple[str, ...]
     seeds: tuple[int, ...]
     ranks: np.ndarray
+    logits: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+
+    def of(self, chosen: np.ndarray) -> "Entry":
+        """The row on the clips under a mask [n]."""
+        if self.logits.ndim > 1:
+            return dataclasses.replace(self, logits=self.logits[:, :, chosen])
+        return dataclasses.replace(self, ranks=self.ranks[..., chosen])
 
 
 def entries(results: Results, *, test: bool = False, averages: bool = True) -> tuple[Clips, list[Entry]]:
@@ -33,15 +41,15 @@ def entries(results: Results, *, test: bool = False, averages: bool = True) -> t
     `single`: every network by itself. `seeds`: the seeds' probabilities averaged, network by network. `folds` (test
     clips only): those of a seed's folds averaged, as in a submission. `variants`: those of several variants averaged,
     network by network, with the first seed common to them; on test clips also those with the folds averaged, as in a
-    submission of several variants; none of them without `averages`. Probabilities are softmax of logits.
+    submission of several variants; none of them without `averages`. Probabilities are those of the task.
     """
     clips = results.clips(test)
-    scored = clips.labels >= 0
-    clips = Clips(**{field.name: getattr(clips, field.name)[scored] for field in dataclasses.fields(Clips)})
+    scored = clips.scored
+    clips = clips[scored]
     rows, probabilities = [], {}
     for variant in results.variants:
         logits = variant.by_fold(test)[:, :, scored]
-        probabilities[variant.variant] = scipy.special.softmax(logits.astype(np.float64), axis=-1)
+        probabilities[variant.variant] = clips.task.probabilities(logits)
         rows.append(_entry(variant.variant, "single", (variant,), variant.seeds, logits, clips))
         rows += _own_averages(variant, probabilities[variant.variant], clips)
     for name, members in _groups(results.variants).items() if averages else ():
@@ -82,6 +90,9 @@ def _entry(
     name: str, kind: str, variants: Sequence[VariantLogits], seeds: Sequence[int], scores: np.ndarray, clips: Clips
 ) -> Entry:
     """The row of logits or probabilities `scores` [S, J, n, K]."""
+    names = tuple(variant.variant for variant in variants)
+    if clips.task is MULTI_LABEL:
+        return Entry(name, kind, names, tuple(seeds), np.zeros(0, int), scores)
     every = np.broadcast_to(clips.labels, scores.shape[:-1]).ravel()
     ranks = label_ranks(scores.reshape(-1, scores.shape[-1]), every).reshape(scores.shape[:-1])
-    return Entry(name, kind, tuple(variant.variant for variant in variants), tuple(seeds), ranks)
+    return Entry(name, kind, names, tuple(seeds), ranks)

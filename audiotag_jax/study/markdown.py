@@ -4,8 +4,18 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 
-from audiotag_jax.evaluation import metrics
-from audiotag_jax.study.naming import block_name, blocks, p_text, resampled
+from audiotag_jax.evaluation.task import MULTI_LABEL
+from audiotag_jax.study.naming import (
+    SecondTest,
+    block_name,
+    blocks,
+    p_text,
+    resampled,
+    score_metrics,
+    second_test,
+    spread_metric,
+    task_of_scores,
+)
 from audiotag_jax.study.verdict import headline, is_real, verdict
 
 SEVERAL_NETWORKS = (
@@ -19,16 +29,31 @@ INTERVALS = (
     "for every row). Where all {units} score alike, resampling has no width; limits are then derived from Wilson's for "
     "a share of 0."
 )
-TESTS = (
+_PAIRED = (
     "Differences are paired: both variants are scored on the same clips, each with the mean of all its seeds. Their "
     "intervals are not corrected for the number of variants: one that excludes 0 does not distinguish a variant by "
     "itself. The bootstrap test recentres the resampled differences at 0 and counts, on both sides, those as large as "
-    "the one observed; its p is never below the least that an exact test of the clips that differ could give. "
-    "McNemar's exact test compares only clips that one of the two gets right and the other wrong, with the first seed "
+    "the one observed"
+)
+_DISTINGUISHED = (
+    "Both are corrected by Holm's method for the number of variants. *Distinguished* means that every test made is "
+    "below 0.05 after the correction."
+)
+_COUNTED = (
+    "; its p is never below the least that an exact test of the clips that differ could give. McNemar's exact test compares only clips that one of the two gets right and the other wrong, with the first seed "
     "that both have (on test clips with the average of its folds): *right alone* counts those that only the variant, "
-    "and those that only the baseline gets right. It applies to scores that call a clip right or wrong. Both are "
-    "corrected by Holm's method for the number of variants. *Distinguished* means that every test made is below 0.05 "
-    "after the correction."
+    "and those that only the baseline gets right. It applies to scores that call a clip right or wrong. "
+)
+_SWAPPED = (
+    ". The test by swapping exchanges the two variants' predictions of random recordings and scores both anew; its p "
+    "is the share of such exchanges with a difference as large as the one observed. It takes the first seed that both "
+    "have (on test clips the average of its folds), and ranks within a class (for micro AP over all classes) in place "
+    "of logits, so that these need no common scale. "
+)
+SEVERAL_LABELS = (
+    "*mAP*: average precision, the mean over the classes. *lwlrap*: the precision at each label among the classes of "
+    "its clip, the mean over all labels. *Micro AP*: all decisions on all classes as one list. Each is computed anew "
+    "for every resample. Logits of different folds' networks are compared as they are."
 )
 VERIFIED = "*Verified* clips are those whose label was checked by hand."
 
@@ -61,7 +86,9 @@ def report(
         lines += [f"## {escape(title)}", "", f"![{escape(title)}]({urllib.parse.quote(path)})", ""]
     intervals = INTERVALS.format(units=resampled(scores), num_resamples=scores["num_resamples"])
     lines += ["## How to read the figures", "", intervals, ""]
-    lines += [TESTS, ""] if scores["differences"] else []
+    several = task_of_scores(scores) is MULTI_LABEL
+    lines += [SEVERAL_LABELS, ""] if several else []
+    lines += [f"{_PAIRED}{_SWAPPED if several else _COUNTED}{_DISTINGUISHED}", ""] if scores["differences"] else []
     lines += [VERIFIED, ""] if any(clips == "verified" for _, clips in blocks(scores)) else []
     return "\n".join(lines).rstrip() + "\n"
 
@@ -69,18 +96,23 @@ def report(
 def _scores(scores: dict, part: str, clips: str) -> list[str]:
     """The table of one block: a line a variant, then a line an average."""
     rows = [row for row in scores["rows"] if (row["part"], row["clips"]) == (part, clips)]
-    spread = any(row["spread_over_seeds"]["accuracy"] is not None for row in rows)
+    shown, every = spread_metric(scores), score_metrics(scores)
+    spread = any(row["spread_over_seeds"][shown.name] is not None for row in rows)
     by_fold = part == "held out"
-    header = ["variant", *(each.label_in_text for each in metrics.METRICS)]
-    header += ["accuracy by fold"] * by_fold + ["seeds"] + ["standard deviation over seeds of these scores"] * spread
+    header = ["variant", *(each.label_in_text for each in every)]
+    header += (
+        [f"{shown.label_in_text} by fold"] * by_fold
+        + ["seeds"]
+        + ["standard deviation over seeds of these scores"] * spread
+    )
     lines = []
     for row in rows:
-        cells = [escape(row["name"]), *(interval(row["scores"][each.name]) for each in metrics.METRICS)]
+        cells = [escape(row["name"]), *(interval(row["scores"][each.name]) for each in every)]
         if by_fold:
-            cells.append(" ".join("–" if value is None else f"{value:.2f}" for value in row["by_fold"]["accuracy"]))
+            cells.append(" ".join("–" if value is None else f"{value:.2f}" for value in row["by_fold"][shown.name]))
         cells.append(", ".join(map(str, row["seeds"])))
         if spread:
-            cells.append(" ".join(_maybe(row["spread_over_seeds"][each.name]) for each in metrics.METRICS))
+            cells.append(" ".join(_maybe(row["spread_over_seeds"][each.name]) for each in every))
         lines.append(cells)
     return [f"### {block_name(part, clips, rows[0]['num_clips'])}", "", *table(header, lines)]
 
@@ -88,21 +120,23 @@ def _scores(scores: dict, part: str, clips: str) -> list[str]:
 def _differences(scores: dict, part: str, clips: str) -> list[str]:
     """The tables of one block, one a score."""
     size = next(row["num_clips"] for row in scores["rows"] if (row["part"], row["clips"]) == (part, clips))
-    header = ("variant", "difference", "bootstrap p", "after Holm", "McNemar's p", "after Holm", "right alone")
+    test = second_test(scores)
+    header = ["variant", "difference", "bootstrap p", "after Holm", f"{test.possessive} p", "after Holm"]
+    header += ["right alone"] * test.is_counted
     text = [f"### {block_name(part, clips, size)}: differences", ""]
-    for metric in metrics.METRICS:
+    for metric in score_metrics(scores):
         family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
-        lines = [_difference(each) for each in family if each["score"] == metric.name]
+        lines = [_difference(each, test) for each in family if each["score"] == metric.name]
         better = "below" if metric.lower_is_better else "above"
         text += [f"{metric.label}, better {better} 0:", "", *table((*header, "distinguished"), lines)]
     return text
 
 
-def _difference(each: dict) -> list[str]:
-    keys = ("p_bootstrap", "p_bootstrap_holm", "p_mcnemar", "p_mcnemar_holm")
+def _difference(each: dict, test: SecondTest) -> list[str]:
+    keys = ("p_bootstrap", "p_bootstrap_holm", test.key, f"{test.key}_holm")
     p_values = ["–" if each[key] is None else p_text(each[key]) for key in keys]
-    discordant = " : ".join(map(str, each["discordant"])) if each["discordant"] else "–"
-    return [escape(each["variant"]), interval(each, "+"), *p_values, discordant, "yes" if is_real(each) else "no"]
+    discordant = [" : ".join(map(str, each["discordant"])) if each["discordant"] else "–"] * test.is_counted
+    return [escape(each["variant"]), interval(each, "+"), *p_values, *discordant, "yes" if is_real(each) else "no"]
 
 
 def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -112,7 +146,9 @@ def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def interval(each: Mapping[str, float], sign: str = "") -> str:
-    """Such as "0.875 (0.840 to 0.905)"; numbers that round to 0 have no sign."""
+    """Such as "0.875 (0.840 to 0.905)"; numbers that round to 0 have no sign, and what is not defined is a dash."""
+    if any(each[key] is None for key in ("value", "low", "high")):
+        return _maybe(each["value"])
     value, low, high = (f"{round(each[key], 3) + 0.0:{sign}.3f}" for key in ("value", "low", "high"))
     return f"{value} ({low} to {high})".replace("+0.000", "0.000").replace("-", "−")
 

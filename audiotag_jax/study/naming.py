@@ -1,9 +1,11 @@
 """Names of the parts of a report: its blocks of clips, its metrics, its p values."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.intervals import LEVEL
+from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL, TASKS, Task
 
 
 def blocks(scores: dict) -> list[tuple[str, str]]:
@@ -31,8 +33,49 @@ def resampled(scores: dict) -> str:
 
 
 def metric_named(name: str) -> metrics.Metric:
-    """The metric of that name."""
-    return next(each for each in metrics.METRICS if each.name == name)
+    """The metric of that name, of either task."""
+    return next(each for each in (*metrics.METRICS, *metrics.MULTI_LABEL_METRICS) if each.name == name)
+
+
+def task_of_scores(scores: Mapping) -> Task:
+    """The task that the dict of `study_scores` is of."""
+    return TASKS[scores.get("task", SINGLE_LABEL.name)]
+
+
+def score_metrics(scores: Mapping) -> tuple[metrics.Metric, ...]:
+    """The metrics in the dict of `study_scores`."""
+    return metrics.metrics_of(task_of_scores(scores))
+
+
+def spread_metric(scores: Mapping) -> metrics.Metric:
+    """The metric whose values by fold and spread over seeds are shown: the accuracy, or mAP."""
+    return metric_named("accuracy" if task_of_scores(scores) is SINGLE_LABEL else "map")
+
+
+def guessing(scores: Mapping, metric: metrics.Metric) -> float:
+    """What guessing gives in this metric; of several labels that depends on the clips."""
+    return scores["guessing"][metric.name] if "guessing" in scores else metric.guessing(len(scores["classes"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class SecondTest:
+    """The test beside the bootstrap's: its p in a difference, and its name alone and before "p"."""
+
+    key: str
+    name: str
+    possessive: str
+    is_counted: bool  # whether it counts clips that one of two gets right and the other wrong
+
+
+_SECOND_TESTS = {
+    SINGLE_LABEL.name: SecondTest("p_mcnemar", "McNemar", "McNemar's", True),
+    MULTI_LABEL.name: SecondTest("p_swap", "swaps", "swap test's", False),
+}
+
+
+def second_test(scores: Mapping) -> SecondTest:
+    """The test beside the bootstrap's, in the dict of `study_scores` or in a difference of it."""
+    return _SECOND_TESTS[MULTI_LABEL.name if "p_swap" in scores else task_of_scores(scores).name]
 
 
 def p_text(p: float) -> str:

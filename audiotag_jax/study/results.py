@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from audiotag_jax.evaluation.predictions import TEST, VALIDATION, Predictions, concatenate, load_predictions, select
-from audiotag_jax.evaluation.task import MULTI_LABEL, task_of
+from audiotag_jax.evaluation.task import Task, is_scored, task_of
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir
 
@@ -23,7 +23,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Clips:
-    """What is known of n clips: `ids` [n] str, sorted, `labels` [n] int (-1: not scored), `verified` [n] bool.
+    """What is known of n clips: `ids` [n] str, sorted, `labels` [n] or [n, K] (see `task`), `verified` [n] bool.
 
     `folds` [n] int: the fold that held the clip out, -1 for test clips.
     """
@@ -35,6 +35,19 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.labels)
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Flags [n] the clips whose labels are known."""
+        return is_scored(self.labels)
+
+    def __getitem__(self, chosen: np.ndarray) -> "Clips":
+        """The clips at indices, or under a mask, `chosen`."""
+        return Clips(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(Clips)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +80,10 @@ class Results:
     test: Clips | None
     variants: tuple[VariantLogits, ...]
     recordings: Mapping[str, str] = dataclasses.field(default_factory=dict)  # by clip id; others stand alone
+
+    @property
+    def task(self) -> Task:
+        return self.held_out.task
 
     def clips(self, test: bool) -> Clips:
         """The test clips or the held-out ones. Raises ValueError where there are no test clips."""
@@ -156,17 +173,7 @@ def _sorted(saved: Predictions) -> Predictions:
     return select(saved, np.argsort(saved["ids"], kind="stable"))
 
 
-def check_one_label(labels: np.ndarray, what: str) -> None:
-    """Raises UserError if clips may have any number of labels."""
-    if task_of(labels) is MULTI_LABEL:
-        raise UserError(
-            f"Several tags a clip: not supported by {what}.\n"
-            "Modes prepare, train, evaluate, predict, embed, export and doctor support them."
-        )
-
-
 def _clips(saved: Predictions, folds: np.ndarray) -> Clips:
-    check_one_label(saved["labels"], "reports and comparisons")
     return Clips(saved["ids"], saved["labels"], saved["verified"], folds)
 
 

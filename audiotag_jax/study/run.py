@@ -30,7 +30,7 @@ from audiotag_jax.study.plan import (
     without_networks,
     without_repetitions,
 )
-from audiotag_jax.study.results import Run, check_one_label
+from audiotag_jax.study.results import Run
 from audiotag_jax.study.verdict import duration
 from audiotag_jax.training import train
 from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
@@ -236,7 +236,6 @@ def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> 
         study.check()
         return study
     experiment = open_experiment(variant_settings(settings, settings.comparison.baseline))
-    check_one_label(experiment.examples.labels, "mode study")
     folds, steps = experiment.all_folds, {False: experiment.num_steps, True: 0}
     if len(settings.comparison.rate_factors) > 1 and len(folds) < 3:
         raise UserError(

@@ -6,18 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from audiotag_jax.evaluation import metrics
+from audiotag_jax.evaluation import metrics, multilabel
 from audiotag_jax.evaluation.intervals import bootstrap_means, holm, mcnemar, recording_numbers
+from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.study.ensembles import Entry, entries
 from audiotag_jax.study.results import Results
+from audiotag_jax.study.several import Block, correct, pair_of
 
 
 @dataclasses.dataclass(frozen=True)
 class _Sample:
     """One block of the table: rows with the ranks of the n chosen clips; masks [n] by fold, None on test clips.
 
-    `recordings` [n] int, from 0: clips of the same recording have the same number.
+    `recordings` [n] int, from 0: clips of the same recording have the same number. `labels` [n], or [n, K].
     """
 
     part: str
@@ -25,6 +27,7 @@ class _Sample:
     rows: list[Entry]
     folds: list[np.ndarray] | None
     recordings: np.ndarray
+    labels: np.ndarray
 
 
 def study_scores(
@@ -52,13 +55,20 @@ def study_scores(
     that is not right or wrong, or without such a seed), `discordant` the clips that only the variant, and only the
     baseline, gets right. `_holm`: corrected by `holm` over the variants of one part, choice of clips and score.
 
+    Where clips have any number of labels (then `task` is "multi_label"), scores are computed on all clips and on up to
+    1,000 resamples of them; in place of McNemar's test predictions are swapped, `p_swap` of `paired.swap_test`, of the
+    same networks. `by_class` has the scores of every class, with differences, tested and corrected over the classes.
+
     Raises UserError if the baseline is not among the results.
     """
     names = [variant.variant for variant in results.variants]
     if baseline not in names:
         raise UserError(f"There is no finished run of the baseline {baseline!r}; there are: {', '.join(names)}.")
+    samples = _samples(results, usage or {}, recordings or {}, averages)
+    if results.task is MULTI_LABEL:
+        return _several(list(samples), results.classes, baseline, num_resamples, seed)
     rows, differences = [], []
-    for sample in _samples(results, usage or {}, recordings or {}, averages):
+    for sample in samples:
         values = {row.name: _values(row) for row in sample.rows}
         pairs = {name: values[name] - values[baseline] for name in names if name != baseline}
         options = {"groups": sample.recordings, "num_resamples": num_resamples, "seed": seed}
@@ -67,6 +77,52 @@ def study_scores(
         differences += _differences(sample, baseline, _estimates(pairs, -1.0, options))
     about = {"baseline": baseline, "classes": list(results.classes), "num_resamples": num_resamples}
     return about | {"rows": rows, "differences": differences}
+
+
+def _several(samples: Sequence[_Sample], classes: Sequence[str], baseline: str, most: int, seed: int) -> dict:
+    """`study_scores` of clips with any number of labels."""
+    size = max(sample.labels.size for sample in samples)
+    number = min(most, multilabel.num_resamples(size))
+    rows: list[dict] = []
+    differences: list[dict] = []
+    by_class: list[dict] = []
+    for sample in samples:
+        block = Block(sample.rows, sample.labels == 1, sample.recordings, number, seed)
+        common = {"part": sample.part, "clips": sample.clips}
+        singles = [row for row in sample.rows if row.kind == "single"]
+        named = {(row.variants, row.kind): row for row in sample.rows}
+        found = {
+            row.name: block.differences(row.name, baseline, pair_of(named, row.name, baseline))
+            for row in singles
+            if row.name != baseline
+        }
+        rows += [_several_row(row, sample, block) for row in sample.rows]
+        for metric in metrics.MULTI_LABEL_METRICS:
+            family = [
+                {"variant": name, "baseline": baseline, **common, "score": metric.name, **each[metric.name]}
+                | {"discordant": None}
+                for name, each in found.items()
+                if each[metric.name]["value"] is not None
+            ]
+            correct(family)
+            differences += family
+        for row in singles if sample.clips == "all" else ():
+            table = block.by_class(row.name, classes)
+            for score, family in found.get(row.name, {}).items():
+                if score in multilabel.CLASS_METRICS:
+                    correct(family)
+                    for entry, each in zip(table, family, strict=True):
+                        entry[f"{score}_difference"] = each
+            by_class.append({"variant": row.name, **common, "classes": table})
+    about = {"baseline": baseline, "classes": list(classes), "num_resamples": number, "task": MULTI_LABEL.name}
+    about |= {"guessing": multilabel.guesses(samples[0].labels == 1)}
+    return about | {"rows": rows, "differences": differences, "by_class": by_class}
+
+
+def _several_row(row: Entry, sample: _Sample, block: Block) -> dict:
+    by_seed = None if row.kind == "seeds" else block.by_seed(row.name)
+    by_fold = None if sample.folds is None else block.by_part(row.name, sample.folds)
+    return _described(row, sample, block.scores(row.name), by_seed, by_fold)
 
 
 def _values(row: Entry) -> np.ndarray:
@@ -90,9 +146,10 @@ def _samples(
             choices = {"all": chosen} if np.array_equal(verified, chosen) else {"all": chosen, "verified": verified}
             for kind, mask in choices.items():
                 if mask.any():
-                    few = [dataclasses.replace(row, ranks=row.ranks[..., mask]) for row in rows]
+                    few = [row.of(mask) for row in rows]
                     folds = None if test else [clips.folds[mask] == fold for fold in np.unique(clips.folds)]
-                    yield _Sample(part, kind, few, folds, np.unique(whole[mask], return_inverse=True)[1])
+                    groups = np.unique(whole[mask], return_inverse=True)[1]
+                    yield _Sample(part, kind, few, folds, groups, clips.labels[mask])
 
 
 def _estimates(
@@ -117,6 +174,12 @@ def _row(row: Entry, sample: _Sample, estimates: Mapping[str, Mapping[str, float
     if sample.folds is not None:
         means = [[float(each[mask].mean()) if mask.any() else None for mask in sample.folds] for each in values]
         by_fold = {each.name: by for each, by in zip(metrics.METRICS, means, strict=True)}
+    scores = {name: {key: each[key] for key in ("value", "low", "high")} for name, each in estimates.items()}
+    return _described(row, sample, scores, by_seed, by_fold)
+
+
+def _described(row: Entry, sample: _Sample, scores: dict, by_seed: dict | None, by_fold: dict | None) -> dict:
+    """The row's entry: what it is, on which clips, and its scores."""
     return {
         "name": row.name,
         "kind": row.kind,
@@ -124,12 +187,12 @@ def _row(row: Entry, sample: _Sample, estimates: Mapping[str, Mapping[str, float
         "seeds": [int(seed) for seed in row.seeds],
         "part": sample.part,
         "clips": sample.clips,
-        "num_clips": values.shape[1],
+        "num_clips": len(sample.recordings),
         "num_recordings": int(sample.recordings.max()) + 1,
-        "scores": {name: {key: each[key] for key in ("value", "low", "high")} for name, each in estimates.items()},
+        "scores": scores,
         "by_seed": by_seed,
         "by_fold": by_fold,
-        "spread_over_seeds": {each.name: _spread(by_seed[each.name]) if by_seed else None for each in metrics.METRICS},
+        "spread_over_seeds": {name: _spread(by_seed[name]) if by_seed else None for name in scores},
     }
 
 

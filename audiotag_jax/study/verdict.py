@@ -5,9 +5,20 @@ from collections.abc import Mapping, Sequence
 
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.intervals import LEVEL, detectable_difference
+from audiotag_jax.evaluation.task import TASKS, Task
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.study.limits import limits
-from audiotag_jax.study.naming import block_name, blocks, listed, metric_named, p_text, single_rows
+from audiotag_jax.study.naming import (
+    block_name,
+    blocks,
+    guessing,
+    listed,
+    metric_named,
+    p_text,
+    score_metrics,
+    second_test,
+    single_rows,
+)
 
 LIMITS = "What it does not say"  # the heading of the last section
 
@@ -52,8 +63,10 @@ def findings(scores: dict) -> list[Finding]:
     for part, clips in blocks(scores):
         family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
         rows = [row for row in single_rows(scores) if (row["part"], row["clips"]) == (part, clips)]
-        for metric in metrics.METRICS if family else ():
+        for metric in score_metrics(scores) if family else ():
             of_metric = [each for each in family if each["score"] == metric.name]
+            if not of_metric:  # not defined on these clips
+                continue
             paragraphs = _about_metric(metric, of_metric, rows)
             found.append(Finding(part, clips, rows[0]["num_clips"], metric, paragraphs, of_metric))
     return found
@@ -68,19 +81,18 @@ def chosen(scores: dict, found: Sequence[Finding]) -> Finding | None:
 
 def chosen_metric(scores: dict) -> metrics.Metric:
     """The metric that the scores name as `score`; else the first that is not the same for all networks."""
-    num_classes = len(scores["classes"])
     if scores.get("score"):
         return metric_named(scores["score"])
-    best = [0.0 if each.lower_is_better else 1.0 for each in metrics.METRICS]
-    informative = [
-        each for each, value in zip(metrics.METRICS, best, strict=True) if each.guessing(num_classes) != value
-    ]
-    return (informative or list(metrics.METRICS))[0]
+    every = score_metrics(scores)
+    best = [0.0 if each.lower_is_better else 1.0 for each in every]
+    informative = [each for each, value in zip(every, best, strict=True) if guessing(scores, each) != value]
+    return (informative or list(every))[0]
 
 
-def check_score(name: str, option: str) -> None:
-    """Raises UserError, listing the choices, where the option names no metric."""
-    names = [each.name for each in metrics.METRICS]
+def check_score(name: str, option: str, task: Task | None = None) -> None:
+    """Raises UserError, listing the choices, where the option names no metric of the task, or of any."""
+    tasks = TASKS.values() if task is None else [task]
+    names = [each.name for one in tasks for each in metrics.metrics_of(one)]
     if name and name not in names:
         raise UserError(f"{option}: unknown score {name!r}; choose from {', '.join(names)}.")
 
@@ -121,7 +133,8 @@ def _is_better(difference: Mapping) -> bool:
 
 
 def _corrected(difference: Mapping) -> list[float]:
-    return [difference[key] for key in ("p_bootstrap_holm", "p_mcnemar_holm") if difference[key] is not None]
+    keys = ("p_bootstrap_holm", f"{second_test(difference).key}_holm")
+    return [difference[key] for key in keys if difference[key] is not None]
 
 
 def _about_metric(metric: metrics.Metric, family: Sequence[dict], rows: Sequence[dict]) -> tuple[str, str]:
@@ -171,16 +184,17 @@ def _amount(difference: dict, rows: Sequence[dict]) -> str:
 
 
 def _dispute(difference: dict) -> str:
-    bootstrap, mcnemar = (_p(p) for p in _corrected(difference))
+    bootstrap, other = (_p(p) for p in _corrected(difference))
+    name = second_test(difference).possessive
     return (
-        f"The two tests disagree on {difference['variant']} (bootstrap p {bootstrap}, McNemar's p {mcnemar}), "
+        f"The two tests disagree on {difference['variant']} (bootstrap p {bootstrap}, {name} p {other}), "
         "which therefore does not count as distinguished."
     )
 
 
 def _nearly(others: Sequence[dict]) -> list[str]:
     """The sentence on differences that only the correction keeps from being distinguished; none without such."""
-    both = [[p for p in (each["p_bootstrap"], each["p_mcnemar"]) if p is not None] for each in others]
+    both = [[p for p in (each["p_bootstrap"], each[second_test(each).key]) if p is not None] for each in others]
     names = [
         f"{each['variant']} ({'better' if _is_better(each) else 'worse'}, p {_p(max(p))})"
         for each, p in zip(others, both, strict=True)

@@ -1,0 +1,129 @@
+"""The figures of a study on clips with any number of labels: one block of its table, and its classes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from audiotag_jax.evaluation import multilabel
+from audiotag_jax.evaluation.intervals import holm
+from audiotag_jax.evaluation.paired import Comparison, bootstrap_difference, swap_test
+from audiotag_jax.study.ensembles import Entry
+
+Scores = dict[str, np.ndarray]
+P_VALUES = ("p_bootstrap", "p_swap")
+
+
+class Block:
+    """One choice of clips: the scores of every row, of all clips and of every resample.
+
+    `truth` [n, K] bool, `groups` [n] the recordings from 0; rows are those of `ensembles.entries` on these clips.
+    """
+
+    def __init__(self, rows: Sequence[Entry], truth: np.ndarray, groups: np.ndarray, number: int, seed: int):
+        self.rows, self.truth, self.groups = {row.name: row for row in rows}, truth, groups
+        self.num_groups = int(groups.max()) + 1
+        drawn = multilabel.resamples(groups, truth.size, seed, number)
+        self.seen = {row.name: _of_networks(row.logits, truth, np.ones((1, len(truth)))) for row in rows}
+        self.drawn = {row.name: _mean(_of_networks(row.logits, truth, drawn)) for row in rows}
+
+    def scores(self, name: str) -> dict[str, dict]:
+        """`{METRIC: {"value", "low", "high"}}` of a row, the mean over its networks."""
+        values = _mean(self.seen[name])
+        return {each: self._entry(values[each][0], self.drawn[name][each]) for each in multilabel.METRICS}
+
+    def by_seed(self, name: str) -> dict[str, list[float]]:
+        """Of each metric a value for each seed, the mean over its networks."""
+        return {each: self.seen[name][each].mean(axis=1)[:, 0].tolist() for each in multilabel.METRICS}
+
+    def by_part(self, name: str, masks: Sequence[np.ndarray]) -> dict[str, list[float | None]]:
+        """Of each metric a value for each of some choices of clips [n]; None where it is not defined."""
+        found: dict[str, list[float | None]] = {each: [] for each in multilabel.METRICS}
+        for mask in masks:
+            part = self.truth[mask]
+            values = _mean(_of_networks(self.rows[name].logits[:, :, mask], part, np.ones((1, len(part)))))
+            for each in multilabel.METRICS:
+                value = float(values[each][0]) if len(part) else np.nan
+                found[each].append(value if np.isfinite(value) else None)
+        return found
+
+    def by_class(self, name: str, classes: Sequence[str]) -> list[dict]:
+        """Of each class its number of positive clips, average precision and ROC AUC with limits."""
+        values = _mean(self.seen[name])
+        return [
+            {"class": each, "num_positive": int(self.truth[:, k].sum())}
+            | {
+                score: self._entry(values[score][0, k], self.drawn[name][score][:, k])
+                for score in multilabel.CLASS_METRICS
+            }
+            for k, each in enumerate(classes)
+        ]
+
+    def differences(self, name: str, baseline: str, pair: tuple[np.ndarray, np.ndarray] | None) -> dict[str, dict]:
+        """By metric, and by score of the classes in a list, the difference of two rows with limits and p values.
+
+        `pair` are the logits [n, K] of one network of each, of which predictions are swapped; None: no such test.
+        """
+        first, second = (_mean(self.seen[each]) for each in (name, baseline))
+        swapped = swap_test(*pair, self.truth, self.groups) if pair else {}
+        found: dict[str, Any] = {}
+        for score in (*multilabel.METRICS, *multilabel.CLASS_METRICS):
+            drawn = self.drawn[name][score], self.drawn[baseline][score]
+            of_all = bootstrap_difference(*drawn, first[score][0] - second[score][0])
+            p_swap = swapped.get(score)
+            if score in multilabel.METRICS:
+                found[score] = self._difference(of_all, drawn[0] - drawn[1], p_swap)
+            else:
+                found[score] = [
+                    self._difference(
+                        Comparison(*(part[k] for part in of_all)),
+                        drawn[0][:, k] - drawn[1][:, k],
+                        None if p_swap is None else p_swap[k],
+                    )
+                    for k in range(self.truth.shape[1])
+                ]
+        return found
+
+    def _difference(self, found: Comparison, drawn: np.ndarray, p_swap: np.ndarray | None) -> dict:
+        entry: dict[str, Any] = multilabel.interval_entry(float(found.value), drawn, self.num_groups, -1.0)
+        p_values = (found.p, p_swap)
+        entry |= {"standard_error": float(found.standard_error)}
+        return entry | {
+            key: None if p is None or np.isnan(p) else float(p) for key, p in zip(P_VALUES, p_values, strict=True)
+        }
+
+    def _entry(self, value: np.ndarray, drawn: np.ndarray) -> dict:
+        return multilabel.interval_entry(float(value), drawn, self.num_groups)
+
+
+def correct(family: Sequence[dict]) -> None:
+    """Adds to differences what Holm's correction makes of their p values, of each test by itself; None stays None."""
+    for key in P_VALUES:
+        tested = [each for each in family if each[key] is not None]
+        for each in family:
+            each[f"{key}_holm"] = None
+        for each, p in zip(tested, holm([each[key] for each in tested]), strict=True):
+            each[f"{key}_holm"] = p
+
+
+def pair_of(rows: Mapping[tuple, Entry], variant: str, baseline: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """One answer a clip [n, K] of each of two variants, with the first seed that both have; None without one.
+
+    `rows` are by variants and kind; on test clips it is the average of the folds.
+    """
+    first, second = (rows.get(((name,), "folds"), rows[(name,), "single"]) for name in (variant, baseline))
+    common = sorted(set(first.seeds) & set(second.seeds))
+    if not common:
+        return None
+    return tuple(row.logits[row.seeds.index(common[0]), 0] for row in (first, second))  # type: ignore[return-value]
+
+
+def _of_networks(logits: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> Scores:
+    """Scores [S, J, R] or [S, J, R, K] of logits [S, J, n, K]."""
+    found = [[multilabel.scores(network, truth, counts) for network in of_seed] for of_seed in logits]
+    return {name: np.array([[each[name] for each in of_seed] for of_seed in found]) for name in found[0][0]}
+
+
+def _mean(scores: Scores) -> Scores:
+    """The mean over networks."""
+    return {name: values.mean(axis=(0, 1)) for name, values in scores.items()}
