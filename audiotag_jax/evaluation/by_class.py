@@ -87,7 +87,15 @@ def calibrated(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> np.
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> list[Bin]:
     """The bins of equal width that have clips, by the probability of the first tag (a bin holds its upper edge)."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    return _bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, groups)
+
+
+def decision_reliability(probabilities: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> list[Bin]:
+    """Likewise of all decisions on K classes, by their probability [n, K]: right are clips that have the class."""
+    return _bins(probabilities.ravel(), truth.ravel(), np.repeat(groups, probabilities.shape[1]))
+
+
+def _bins(confidence: np.ndarray, right: np.ndarray, groups: np.ndarray) -> list[Bin]:
     bins = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     chosen = [bins == number for number in np.unique(bins)]
     return [Bin(int(each.sum()), float(confidence[each].mean()), _share(right[each], groups[each])) for each in chosen]

@@ -16,6 +16,7 @@ from audiotag_jax.evaluation.predictions import Predictions, select
 from audiotag_jax.evaluation.task import DEFAULT_THRESHOLD, is_scored
 
 FEWEST = 20  # clips with a class, and without it, from which it gets a calibration and a threshold of its own
+PARTS = 5  # of one fold alone, to choose thresholds of each on the others
 F1 = {"f1_macro": "Macro F1", "f1_micro": "Micro F1"}  # name in files: in reports
 _ITERATIONS, _CONVERGED = 50, 1e-8
 
@@ -118,12 +119,18 @@ def decision_table(predictions: Predictions, parts: np.ndarray) -> dict:
     saved, parts = select(predictions, scored), np.asarray(parts)[scored]
     order = np.argsort(saved["ids"], kind="stable")
     saved, parts = select(saved, order), parts[order]
-    logits, labels = np.asarray(saved["logits"], np.float64), saved["labels"]
-    truth = labels == 1
+    groups = recording_numbers(saved["ids"].tolist(), dict(zip(saved["ids"], saved["recordings"], strict=True)))
+    return decision_scores(saved["logits"], saved["labels"], parts, groups)
+
+
+def decision_scores(
+    logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, groups: np.ndarray, seed: int = 0, number: int = 0
+) -> dict:
+    """`decision_table` of scored clips in the order of their ids, of recordings `groups` [n], numbered from 0."""
+    logits, truth = np.asarray(logits, np.float64), labels == 1
     probabilities, tags = cross_fit(logits, labels, parts)
     shared = _shared(logits, labels, parts)
-    groups = recording_numbers(saved["ids"].tolist(), dict(zip(saved["ids"], saved["recordings"], strict=True)))
-    drawn = multilabel.resamples(groups, truth.size)
+    drawn = multilabel.resamples(groups, truth.size, seed, number)
     errors = {"before": scipy.special.expit(logits), "shared": shared, "calibrated": probabilities}
     return {
         **_intervals(tags, truth, drawn, groups),

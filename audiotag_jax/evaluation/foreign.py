@@ -13,6 +13,7 @@ import numpy as np
 from audiotag_jax.runtime.errors import UserError
 
 SCORES = ("logits", "probabilities")
+Label = str | tuple[str, ...]  # a class, or any number of them
 _TINY = np.finfo(np.float64).tiny
 _NOT_SEVERAL = "is listed twice; every clip needs one row"
 
@@ -21,7 +22,9 @@ _NOT_SEVERAL = "is listed twice; every clip needs one row"
 class ForeignPredictions:
     """Logits `[n, K]` float64 of n clips by id, of K classes; the rest is None where the file has none of it.
 
-    `labels` [n] are classes by name, "" for none; `verified` [n] bool, `folds` [n] int, `recordings` [n] str.
+    `labels` [n] are classes by name, "" for none, or, where clips have any number of labels, tuples of names, None for
+    none known; `verified` [n] bool, `folds` [n] int, `recordings` [n] str. `is_probability`: the logits are logarithms
+    of probabilities that the file has.
     """
 
     ids: np.ndarray
@@ -31,6 +34,7 @@ class ForeignPredictions:
     verified: np.ndarray | None = None
     folds: np.ndarray | None = None
     recordings: np.ndarray | None = None
+    is_probability: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +96,15 @@ def _read_npz(path: Path) -> ForeignPredictions:
         name: arrays[name] for name in ("labels", "verified", "folds", "recordings") if name in arrays
     }
     for name, array in more.items():
-        if array.shape != ids.shape:
+        if array.shape != ids.shape and not (name == "labels" and array.shape == values.shape):
             raise UserError(f"{path}: {name} has shape {list(array.shape)}; one for each of {len(ids)} ids is needed.")
     if "labels" in more:
         more["labels"] = _label_names(path, more["labels"], classes)
     if "recordings" in more:
         more["recordings"] = _text(more["recordings"])
     scores = values.astype(np.float64)
-    if kinds[0] == "probabilities":
+    more["is_probability"] = kinds[0] == "probabilities"
+    if more["is_probability"]:
         if np.any(scores < 0) or np.any(scores > 1):
             raise UserError(f"{path}: probabilities must be 0 to 1; scores of another kind are called logits.")
         scores = np.log(np.maximum(scores, _TINY))
@@ -107,7 +112,14 @@ def _read_npz(path: Path) -> ForeignPredictions:
 
 
 def _label_names(path: Path, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Labels as names, of names or of numbers of classes, -1 for none."""
+    """Labels as names, of names or of numbers of classes, -1 for none; [n, K] of 1, 0 and -1 as tuples of names."""
+    if labels.ndim == 2:
+        if labels.dtype.kind not in "iub" or (labels.size and not -1 <= labels.min() <= labels.max() <= 1):
+            raise UserError(f"{path}: labels of several classes a clip must be 1, 0, or -1 where they are not known.")
+        names = np.empty(len(labels), object)
+        for row, name in enumerate(names_of(labels.astype(np.int8), classes)):
+            names[row] = name
+        return names
     if labels.dtype.kind not in "iu":
         return _text(labels)
     if len(labels) and not (labels.min() >= -1 and labels.max() < len(classes)):
@@ -126,9 +138,17 @@ def _read_csv(path: Path) -> ForeignPredictions:
                 raise UserError(
                     f"{path}: clip {row[0]!r}, class {header[1 + place]!r}: {cell!r} is no number."
                 ) from error
-    if ((values >= 0) & (values <= 1)).all():  # probabilities, whose logarithms are logits
+    if is_probability := bool(((values >= 0) & (values <= 1)).all()):  # their logarithms are logits
         values = np.log(np.maximum(values, _TINY))
-    return ForeignPredictions(np.array([row[0] for row in rows], str), tuple(header[1:]), values)
+    ids = np.array([row[0] for row in rows], str)
+    return ForeignPredictions(ids, tuple(header[1:]), values, is_probability=is_probability)
+
+
+def names_of(labels: np.ndarray, classes: Sequence[str]) -> list[Label | None]:
+    """Labels `[n]` as names of classes, `[n, K]` as tuples of names; None where they are not known."""
+    if np.ndim(labels) == 1:
+        return [None if label < 0 else classes[label] for label in labels.tolist()]
+    return [None if row.min() < 0 else tuple(classes[k] for k in np.flatnonzero(row)) for row in labels]
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
 
-from audiotag_jax.evaluation.foreign import Labels
+from audiotag_jax.evaluation.foreign import Label, Labels
+from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.study.label_lists import LabelLists
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 from audiotag_jax.study.sources import Network, Sources
-
-_SMALLEST = np.finfo(np.float64).tiny
 
 
 def align(sources: Sources, baseline: str, labels: Labels | None = None) -> tuple[Results, list[str]]:
@@ -33,7 +32,7 @@ def align(sources: Sources, baseline: str, labels: Labels | None = None) -> tupl
     truth = _Truth(networks, labels, classes)
     clips = truth.clips(held_out, tested=False)
     test_clips = truth.clips(test, tested=True) if test else None
-    scored = sum(int((each.labels >= 0).sum()) for each in (clips, test_clips) if each is not None)
+    scored = sum(int(each.scored.sum()) for each in (clips, test_clips) if each is not None)
     if not scored:
         raise UserError(
             "No clip has a label: name a run of these clips by --runs, or their labels by --labels=FILE.csv."
@@ -48,12 +47,13 @@ def align(sources: Sources, baseline: str, labels: Labels | None = None) -> tupl
 
 
 def average(results: Results, name: str, members: Sequence[str], seed: int) -> VariantLogits:
-    """The mean of the members' probabilities, of all their seeds and, on test clips, folds, as log-probabilities."""
+    """The mean of the members' probabilities, of all their seeds and, on test clips, folds, as logits of it."""
+    task = results.task
 
     def mean(logits: Callable[[VariantLogits], np.ndarray]) -> np.ndarray:  # [S, J, n, K] to [1, n, K]
-        of_each = [scipy.special.softmax(logits(results[member]).astype(np.float64), -1) for member in members]
+        of_each = [task.probabilities(logits(results[member])) for member in members]
         total = np.mean([probabilities.mean((0, 1)) for probabilities in of_each], axis=0)
-        return np.log(np.maximum(total, _SMALLEST)).astype(np.float32)[None]
+        return task.logits(total).astype(np.float32)[None]
 
     held_out = mean(lambda variant: variant.by_fold(False))
     test = None if results.test is None else mean(lambda variant: variant.by_fold(True))[None]
@@ -132,18 +132,25 @@ def _variant(
     for network, logits, test in networks:
         order = [network.classes.index(each) for each in classes]
         rows = [logits[clip] for clip in clips.ids.tolist()]
-        held_out.append(np.array(rows).reshape(-1, len(classes))[:, order])
+        held_out.append(_logits(network, clips, np.array(rows).reshape(-1, len(classes))[:, order]))
         if test_clips is not None:
-            tests.append(np.stack([test[clip] for clip in test_clips.ids.tolist()], axis=1)[..., order])
+            rows = [test[clip] for clip in test_clips.ids.tolist()]
+            tests.append(_logits(network, test_clips, np.stack(rows, axis=1)[..., order]))
     folds = {len(each) for each in tests}
     if len(folds) > 1:
         raise UserError(f"{name}: its networks have test predictions of {min(folds)} and of {max(folds)} folds.")
     return VariantLogits(name, seeds, np.stack(held_out), np.stack(tests) if tests else None)
 
 
+def _logits(network: Network, clips: Clips, values: np.ndarray) -> np.ndarray:
+    """The logits [..., K] of a network on clips; of a file's probabilities, those of the clips' task."""
+    is_odds = network.is_probability and clips.task is MULTI_LABEL
+    return clips.task.logits(np.exp(values)) if is_odds else values
+
+
 @dataclasses.dataclass
 class _Truth:
-    """What is known of the clips."""
+    """What is known of the clips of some networks, where `table` has precedence."""
 
     networks: Sequence[Network]
     table: Labels | None
@@ -152,25 +159,27 @@ class _Truth:
     def __post_init__(self):
         self.notes: list[str] = []
         self.recordings = self._first("recordings")
-        self.labels: dict[str, str] = self._of_networks("labels")
+        self.lists = LabelLists(self.networks, self.table, self.classes)
+        self.labels: dict[str, Label] = self.lists.parsed(self._of_networks("labels"))
         if self.table is not None:
-            changed = [c for c, name in self.table.labels.items() if self.labels.get(c, name) != name]
+            given = self.lists.parsed(self.table.labels)
+            changed = [c for c, name in given.items() if self.labels.get(c, name) != name]
             if changed:
                 self.notes.append(f"--labels changes the label of {len(changed)} clips, such as {changed[0]}")
-            self.labels = {clip: name for clip, name in (self.labels | self.table.labels).items() if name}
+            self.labels = {clip: name for clip, name in (self.labels | given).items() if name != ""}
         else:
             self._check_labels()
-        unknown = next((clip for clip, name in self.labels.items() if name not in self.classes), None)
-        if unknown is not None:
-            raise UserError(f"Clip {unknown!r} has the label {self.labels[unknown]!r}, which is none of the classes.")
+        for clip, label in self.labels.items():
+            for name in label if isinstance(label, tuple) else (label,):
+                if name not in self.classes:
+                    raise UserError(f"Clip {clip!r} has the label {name!r}, which is none of the classes.")
         self.folds, self.verified = self._first("folds"), self._first("verified")
 
     def clips(self, ids: Sequence[str], *, tested: bool) -> Clips:
         """The clips of these ids, as they are known."""
-        numbers = {name: number for number, name in enumerate(self.classes)} | {"": -1}
         return Clips(
             np.array(ids, str),
-            np.array([numbers[self.labels.get(clip, "")] for clip in ids], np.int64),
+            self.lists.array([self.labels.get(clip, "") for clip in ids]),
             np.array([self.verified.get(clip, True) for clip in ids], bool),
             np.array([-1 if tested else self.folds.get(clip, 0) for clip in ids], np.int64),
         )
@@ -188,10 +197,11 @@ class _Truth:
 
     def _check_labels(self) -> None:
         for network in self.networks:
-            other = [clip for clip, name in network.labels.items() if self.labels[clip] != name]
+            own = self.lists.parsed(network.labels)
+            other = [clip for clip, name in own.items() if self.labels[clip] != name]
             if other:
                 clip = other[0]
                 raise UserError(
-                    f"{network.path} labels clip {clip!r} {network.labels[clip]!r}, another one "
+                    f"{network.path} labels clip {clip!r} {own[clip]!r}, another one "
                     f"{self.labels[clip]!r} ({len(other)} such clips): decide by --labels=FILE.csv."
                 )

@@ -54,6 +54,7 @@ def run(
         if len(set(chosen)) < 2:
             raise UserError(f"--average={name}: name two or more different predictions, as A+B.")
     results, notes = align(sources, baseline, read_labels(labels) if labels else None)
+    check_score(score, "--score", results.task)
     made = [average(results, name, chosen, results[baseline].seeds[0]) for name, chosen in members.items()]
     results = dataclasses.replace(results, variants=(*results.variants, *made))
     with locked(workdir, "using"):

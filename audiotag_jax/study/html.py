@@ -8,13 +8,13 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from audiotag_jax.evaluation import metrics
+from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.files import write_atomic
-from audiotag_jax.study import charts, colours, mistakes
+from audiotag_jax.study import charts, colours, mistakes, several_page
 from audiotag_jax.study.figures import shortened
 from audiotag_jax.study.forest import forest, shared_limits
 from audiotag_jax.study.media import Media, sound_uri
-from audiotag_jax.study.naming import resampled
+from audiotag_jax.study.naming import resampled, score_metrics, second_test
 from audiotag_jax.study.pictures import clip_picture
 from audiotag_jax.study.results import Results
 from audiotag_jax.study.verdict import LIMITS, chosen, findings, headline, is_real, verdict
@@ -62,15 +62,20 @@ def page(results, scores, about, curves, media, *, title) -> str:
     has_lines = any(len(curve) > 1 for curve in curves.values())  # a probe has one step
     given = mistakes.scored_predictions(results)
     baseline = scores["baseline"]
-    shown = [name for name in mistakes.extremes(scores["rows"], given.part, baseline) if name in given.networks]
-    wrong = [each for name in shown for each in mistakes.confident_mistakes(given, name, NUM_MISTAKES)]
-    compared = mistakes.disputed_clips(given, NUM_COMPARED)
+    every = mistakes.extremes(scores["rows"], given.part, baseline, given.clips.task)
+    shown = [name for name in every if name in given.networks]
+    several = given.clips.task is MULTI_LABEL
+    look = several_page if several else mistakes
+    wrong = [each for name in shown for each in look.confident_mistakes(given, name, NUM_MISTAKES)]
+    compared = look.disputed_clips(given, NUM_COMPARED)
     indices = sorted({*compared, *(each.index for each in wrong)})
     seen = media([str(given.clips.ids[index]) for index in indices])
-    confusions = [confusion_of(given, name) for name in given.networks]
+    confusions = (
+        several_page.confusions(given, results) if several else [confusion_of(given, n) for n in given.networks]
+    )
     clips = _compared(given, compared, seen)
-    room = MAX_BYTES - _size(clips) - sum(len(each["drawing"]) for each in confusions)
-    return template("report.html.jinja").render(
+    room = MAX_BYTES - _size(clips) - sum(len(each.get("drawing", "")) for each in confusions)
+    return template("report_several.html.jinja" if several else "report.html.jinja").render(
         theme_css=colours.theme_css(),
         about=about,
         title=title,
@@ -81,8 +86,9 @@ def page(results, scores, about, curves, media, *, title) -> str:
         num_resamples=scores["num_resamples"],
         resampled=resampled(scores),
         tables=_tables(scores),
-        metrics={metric.name: metric for metric in metrics.METRICS},
-        first_metric=metrics.METRICS[0],
+        metrics={metric.name: metric for metric in score_metrics(scores)},
+        first_metric=score_metrics(scores)[0],
+        second=second_test(scores),
         kinds=_KINDS,
         averages=scores.get("averages", ()),
         **_findings(scores),
@@ -91,7 +97,8 @@ def page(results, scores, about, curves, media, *, title) -> str:
         part=_PARTS[given.part],
         num_clips=len(given.clips),
         confusions=confusions,
-        classes=_classes(given),
+        classes=several_page.class_tables(scores, given.part) if several else _classes(given),
+        decisions=scores.get("decisions", ()),
         variants=list(given.networks),
         compared=clips,
         shown=shown,
@@ -184,11 +191,13 @@ def _classes(given):
 
 
 def _clip_title(given, index):
-    return f"clip {given.clips.ids[index]}, labelled {given.classes[given.clips.labels[index]]}"
+    return f"clip {given.clips.ids[index]}, labelled {given.label_text(index)}"
 
 
 def _prediction(given, variant, index):
     """The variant's three most probable classes for the clip, and the place and probability of the label."""
+    if given.clips.task is MULTI_LABEL:
+        return several_page.prediction(given, variant, index)
     probabilities = given.mean(variant)[index]
     order = np.argsort(-probabilities, kind="stable")
     label = given.clips.labels[index]
@@ -201,7 +210,7 @@ def _clip(given, index, media):
     clip = str(given.clips.ids[index])
     return {
         "id": clip,
-        "label": given.classes[given.clips.labels[index]],
+        "label": given.label_text(index),
         "verified": bool(given.clips.verified[index]),
         "sound": sound_uri(media.waveforms[clip], media.sample_rate_hz) if clip in media.waveforms else "",
     }

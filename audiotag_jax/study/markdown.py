@@ -40,7 +40,8 @@ _DISTINGUISHED = (
     "below 0.05 after the correction."
 )
 _COUNTED = (
-    "; its p is never below the least that an exact test of the clips that differ could give. McNemar's exact test compares only clips that one of the two gets right and the other wrong, with the first seed "
+    "; its p is never below the least that an exact test of the clips that differ could give. "
+    "McNemar's exact test compares only clips that one of the two gets right and the other wrong, with the first seed "
     "that both have (on test clips with the average of its folds): *right alone* counts those that only the variant, "
     "and those that only the baseline gets right. It applies to scores that call a clip right or wrong. "
 )

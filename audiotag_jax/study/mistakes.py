@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.special
 
 from audiotag_jax.evaluation import metrics
+from audiotag_jax.evaluation.foreign import names_of
 from audiotag_jax.evaluation.metrics import hits, label_ranks, top3_errors
+from audiotag_jax.evaluation.task import SINGLE_LABEL, Task
 from audiotag_jax.study.results import Clips, Results
 
 
@@ -27,6 +28,11 @@ class ScoredPredictions:
         """Probabilities [n, K], averaged over the variant's networks."""
         return self.networks[variant].mean(axis=0)
 
+    def label_text(self, index: int) -> str:
+        """The label of a clip; several with semicolons between them."""
+        [label] = names_of(self.clips.labels[[index]], self.classes)
+        return "; ".join(label) or "none of the classes" if isinstance(label, tuple) else str(label)
+
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
@@ -39,15 +45,15 @@ class Mistake:
 
 def scored_predictions(results: Results, *, test: bool | None = None) -> ScoredPredictions:
     """The clips with a label: test clips where there are such, else held-out clips, or as `test` decides."""
-    on_test = results.test is not None and bool(np.any(results.test.labels >= 0)) if test is None else test
+    on_test = results.test is not None and bool(results.test.scored.any()) if test is None else test
     clips = results.clips(on_test)
-    scored = clips.labels >= 0
-    kept = Clips(*(getattr(clips, field.name)[scored] for field in dataclasses.fields(Clips)))
+    scored = clips.scored
+    kept = clips[scored]
     networks = {}
     for each in results.variants:
         logits = each.by_fold(on_test)
         logits = logits.reshape(-1, *logits.shape[2:])
-        networks[each.variant] = scipy.special.softmax(logits[:, scored].astype(np.float64), axis=-1)
+        networks[each.variant] = results.task.probabilities(logits[:, scored])
     return ScoredPredictions("test" if on_test else "held out", results.classes, kept, networks)
 
 
@@ -103,9 +109,9 @@ def disputed_clips(given: ScoredPredictions, at_most: int) -> list[int]:
     return chosen
 
 
-def extremes(rows: Sequence[dict], part: str, baseline: str) -> list[str]:
+def extremes(rows: Sequence[dict], part: str, baseline: str, task: Task = SINGLE_LABEL) -> list[str]:
     """The baseline and the single variants of least and of greatest first metric over all clips of the part."""
-    metric = metrics.METRICS[0].name
+    metric = metrics.metrics_of(task)[0].name
     scored = {
         row["name"]: row["scores"][metric]["value"]
         for row in rows

@@ -28,7 +28,7 @@ from audiotag_jax.study.plan import variant_settings
 from audiotag_jax.study.results import Results, Run, read_results
 from audiotag_jax.study.shown import Shown, open_media
 from audiotag_jax.study.statistics import study_scores
-from audiotag_jax.study.verdict import summary_lines
+from audiotag_jax.study.verdict import check_score, summary_lines
 from audiotag_jax.training.initial_weights import pretrained_on
 from audiotag_jax.training.inspect_checkpoint import read_metrics
 
@@ -36,6 +36,7 @@ from audiotag_jax.training.inspect_checkpoint import read_metrics
 def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Sequence[str], budget) -> None:
     """Writes the scores and the report of the runs; `budget` is pairs of a name and what every variant was given."""
     results = read_results(runs, classes)
+    check_score(settings.comparison.score, "config.study.score", results.task)
     usage = fsdkaggle2018.test_usage(settings.dataset.path) if settings.dataset.source == "fsdkaggle2018" else {}
     names = [variant.variant for variant in results.variants]
     shown = {name: Shown(variant_settings(settings, name), _dataset(runs, name)) for name in names}

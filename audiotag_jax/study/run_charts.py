@@ -43,10 +43,12 @@ def curves_plot(name: str, curves: Mapping[str, np.ndarray]) -> Markup | None:
         return to_svg(figure, f"{name} over steps. At the end: {last}")
 
 
-def reliability_plot(kinds: Mapping[str, Sequence[Bin]]) -> Markup:
+def reliability_plot(
+    kinds: Mapping[str, Sequence[Bin]], tag: str = "first tag", share: str = "share that is right"
+) -> Markup:
     """The share of right first tags against their probability, with 95 % intervals; the diagonal is perfect.
 
-    `kinds` are bins by name, "before" hollow, all others filled.
+    `kinds` are bins by name, "before" hollow, all others filled; `tag` and `share` name what the axes show.
     """
     side = 280
     with canvas(_WIDTH, _TOP + side + _BELOW) as figure:
@@ -66,7 +68,7 @@ def reliability_plot(kinds: Mapping[str, Sequence[Bin]]) -> Markup:
                           markersize=4 + min(6.0, each.num_clips**0.5 / 4), gid=titled("mark", words))  # fmt: skip
             add_text(figure, _LEFT + side + 16, _TOP + 16 + 18 * place, f"● {name}" if fill == colour(role) else
                      f"○ {name}", role=role)  # fmt: skip
-        add_text(figure, _LEFT + side / 2, _TOP + side + 36, "probability of the first tag", ha="center")
-        add_text(figure, 16, _TOP + side / 2, "share that is right", rotation=90, ha="center", va="center")
-        about = "Reliability: the share of right first tags by their probability, " + " and ".join(kinds)
+        add_text(figure, _LEFT + side / 2, _TOP + side + 36, f"probability of the {tag}", ha="center")
+        add_text(figure, 16, _TOP + side / 2, share, rotation=90, ha="center", va="center")
+        about = f"Reliability: the share of right {tag}s by their probability, " + " and ".join(kinds)
         return to_svg(figure, about)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotag_jax.evaluation import metrics
+from audiotag_jax.evaluation import metrics, multilabel
 from audiotag_jax.evaluation.by_class import calibrated, doubts
 from audiotag_jax.evaluation.guessing import describe_guessing, majority_share
-from audiotag_jax.evaluation.intervals import recording_numbers, score_table
+from audiotag_jax.evaluation.intervals import score_table
 from audiotag_jax.evaluation.predictions import TEST, Predictions, average_predictions, select
+from audiotag_jax.evaluation.task import MULTI_LABEL, Task, is_scored
 from audiotag_jax.inference.tables import inert
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic
@@ -20,13 +21,14 @@ from audiotag_jax.settings.record import RunRecord, fold_dir, read_record
 from audiotag_jax.study.mistakes import ScoredPredictions, scored_predictions
 from audiotag_jax.study.report import describe_machine, describe_network, mean_curve, write_text
 from audiotag_jax.study.results import Clips, Results, Run, read_results
-from audiotag_jax.study.run_page import run_page
+from audiotag_jax.study.run_page import run_page, several_page
+from audiotag_jax.study.several_page import parts_of
+from audiotag_jax.study.several_run import COLUMNS, closer_look, suspect_rows
 from audiotag_jax.study.shown import Shown, open_media
 from audiotag_jax.study.sources import finished_folds
 
 SUSPECTS = "suspects.csv"
 _COLUMNS = ("id", "label", "doubt", "tag", "tag_probability", "label_probability", "verified", "fold", "recording")
-_PARTS = 5  # of one fold alone, to calibrate each on the others
 
 
 def run(workdir: Path) -> None:
@@ -41,29 +43,27 @@ def run(workdir: Path) -> None:
     if not len(given.clips):
         raise UserError(f"{workdir}: none of the held-out clips has a label, so there is nothing to report.")
     [logits] = results[of_run.variant].held_out
-    logits = logits[results.held_out.labels >= 0]
-    parts = _parts(given.clips, results.recordings)
-    probabilities = calibrated(logits, given.clips.labels, parts)
+    logits = logits[results.held_out.scored]
+    parts = parts_of(given.clips, results.recordings)
     rows = score_rows(results, logits, given.clips, [fold_dir(workdir, fold) / TEST for fold in folds])
-    suspects = doubts(probabilities, given.clips.labels, given.clips.ids)
-    sentences = [*_sentences(rows, given), _about_suspects(suspects, given.clips)]
-    curves = {split: _curves(of_run, split) for split in ("train", "validation")}
+    curves = {split: _curves(of_run, split, results.task) for split in ("train", "validation")}
     shown = open_media({of_run.variant: Shown(record.settings, record.dataset)})
     about = [("run", str(workdir)), *_describe(record, folds, results), *describe_machine()]
-    text = run_page(
-        given,
-        probabilities,
-        suspects,
-        results.recordings,
-        rows,
-        sentences,
-        curves,
-        shown,
-        about,
-        f"Run {workdir.resolve().name}",
-    )
+    title = f"Run {workdir.resolve().name}"
+    if results.task is MULTI_LABEL:
+        look = closer_look(given, logits, parts, dict(rows)["held out, all"], results.recordings)
+        sentences, page = look.sentences, (rows, look.sentences, curves, shown, about, title)
+        text = several_page(given, look.context, results.recordings, *page)
+        table = [COLUMNS, *suspect_rows(look.suspects, given, results.recordings)]
+    else:
+        probabilities = calibrated(logits, given.clips.labels, parts)
+        suspects = doubts(probabilities, given.clips.labels, given.clips.ids)
+        sentences = [*_sentences(rows, given), _about_suspects(suspects, given.clips)]
+        page = (rows, sentences, curves, shown, about, title)
+        text = run_page(given, probabilities, suspects, results.recordings, *page)
+        table = [_COLUMNS, *_suspect_rows(suspects, probabilities, given, results.recordings)]
     write_text(workdir / "report.html", text)
-    write_suspects(workdir / SUSPECTS, suspects, probabilities, given, results.recordings)
+    _write_csv(workdir / SUSPECTS, table)
     for sentence in sentences:
         log(sentence)
     log(f"written: {workdir / 'report.html'} and {SUSPECTS}")
@@ -76,24 +76,23 @@ def score_rows(
     recordings = np.array([results.recordings.get(clip, "") for clip in clips.ids.tolist()], str)
     arrays = {"ids": clips.ids, "labels": clips.labels, "verified": clips.verified}
     saved: Predictions = {**arrays, "logits": logits, "recordings": recordings}
-    rows = [("held out, all", score_table(saved))]
+    table = multilabel.score_table if results.task is MULTI_LABEL else score_table
+    rows = [("held out, all", table(saved))]
     if not clips.verified.all():
-        rows.append(("held out, verified", score_table(select(saved, clips.verified))))
+        rows.append(("held out, verified", table(select(saved, clips.verified))))
     folds = np.unique(clips.folds)
-    rows += [(f"fold {fold}", score_table(select(saved, clips.folds == fold))) for fold in folds if len(folds) > 1]
-    if results.test is not None and (results.test.labels >= 0).any():
+    rows += [(f"fold {fold}", table(select(saved, clips.folds == fold))) for fold in folds if len(folds) > 1]
+    if results.test is not None and results.test.scored.any():
         tested = average_predictions(test_files)
-        rows.append(("test, mean of the folds", score_table(select(tested, tested["labels"] >= 0))))
+        rows.append(("test, mean of the folds", table(select(tested, is_scored(tested["labels"])))))
     return rows
 
 
-def write_suspects(
-    path: Path, suspects: np.ndarray, probabilities: np.ndarray, given: ScoredPredictions, recordings: Mapping[str, str]
-) -> None:
-    """Writes a row for each clip of `suspects`, in that order; `doubt` is how much more probable the tag is."""
-    clips, text = given.clips, io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+def _suspect_rows(
+    suspects: np.ndarray, probabilities: np.ndarray, given: ScoredPredictions, recordings: Mapping[str, str]
+) -> list[list[str | int]]:
+    """The cells of a row for each clip of `suspects`, in that order; `doubt` is how much more probable the tag is."""
+    clips, rows = given.clips, []
     for index in suspects.tolist():
         label, tag = int(clips.labels[index]), int(probabilities[index].argmax())
         own, best = probabilities[index, label], probabilities[index, tag]
@@ -106,16 +105,14 @@ def write_suspects(
             f"{best:.4f}",
             f"{own:.4f}",
         ]
-        cells += [verified, int(clips.folds[index]), recordings.get(clip, "")]
-        writer.writerow(map(inert, cells))
+        rows.append([*cells, verified, int(clips.folds[index]), recordings.get(clip, "")])
+    return rows
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[str | int]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(map(inert, row) for row in rows)
     write_atomic(path, lambda file: file.write(text.getvalue().encode("utf-8", "surrogateescape")))
-
-
-def _parts(clips: Clips, recordings: Mapping[str, str]) -> np.ndarray:
-    """Which clips [n] are calibrated together: the folds, of one fold alone parts by recording."""
-    if len(np.unique(clips.folds)) > 1:
-        return clips.folds
-    return recording_numbers(clips.ids.tolist(), recordings) % _PARTS
 
 
 def _sentences(rows: Sequence[tuple[str, dict]], given: ScoredPredictions) -> list[str]:
@@ -137,8 +134,8 @@ def _about_suspects(suspects: np.ndarray, clips: Clips) -> str:
     return f"Another tag than the label comes first for {len(suspects):,} clips{of_these}: {SUSPECTS} lists them."
 
 
-def _curves(of_run: Run, split: str) -> dict[str, np.ndarray]:
-    names = ["loss", *(each.name for each in metrics.METRICS)] if split == "validation" else ["loss"]
+def _curves(of_run: Run, split: str, task: Task) -> dict[str, np.ndarray]:
+    names = ["loss", *(each.name for each in metrics.metrics_of(task))] if split == "validation" else ["loss"]
     return {name: mean_curve([of_run], split, name) for name in names}
 
 

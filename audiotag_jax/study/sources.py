@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from audiotag_jax.evaluation.foreign import read_foreign
+from audiotag_jax.evaluation.foreign import Label, names_of, read_foreign
 from audiotag_jax.evaluation.predictions import VALIDATION
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import FILE_NAME, read_record
@@ -23,7 +23,8 @@ _NOT_IN_NAMES = re.compile(r"[/\\+,=\x00-\x1f\x7f]|^\.|^\s|\s$|^$")  # averages 
 class Network:
     """The answers of one network, or of those of a cross-validation: `logits[id]` [K], `test[id]` [J, K] by fold.
 
-    Of the clips that it knows, by id: `labels` (names of classes), `verified`, `folds`, `recordings`.
+    Of the clips that it knows, by id: `labels` (names of classes; tuples of them where a clip has any number),
+    `verified`, `folds`, `recordings`. `is_probability`: the logits are logarithms of probabilities.
     """
 
     path: Path
@@ -31,12 +32,13 @@ class Network:
     classes: tuple[str, ...]
     logits: Mapping[str, np.ndarray]
     test: Mapping[str, np.ndarray]
-    labels: Mapping[str, str]
+    labels: Mapping[str, Label]
     verified: Mapping[str, bool]
     folds: Mapping[str, int]
     recordings: Mapping[str, str]
     run: Run | None = None  # of a work directory
     settings: Settings | None = None
+    is_probability: bool = False
 
 
 Sources = dict[str, list[Network]]
@@ -136,16 +138,16 @@ def _of_store(path: Path) -> Sources:
 
 def _of_results(results: Results, path: Path) -> Sources:
     """The networks of results of one or more variants."""
-    held_out, test, names = results.held_out, results.test, np.array([*results.classes, ""])
+    held_out, test = results.held_out, results.test
     parts = [held_out] if test is None else [held_out, test]
     ids = [clip for part in parts for clip in part.ids.tolist()]
     known: dict[str, Any] = {
-        "labels": dict(zip(ids, names[np.concatenate([part.labels for part in parts])].tolist(), strict=True)),
+        "labels": dict(zip(ids, names_of(np.concatenate([p.labels for p in parts]), results.classes), strict=True)),
         "verified": dict(zip(ids, np.concatenate([part.verified for part in parts]).tolist(), strict=True)),
         "folds": dict(zip(held_out.ids.tolist(), held_out.folds.tolist(), strict=True)),
         "recordings": dict(results.recordings),
     }
-    known["labels"] = {clip: label for clip, label in known["labels"].items() if label}
+    known["labels"] = {clip: label for clip, label in known["labels"].items() if label is not None}
     found: Sources = {}
     for variant in results.variants:
         for place, seed in enumerate(variant.seeds):
@@ -166,7 +168,8 @@ def _of_file(path: Path) -> Network:
         return {} if values is None else dict(zip(saved.ids.tolist(), values.tolist(), strict=True))
 
     given: dict[str, Any] = {
-        "labels": {clip: label for clip, label in by_id(saved.labels).items() if label},
+        "labels": {clip: label for clip, label in by_id(saved.labels).items() if label not in ("", None)},
+        "is_probability": saved.is_probability,
         "verified": by_id(saved.verified),
         "folds": {clip: int(fold) for clip, fold in by_id(saved.folds).items() if fold >= 0},
         "recordings": {clip: name for clip, name in by_id(saved.recordings).items() if name},

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from audiotag_jax.evaluation import metrics, multilabel
+from audiotag_jax.evaluation.decision import PARTS, decision_scores
 from audiotag_jax.evaluation.intervals import bootstrap_means, holm, mcnemar, recording_numbers
 from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
@@ -57,7 +58,8 @@ def study_scores(
 
     Where clips have any number of labels (then `task` is "multi_label"), scores are computed on all clips and on up to
     1,000 resamples of them; in place of McNemar's test predictions are swapped, `p_swap` of `paired.swap_test`, of the
-    same networks. `by_class` has the scores of every class, with differences, tested and corrected over the classes.
+    same networks. `by_class` has the scores of every class, with differences, tested and corrected over the classes;
+    `decisions` what `decision.decision_scores` gives of held-out clips.
 
     Raises UserError if the baseline is not among the results.
     """
@@ -86,6 +88,7 @@ def _several(samples: Sequence[_Sample], classes: Sequence[str], baseline: str, 
     rows: list[dict] = []
     differences: list[dict] = []
     by_class: list[dict] = []
+    decisions: list[dict] = []
     for sample in samples:
         block = Block(sample.rows, sample.labels == 1, sample.recordings, number, seed)
         common = {"part": sample.part, "clips": sample.clips}
@@ -114,9 +117,21 @@ def _several(samples: Sequence[_Sample], classes: Sequence[str], baseline: str, 
                     for entry, each in zip(table, family, strict=True):
                         entry[f"{score}_difference"] = each
             by_class.append({"variant": row.name, **common, "classes": table})
+            if sample.folds is not None:
+                decisions.append({"variant": row.name, **common, **_decisions(row, sample, number, seed)})
     about = {"baseline": baseline, "classes": list(classes), "num_resamples": number, "task": MULTI_LABEL.name}
     about |= {"guessing": multilabel.guesses(samples[0].labels == 1)}
-    return about | {"rows": rows, "differences": differences, "by_class": by_class}
+    return about | {"rows": rows, "differences": differences, "by_class": by_class, "decisions": decisions}
+
+
+def _decisions(row: Entry, sample: _Sample, number: int, seed: int) -> dict:
+    """What tags of the mean of a row's networks are worth, by thresholds of other folds."""
+    folds = sample.folds or []
+    parts = np.argmax(folds, axis=0) if len(folds) > 1 else sample.recordings % PARTS
+    logits = row.logits[0, 0]
+    if len(row.logits) > 1:
+        logits = MULTI_LABEL.logits(MULTI_LABEL.probabilities(row.logits).mean(axis=(0, 1)))
+    return decision_scores(logits, sample.labels, parts, sample.recordings, seed, number)
 
 
 def _several_row(row: Entry, sample: _Sample, block: Block) -> dict:

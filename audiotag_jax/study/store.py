@@ -13,6 +13,7 @@ from audiotag_jax.datasets.prepare import prepare_run_clips
 from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.evaluation.descriptors import Descriptors, describe
 from audiotag_jax.evaluation.predictions import load_predictions
+from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json, write_npz
 from audiotag_jax.runtime.progress import log
@@ -40,7 +41,8 @@ def exists(folder: Path) -> bool:
 def write(folder: Path, results: Results, about: Sequence[tuple[str, str]]) -> None:
     """Saves held-out predictions: `VARIANT-seed_S.npz`, each as a fold's predictions are, with `folds` and `classes`.
 
-    The logits are log-probabilities in float16, of two bytes a class, which are finest where a class is likely.
+    The logits are log-probabilities in float16, of two bytes a class, which are finest where a class is likely; where
+    clips have any number of labels, the logits themselves.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clips = results.held_out
@@ -50,7 +52,10 @@ def write(folder: Path, results: Results, about: Sequence[tuple[str, str]]) -> N
     files: list[dict[str, Any]] = []
     for variant in results.variants:
         for seed, logits in zip(variant.seeds, variant.held_out, strict=True):
-            log_probabilities = scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
+            if results.task is MULTI_LABEL:
+                log_probabilities = np.minimum(logits, -_LOWEST)
+            else:
+                log_probabilities = scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
             saved = np.maximum(log_probabilities, _LOWEST).astype(np.float16)
             files.append({"variant": variant.variant, "seed": int(seed), "file": f"{variant.variant}-seed_{seed}.npz"})
             write_npz(folder / files[-1]["file"], **shared, logits=saved)
