@@ -16,9 +16,9 @@ from typing import NamedTuple
 from audiotag_jax.audio.files import audio_files
 from audiotag_jax.datasets.folds import multi_label_folds
 from audiotag_jax.datasets.records import Clip, ClipSource, validate
-from audiotag_jax.datasets.tables import read_table
 from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.tables import read_table
 
 URL = "https://research.google.com/audioset/download.html"
 CLASSES = "class_labels_indices.csv"

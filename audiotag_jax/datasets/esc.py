@@ -4,8 +4,8 @@ from pathlib import Path
 
 from audiotag_jax.datasets.folds import number_folds
 from audiotag_jax.datasets.records import Clip, ClipSource, train_classes, validate
-from audiotag_jax.datasets.tables import parse_flag, parse_fold, read_table
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.tables import parse_flag, parse_fold, read_table
 
 ESC_URL = "https://github.com/karolpiczak/ESC-50"
 

@@ -12,9 +12,9 @@ from audiotag_jax.audio.files import AUDIO_SUFFIXES, describe_left_out, list_sou
 from audiotag_jax.datasets.folds import multi_label_folds, number_folds, stratified_folds
 from audiotag_jax.datasets.layouts import describe_unused, place_files
 from audiotag_jax.datasets.records import SPLITS, Clip, ClipSource, train_classes, validate
-from audiotag_jax.datasets.tables import parse_flag, parse_fold, read_table
 from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.tables import parse_flag, parse_fold, read_table
 
 PATH_COLUMNS = ("path", "filename", "fname", "file")
 COLUMNS = (*PATH_COLUMNS, "label", "fold", "split", "verified", "manually_verified", "recording")

@@ -10,9 +10,9 @@ import csv
 from pathlib import Path
 
 from audiotag_jax.datasets.records import Clip, ClipSource, validate
-from audiotag_jax.datasets.tables import read_table
 from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.tables import read_table
 
 URL = "https://doi.org/10.5281/zenodo.4060432"
 TABLES = "FSD50K.ground_truth"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from audiotag_jax.datasets.folds import stratified_folds
 from audiotag_jax.datasets.records import Clip, ClipSource, train_classes, validate
-from audiotag_jax.datasets.tables import parse_flag, read_table
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.tables import parse_flag, read_table
 
 META_DIR = "FSDKaggle2018.meta"
 TRAIN_TABLES = ("train_post_competition.csv", "train.csv")

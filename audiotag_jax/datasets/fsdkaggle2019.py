@@ -10,9 +10,9 @@ from pathlib import Path
 
 from audiotag_jax.datasets.folds import multi_label_folds
 from audiotag_jax.datasets.records import Clip, ClipSource, train_classes, validate
-from audiotag_jax.datasets.tables import read_table
 from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.tables import read_table
 
 URL = "https://doi.org/10.5281/zenodo.3612637"
 META_DIR = "FSDKaggle2019.meta"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from audiotag_jax.datasets.folds import number_folds
 from audiotag_jax.datasets.records import Clip, ClipSource, train_classes, validate
-from audiotag_jax.datasets.tables import parse_fold, read_table
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.tables import parse_fold, read_table
 
 URL = "https://doi.org/10.5281/zenodo.1203745"
 TABLE = Path("metadata", "UrbanSound8K.csv")

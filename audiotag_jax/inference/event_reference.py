@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from audiotag_jax.datasets.tables import read_table
 from audiotag_jax.evaluation.events import Event, Events, event_scores, segment_scores
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log
+from audiotag_jax.runtime.tables import read_table
 
 COLUMNS = ("file", "onset_s", "offset_s", "label")
 COLLARS_S = (0.2, 0.5)

@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 
 from audiotag_jax.datasets import demo
 from audiotag_jax.datasets.sources import open_source
-from audiotag_jax.datasets.tables import read_table
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.tables import read_table
 
 
 @pytest.fixture(scope="module")
