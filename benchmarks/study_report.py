@@ -19,6 +19,7 @@ from audiotag_jax.study.across import CONTRAST, across  # noqa: E402
 from audiotag_jax.study.across_report import differs, is_equivalent  # noqa: E402
 from audiotag_jax.study.charts import signed  # noqa: E402
 from audiotag_jax.study.markdown import interval, table  # noqa: E402
+from audiotag_jax.study.naming import p_text  # noqa: E402
 from audiotag_jax.study.report import write_text  # noqa: E402
 from benchmarks.study_sections import (  # noqa: E402
     BASELINE,
@@ -112,7 +113,7 @@ def rows(found: Mapping) -> list[list[str]]:
         cells = [next((interval(d, "+") for d in e["differences"] if d["variant"] == name), "–") for e in datasets]
         if name in pooled:
             each = pooled[name]
-            cells += [interval(each["fixed"], "+"), across_report.p_text(each["fixed"]["p_holm"])]
+            cells += [interval(each["fixed"], "+"), p_text(each["fixed"]["p_holm"])]
             cells.append("yes" if is_equivalent(each) else "no")
         text.append([f"`{name}`", *cells])
     return text
@@ -150,7 +151,7 @@ def summary(found: Mapping[str, Mapping]) -> list[str]:
     refuted = contrast["p"] < LEVEL and contrast["slope"] > 0
     text.append(
         f"The best q {depends} on the kind of sound as expected (small for clicks, large for steady sounds): slope "
-        f"{signed(contrast['slope'], 3)}, {contrast['num_classes']} classes, p {across_report.p_text(contrast['p'])}"
+        f"{signed(contrast['slope'], 3)}, {contrast['num_classes']} classes, p {p_text(contrast['p'])}"
         + ("; the expectation is refuted." if refuted else ".")
     )
     limit = max(pooled[name]["detectable"][1] for name in pooled)

@@ -8,11 +8,12 @@ import numpy as np
 import scipy.special
 
 from audiotag_jax.evaluation.intervals import LEVEL, bootstrap_means, recording_numbers
-from audiotag_jax.study import across_report, store
+from audiotag_jax.study import store
 from audiotag_jax.study.across import across
 from audiotag_jax.study.across_report import differs, is_equivalent
 from audiotag_jax.study.datasets import PREDICTIONS
 from audiotag_jax.study.markdown import interval, table
+from audiotag_jax.study.naming import p_text
 from benchmarks import compare_strides
 
 FAMILIES = {
@@ -85,7 +86,7 @@ def beside_tables(found: Mapping[str, Mapping]) -> list[str]:
                 f"`{d['variant']}`",
                 interval(accuracy[d["variant"]]),
                 interval(d, "+"),
-                across_report.p_text(d["p_bootstrap_holm"]),
+                p_text(d["p_bootstrap_holm"]),
             ]
             for d in each["differences"]
         ]
@@ -136,7 +137,7 @@ def strides(study: Path) -> list[str]:
     rows = compare_strides.compare(folders, dataset, MARGIN)
     cells = []
     for row in rows:
-        p, p_equivalent = (across_report.p_text(row[f"{key}_holm"]) for key in ("p_bootstrap", "p_equivalence"))
+        p, p_equivalent = (p_text(row[f"{key}_holm"]) for key in ("p_bootstrap", "p_equivalence"))
         equivalent = f"{'yes' if row['p_equivalence_holm'] < LEVEL else 'no'} ({p_equivalent})"
         cells.append([f"`{row['variant']}`", row["run"].removeprefix("stride-"), interval(row, "+"), p, equivalent])
     return [
