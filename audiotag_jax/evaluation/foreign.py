@@ -120,9 +120,11 @@ def _label_names(path: Path, labels: np.ndarray, classes: Sequence[str]) -> np.n
         for row, name in enumerate(names_of(labels.astype(np.int8), classes)):
             names[row] = name
         return names
-    if labels.dtype.kind not in "iu":
+    if labels.dtype.kind == "f" and (labels == np.round(labels)).all():  # as arrays of pandas and MATLAB are
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind not in "iuf":
         return _text(labels)
-    if len(labels) and not (labels.min() >= -1 and labels.max() < len(classes)):
+    if labels.dtype.kind == "f" or len(labels) and not (labels.min() >= -1 and labels.max() < len(classes)):
         raise UserError(f"{path}: labels must be numbers of its {len(classes)} classes, from 0, or -1.")
     return np.array([*classes, ""])[labels]
 

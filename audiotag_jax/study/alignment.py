@@ -34,9 +34,7 @@ def align(sources: Sources, baseline: str, labels: Labels | None = None) -> tupl
     test_clips = truth.clips(test, tested=True) if test else None
     scored = sum(int(each.scored.sum()) for each in (clips, test_clips) if each is not None)
     if not scored:
-        raise UserError(
-            "No clip has a label: name a run of these clips by --runs, or their labels by --labels=FILE.csv."
-        )
+        raise UserError(_nothing_labelled(labels, [*held_out, *test]))
     seeds = _seeds(sources, baseline)
     variants = [
         _variant(name, seeds[name], [(network, *tables[id(network)]) for network in each], clips, test_clips, classes)
@@ -96,6 +94,15 @@ def _nothing_common(sources: Sources) -> str:
         if not clips & theirs:
             return f"{name} and {first} have no clip in common: ids such as {min(theirs)!r} and {min(clips)!r}."
     return f"No clip is common to all of {', '.join(sources)}, neither held out nor in a test set."
+
+
+def _nothing_labelled(labels: Labels | None, clips: Sequence[str]) -> str:
+    """Why no clip has a label: nothing names one, or the ids of `labels` are others, of which one is shown."""
+    if labels is None or not labels.labels:
+        return "No clip has a label: name a run of these clips by --runs, or their labels by --labels=FILE.csv."
+    theirs = next(iter(labels.labels))
+    known = "has no label for any of the clips" if theirs in clips else "has ids of other clips"
+    return f"No clip has a label: the file of --labels {known}, such as {theirs!r}; a clip here is {clips[0]!r}."
 
 
 def _left_out(sources: Sources, tables: Mapping[int, tuple], held_out: list[str], test: list[str]) -> list[str]:

@@ -60,6 +60,7 @@ def run_page(
         names=given.classes,
         calibration=reliability_plot(kinds),
         errors=errors,
+        parts="each fold" if len(np.unique(given.clips.folds)) > 1 else "each fifth of the one fold's clips",
         suspects=[_suspect(given, probabilities, index) for index in suspects[:NUM_SUSPECTS].tolist()],
         num_suspects=len(suspects),
         part=_PART,

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -63,10 +64,12 @@ def run(workdir: Path) -> None:
         text = run_page(given, probabilities, suspects, results.recordings, *page)
         table = [_COLUMNS, *_suspect_rows(suspects, probabilities, given, results.recordings)]
     write_text(workdir / "report.html", text)
-    _write_csv(workdir / SUSPECTS, table)
+    kept = _write_csv(workdir / SUSPECTS, table)
     for sentence in sentences:
         log(sentence)
     log(f"written: {workdir / 'report.html'} and {SUSPECTS}")
+    if kept:
+        log(f"the earlier {SUSPECTS} was another: it is now {kept}")
 
 
 def score_rows(
@@ -109,10 +112,19 @@ def _suspect_rows(
     return rows
 
 
-def _write_csv(path: Path, rows: Sequence[Sequence[str | int]]) -> None:
-    text = io.StringIO()
+def _write_csv(path: Path, rows: Sequence[Sequence[str | int]]) -> str:
+    """Writes the table; an earlier one that differs, as after notes in it, gets a name by its time, which is returned.
+
+    Needs no lock: the report only reads what a training writes, and each of its own files appears as a whole.
+    """
+    text, kept = io.StringIO(), ""
     csv.writer(text, lineterminator="\n").writerows(map(inert, row) for row in rows)
-    write_atomic(path, lambda file: file.write(text.getvalue().encode("utf-8", "surrogateescape")))
+    content = text.getvalue().encode("utf-8", "surrogateescape")
+    if path.is_file() and path.read_bytes() != content:
+        kept = f"{path.stem}_{time.strftime('%Y-%m-%d_%H%M%S', time.localtime(path.stat().st_mtime))}{path.suffix}"
+        path.replace(path.with_name(kept))
+    write_atomic(path, lambda file: file.write(content))
+    return kept
 
 
 def _sentences(rows: Sequence[tuple[str, dict]], given: ScoredPredictions) -> list[str]:

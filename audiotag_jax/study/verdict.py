@@ -123,7 +123,7 @@ def verdict(scores: dict) -> list[tuple[str, list[str]]]:
         if each.part in ("held out", "test"):
             sections.setdefault(each.heading, []).append(each.text)
     if not sections:
-        only = f"Only {scores['baseline']} was trained, so there is nothing to compare it with."
+        only = f"There is nothing to compare with: these are the predictions of {scores['baseline']} alone."
         sections["One variant"] = [only]
     return [*sections.items(), (LIMITS, limits(scores))]
 

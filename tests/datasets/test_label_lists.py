@@ -61,7 +61,7 @@ def test_a_table_is_divided_at_the_separator(source):
     assert source.task == "multi_label" and source.classes == ("cat", "dog", "rain")
     assert [clip.labels for clip in source.clips_of("train")] == [("dog", "rain"), ("cat", "rain"), (), ("cat",)]
     assert [clip.labels for clip in source.clips_of("test")] == [None, ("cat", "dog")]
-    assert source.notes == ("1 training clips have no label, such as 'c.wav': they count as none of the classes",)
+    assert source.notes == ("1 training clip has no label, such as 'c.wav': it counts as none of the classes",)
 
 
 def test_without_a_separator_a_list_is_a_label(tmp_path):

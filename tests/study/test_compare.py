@@ -263,6 +263,8 @@ NAN = np.where(np.arange(5) == 2, np.nan, logits_of(5))
         ({"logits": None, "probabilities": logits_of(5)}, "probabilities must be 0 to 1"),
         ({"labels": (LABELS + 1) % 5}, "labels clip '000.wav'"),
         ({"labels": LABELS + 3}, "labels must be numbers of its 5 classes"),
+        ({"labels": LABELS + 0.5}, "labels must be numbers of its 5 classes"),
+        ({"labels": (LABELS + 1.0) % 5}, "labels clip '000.wav'"),  # whole numbers, as in an array of floats
         ({"ids": IDS.astype(object)}, "is not an NPZ file of plain arrays"),
     ],
 )
@@ -296,6 +298,7 @@ def test_bad_tables_are_named_in_one_line(text, message, runs, tmp_path):
 def test_bad_arguments_are_named_in_one_line(runs, tmp_path):
     ours, other = str(runs["log_db", 0]), str(npz(tmp_path / "x.npz"))
     labels = write_csv(tmp_path / "l.csv", ["id", "label"], [("000.wav", "cat")])
+    elsewhere = write_csv(tmp_path / "e.csv", ["id", "label"], [("a/b.wav", CLASSES[0])])
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no archive")
     cases = [
         ({}, "There is nothing to compare"),
@@ -311,6 +314,7 @@ def test_bad_arguments_are_named_in_one_line(runs, tmp_path):
         ({"runs": [f"a+b={ours}"]}, "'a+b' cannot be a name here because of '+'"),
         ({"runs": [ours], "labels": labels}, "has the label 'cat', which is none of the classes"),
         ({"runs": [ours], "labels": tmp_path / "absent.csv"}, "is not a CSV file that can be read"),
+        ({"predictions": [other], "labels": elsewhere}, "--labels has ids of other clips, such as 'a/b.wav'; a clip"),
     ]
     for arguments, message in cases:
         with pytest.raises(UserError) as error:

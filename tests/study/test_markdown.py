@@ -133,7 +133,10 @@ def test_a_first_seed_that_points_the_other_way_is_no_support():
 
 def test_single_variant():
     scores = scores_of(base=BASE)
-    assert verdict(scores)[0] == ("One variant", ["Only base was trained, so there is nothing to compare it with."])
+    assert verdict(scores)[0] == (
+        "One variant",
+        ["There is nothing to compare with: these are the predictions of base alone."],
+    )
     text = caveats(scores)
     assert text.startswith("One seed was used for base: how far another would move the scores was not measured.")
     assert "tests resample" not in text and "correction" not in text and "Averages" not in text

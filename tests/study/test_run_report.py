@@ -86,6 +86,7 @@ def test_one_fold_alone_without_curves_and_with_test_clips_that_have_no_label(wo
     np.savez(path, **saved | {"labels": np.full_like(saved["labels"], -1)})
     run_report.run(workdir)
     page = Page((workdir / "report.html").read_text())
+    assert "Calibrated: each fifth of the one fold's clips under" in " ".join(page.text.split())
     assert "Learning curves" not in page.text and "fold 0" not in page.text and "test, mean" not in page.text
 
 
@@ -96,6 +97,14 @@ def test_errors_and_the_command_line(workdir, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "_exit", sys.exit)
     cli.main(cli.parse_flags(sys.argv))
     assert "report.html and suspects.csv" in capsys.readouterr().out
+    table = (workdir / "suspects.csv").read_bytes()
+    run_report.run(workdir)
+    assert len(list(workdir.glob("suspects*"))) == 1  # the same again
+    (workdir / "suspects.csv").write_bytes(table + b"my notes\n")
+    run_report.run(workdir)
+    [kept] = set(workdir.glob("suspects*")) - {workdir / "suspects.csv"}
+    assert (workdir / "suspects.csv").read_bytes() == table and kept.read_bytes() == table + b"my notes\n"
+    assert f"the earlier suspects.csv was another: it is now {kept.name}" in capsys.readouterr().out
     for fold in (0, 1):
         (fold_dir(workdir, fold) / VALIDATION).unlink()
     with pytest.raises(UserError, match="has no predictions yet: no fold of it is trained to its end"):
