@@ -141,7 +141,7 @@ def test_the_exported_file_gives_the_probability_of_each_class(finished):
 def test_a_probe_of_its_body(config, finished, tmp_path):
     probe = config.copy_and_resolve_references()
     probe.model.init_from = str(finished / "fold_{fold}")
-    probe.train.sampling = "uniform"
+    probe.train.sampling, probe.train.verified_epochs = "uniform", 0
     probe.train.probe, probe.optimizer.probe_penalty = True, 1.0
     probe.augment = log_db.get_config("esc50_probe").augment
     train.run(parse_settings(probe), tmp_path)
