@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--path", type=Path, required=True, help="the folder of the sounds")
     parser.add_argument("--table", default="drums.csv", help="in that folder")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--changes", nargs="+", choices=tuple(OPTIONS), default=tuple(OPTIONS))
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--only_show", action="store_true", help="train nothing; show what is finished")
@@ -61,13 +62,14 @@ def main() -> None:
         rows = list(csv.DictReader(file))
     seeds = [int(seed) for seed in options.seeds.split(",")]
     options.out.mkdir(parents=True, exist_ok=True)
-    for change, named in OPTIONS.items() if not options.only_show else ():  # its seeds share compiled steps
+    for change in options.changes if not options.only_show else ():  # its seeds share compiled steps
+        named = OPTIONS[change]
         for seed in seeds:
             table = options.out / f"{change}_seed{seed}.csv"
             write(table, changed(rows, change, seed)[0])
             for number, fields in enumerate(named.values()):
                 train(options, table, seed, fields, workdir(options.out, change, seed, number))
-    for change in OPTIONS:
+    for change in options.changes:
         print(show(rows, change, seeds, options.out) + "\n")
 
 
