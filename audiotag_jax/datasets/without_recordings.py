@@ -19,12 +19,13 @@ from audiotag_jax.settings.settings import Settings
 def has_no_files(dataset: DatasetSettings) -> bool:
     """Returns whether there is neither a table nor a recording at the path; the demo's sounds are always at hand.
 
-    Of a folder of labels only sound files count: a README may have been left there.
+    Of a folder of labels only sound files count: a README may have been left there. So they do of AudioSet, whose
+    tables alone list no clip.
     """
     if dataset.source == "demo":
         return False
-    suffixes = readable_suffixes() if dataset.source == "folder" and not dataset.table else ()
-    return not contains_file(Path(dataset.path), suffixes)
+    only_sounds = dataset.source == "audioset" or (dataset.source == "folder" and not dataset.table)
+    return not contains_file(Path(dataset.path), readable_suffixes() if only_sounds else ())
 
 
 def find_prepared(

@@ -148,3 +148,13 @@ def test_what_counts_as_recordings_of_a_folder_of_labels(tmp_path, left, none):
         (sounds / left).touch()
     dataset = parse_settings(random_runs.tiny_config(sounds)).dataset
     assert has_no_files(dataclasses.replace(dataset, table="")) == none
+
+
+def test_audioset_s_tables_alone_are_no_recordings(tmp_path):
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    (sounds / "balanced_train_segments.csv").touch()
+    dataset = dataclasses.replace(parse_settings(random_runs.tiny_config(sounds)).dataset, source="audioset", table="")
+    assert has_no_files(dataset)
+    (sounds / "YTID.wav").touch()
+    assert not has_no_files(dataset)
