@@ -1,7 +1,6 @@
 """What the command line prints about itself."""
 
 import importlib
-import json
 import re
 import shlex
 import textwrap
@@ -69,17 +68,9 @@ def full_help(program: str, modes: Iterable[str], options: Iterable[flags.Flag])
 def next_commands(program: str, workdir: Path, modes: Collection[str]) -> str:
     """What to try after a training."""
     run = f"--workdir={shlex.quote(str(workdir))}"
-    commands = [f"{program} --mode=report {run}"] if "report" in modes and not _has_several_labels(workdir) else []
+    commands = [f"{program} --mode=report {run}"] if "report" in modes else []
     commands.append(f"{program} --mode=predict {run} --audio=FILE_OR_FOLDER")
     return "next: " + "\n      ".join(commands)
-
-
-def _has_several_labels(workdir: Path) -> bool:
-    """Whether the run's clips have any number of labels, which reports do not support."""
-    try:
-        return json.loads((workdir / "summary.json").read_text()).get("task") == "multi_label"
-    except (OSError, ValueError):
-        return False
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> str:

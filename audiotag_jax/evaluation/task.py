@@ -5,6 +5,7 @@ Labels are `[n]` int, -1 where a clip is not scored, or `[n, K]` with 1 for each
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.special
@@ -37,16 +38,16 @@ class Task:
             return -scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
         return np.asarray(np.logaddexp(0, np.where(labels == 1, -logits, logits)).mean(axis=1))
 
-    def decide(self, probabilities: np.ndarray, threshold: float | None = None) -> np.ndarray:
+    def decide(self, probabilities: np.ndarray, threshold: float | Sequence[float] | None = None) -> np.ndarray:
         """The predicted classes as a mask of the shape `[..., K]` of the probabilities.
 
         With one label a clip it is the likeliest class, the first of equal ones, if it reaches `threshold` (default 0);
-        else every class that does (default 0.5).
+        else every class that does (default 0.5), or that reaches its own of K thresholds.
         """
         if self is MULTI_LABEL:
-            return probabilities >= (DEFAULT_THRESHOLD if threshold is None else threshold)
+            return np.asarray(probabilities >= np.asarray(DEFAULT_THRESHOLD if threshold is None else threshold))
         first = np.arange(probabilities.shape[-1]) == probabilities.argmax(axis=-1)[..., None]
-        return first & (probabilities >= (threshold or 0.0))
+        return np.asarray(first & (probabilities >= np.asarray(threshold or 0.0)))
 
 
 SINGLE_LABEL, MULTI_LABEL = Task("single_label", "softmax"), Task("multi_label", "sigmoid")

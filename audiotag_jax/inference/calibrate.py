@@ -12,6 +12,7 @@ from audiotag_jax.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
 )
+from audiotag_jax.evaluation.decision import PARTS, Decision, cross_fit, fit_decision
 from audiotag_jax.evaluation.guessing import guessing_of
 from audiotag_jax.evaluation.intervals import recording_numbers
 from audiotag_jax.evaluation.predictions import VALIDATION, Predictions, concatenate, load_predictions, select
@@ -20,13 +21,12 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir
 
 ENOUGH_CLIPS = 50  # verified ones, each class among them: then the temperature is fitted to these alone
-_PARTS = 5  # for cross-fitting within one fold
 _AT_LIMIT = 1e-3  # relative
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """How a run's logits become probabilities."""
+    """How a run's logits become probabilities, and, where clips have any number of labels, `decision`, tags."""
 
     temperature: float
     # Expected calibration errors at temperature 1, and of temperatures fitted to other clips; NaN without labels.
@@ -34,13 +34,14 @@ class Calibration:
     fitted_to: str  # the clips
     doubt: str  # why the probabilities are not to be believed; empty if nothing speaks against them
     task: Task
+    decision: Decision | None = None
 
 
 def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
     """The calibration of the networks of some folds together; raises UserError on damaged predictions.
 
-    Temperature and errors are those of the verified clips if they are enough, since labels that nobody has checked are
-    partly wrong; else of all that have a label.
+    Temperature, errors and decision are those of the verified clips if they are enough, since labels that nobody has
+    checked are partly wrong; else of all that have a label.
     """
     saved = [load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in folds]
     parts = np.repeat(np.arange(len(saved)), [len(each["labels"]) for each in saved])
@@ -69,12 +70,17 @@ def _calibration(clips: Predictions, kind: str, guessing: str) -> Calibration:
     temperature = fit_temperature(logits, labels)
     if len(np.unique(parts)) < 2:
         recordings = dict(zip(clips["ids"], clips["recordings"], strict=True))
-        parts = recording_numbers(clips["ids"].tolist(), recordings) % _PARTS
+        parts = recording_numbers(clips["ids"].tolist(), recordings) % PARTS
     task = task_of(labels)
     before = expected_calibration_error(task.probabilities(logits), labels)
-    errors = before, cross_fitted_error(logits, labels, parts)
+    decision = None
+    if task is MULTI_LABEL and len(labels):
+        decision = fit_decision(logits, labels)
+        errors = before, expected_calibration_error(cross_fit(logits, labels, parts)[0], labels)
+    else:
+        errors = before, cross_fitted_error(logits, labels, parts)
     reasons = filter(None, (guessing, _describe_limit(temperature, len(labels))))
-    return Calibration(temperature, errors, f"{len(labels)} {kind}", "; ".join(reasons), task)
+    return Calibration(temperature, errors, f"{len(labels)} {kind}", "; ".join(reasons), task, decision)
 
 
 def _describe_limit(temperature: float, num_clips: int) -> str:

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from audiotag_jax.evaluation.task import DEFAULT_THRESHOLD, MULTI_LABEL
+from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.inference import export_onnx
-from audiotag_jax.inference.tagger import Tagger, load_tagger
+from audiotag_jax.inference.tagger import Tagger, describe_decision, load_tagger
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked, write_atomic, write_json
 from audiotag_jax.runtime.progress import log
@@ -131,8 +131,10 @@ def describe(tagger: Tagger) -> dict[str, Any]:
         "input": f"float32 [batch, {tagger.length_samples}]: finite mono waveforms at {tagger.sample_rate_hz} Hz, any "
         "level; what is shorter lies in the middle of zeros",
         "output": f"float32 [batch, {len(tagger.classes)}]: calibrated probabilities in the order of classes"
-        + (", of each class by itself; a tag is what reaches the threshold" if several else ""),
-        **({"task": tagger.task.name, "threshold": DEFAULT_THRESHOLD} if several else {}),
+        + (
+            ", of each class by itself; a tag is what reaches its threshold, in the order of classes" if several else ""
+        ),
+        **({"task": tagger.task.name, **describe_decision(tagger)} if several else {}),
         "use": f"jax.export.deserialize(bytearray(open('{PROGRAM}', 'rb').read())).call(waveforms)",
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from audiotag_jax.audio.level import SILENCE_DBFS
 from audiotag_jax.evaluation.events import Event, Events
-from audiotag_jax.evaluation.task import DEFAULT_THRESHOLD, MULTI_LABEL
+from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.inference import event_reference
 from audiotag_jax.inference.batches import each_window
 from audiotag_jax.inference.events import EventOptions, find_events, stack_windows
@@ -27,7 +27,7 @@ from audiotag_jax.inference.tables import (
     format_line,
     write_tables,
 )
-from audiotag_jax.inference.tagger import Tagger
+from audiotag_jax.inference.tagger import Tagger, describe_decision
 from audiotag_jax.inference.windows import WindowOptions, expected_windows, find_files, read_windows
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import locked, write_json
@@ -60,8 +60,9 @@ def run(
 
     A recording up to a clip's length is one window, cropped as in training; a longer one is windows every `hop_s` (0: a
     clip's length), the last of which ends with the recording. Its probabilities are the mean over its windows that are
-    not silent. A tag less probable than `threshold` becomes "none of these". Where any number of tags is possible, all
-    that reach it are tags; it is 0.5 by default, else 0. Raises UserError if no file can be read.
+    not silent. A tag less probable than `threshold` becomes "none of these"; by default it is 0. Where any number of
+    tags is possible, all that reach it are tags; by default that of their class, which the run's held-out clips chose.
+    Raises UserError if no file can be read.
 
     With `events`, or with a `reference` table to compare them with, there is also a table of the tags with onsets and
     offsets, which the other formats have too, in place of windows; a window's hop is then at most a quarter of it.
@@ -73,9 +74,11 @@ def run(
     out = choose_folder(out, workdir / "predicted", names := _names(formats, events, reference), overwrite)
     opened = open_tagger(workdir, tagger)
     if threshold is None:
-        threshold = DEFAULT_THRESHOLD if opened.task is MULTI_LABEL else 0.0
+        chosen: float | tuple[float, ...] = opened.thresholds
+    else:
+        chosen = threshold
     top = min(top, len(opened.classes))
-    tag_options = TagOptions(opened.classes, top, threshold, bool(opened.doubt), opened.task)
+    tag_options = TagOptions(opened.classes, top, chosen, bool(opened.doubt), opened.task)
     window_options = opened.event_windows(hop_s) if events else opened.window_options(hop_s)
     true_events = event_reference.read_reference(reference, files, opened.classes) if reference else {}
     log(_introduction(opened))
@@ -190,9 +193,13 @@ def _introduction(tagger: Tagger) -> str:
     if not tagger.folds:
         return f"{tagger.name}: {len(tagger.classes)} classes, windows of {tagger.duration_s:g} s"
     before, after = tagger.calibration_errors
+    fitted = f"temperature {tagger.temperature:.3f}"
+    if tagger.decision is not None:
+        own = int(tagger.decision.is_own.sum())
+        fitted = f"calibrations and thresholds of {own} classes, one of the other {len(tagger.classes) - own},"
     return (
         f"{tagger.name}: {len(tagger.classes)} classes, folds {', '.join(map(str, tagger.folds))}, windows of "
-        f"{tagger.duration_s:g} s; temperature {tagger.temperature:.3f} from {tagger.fitted_to} (calibration error "
+        f"{tagger.duration_s:g} s; {fitted} from {tagger.fitted_to} (calibration error "
         f"{before:.3f} → {after:.3f}, cross-fitted)"
     )
 
@@ -211,7 +218,8 @@ def _about(
         "temperature": tagger.temperature,
         "fitted_to": tagger.fitted_to,
         "doubt": tagger.doubt,
-        "threshold": tag_options.threshold,
+        **describe_decision(tagger),
+        **({} if isinstance(tag_options.threshold, tuple) else {"threshold": tag_options.threshold}),
         "silence_dbfs": SILENCE_DBFS,
         **({"task": tagger.task.name} if tagger.task is MULTI_LABEL else {}),
         **({"events": dataclasses.asdict(events)} if events else {}),

@@ -52,7 +52,7 @@ class TagOptions:
 
     classes: tuple[str, ...]
     top: int  # number of likeliest tags to list
-    threshold: float  # a tag must be at least so probable
+    threshold: float | tuple[float, ...]  # a tag must be at least so probable; one for each class, or for all
     is_uncertain: bool = False  # the run's probabilities are not to be believed
     task: Task = SINGLE_LABEL
 

@@ -12,9 +12,10 @@ import numpy as np
 from flax import traverse_util
 from jax.typing import ArrayLike
 
+from audiotag_jax.evaluation.decision import Decision
 from audiotag_jax.evaluation.events import Event
 from audiotag_jax.evaluation.predictions import VALIDATION
-from audiotag_jax.evaluation.task import SINGLE_LABEL, Task
+from audiotag_jax.evaluation.task import DEFAULT_THRESHOLD, MULTI_LABEL, SINGLE_LABEL, Task
 from audiotag_jax.inference.batches import BATCH_WINDOWS, each_window
 from audiotag_jax.inference.calibrate import calibrate
 from audiotag_jax.inference.events import HOPS_A_WINDOW, EventOptions, find_events, window_scores
@@ -48,6 +49,7 @@ class Tagger:
     fitted_to: str = ""  # the clips that the temperature is fitted to
     doubt: str = ""  # why the probabilities are not to be believed; tags are then named uncertain
     task: Task = SINGLE_LABEL  # whether a recording gets one tag or any number
+    decision: Decision | None = None  # of any number: calibrations and thresholds of the classes
 
     @property
     def duration_s(self) -> float:
@@ -99,7 +101,17 @@ class Tagger:
         """
         names = ("network", "front_end", "rounds_images", "shares_body", "activation")
         settings = {name: getattr(self, name) for name in names}
-        return _probabilities(self.variables, self._checked(waveforms), self.temperature, **settings)
+        scale: tuple = (self.temperature, None)
+        if self.decision is not None:
+            scale = tuple(np.asarray(each, np.float32) for each in (self.decision.temperatures, self.decision.offsets))
+        return _probabilities(self.variables, self._checked(waveforms), *scale, **settings)
+
+    @property
+    def thresholds(self) -> float | tuple[float, ...]:
+        """The probability from which a class is a tag: one for all, or one each where a recording has any number."""
+        if self.decision is not None:
+            return tuple(self.decision.thresholds.tolist())
+        return DEFAULT_THRESHOLD if self.task is MULTI_LABEL else 0.0
 
     def embeddings(self, waveforms: ArrayLike, fold: int | None = None) -> jax.Array:
         """[B, D] float32, the mean over positions of the body's features, of `waveforms` as above.
@@ -123,10 +135,19 @@ class Tagger:
         return waveforms
 
 
+def describe_decision(tagger: Tagger) -> dict:
+    """The calibrations and thresholds of the classes, in their order, for JSON; empty where there is one for all."""
+    if tagger.decision is None:
+        return {}
+    names = ("temperatures", "offsets", "thresholds")
+    return {name: [round(each, 6) for each in getattr(tagger.decision, name).tolist()] for name in names}
+
+
 def load_tagger(workdir: str | Path, folds: Sequence[int] = ()) -> Tagger:
     """The tagger of a run: of the given folds, or of all that are finished. No data set is read.
 
-    One temperature is fitted to the folds' held-out logits together. The mean over folds is somewhat less confident
+    One temperature is fitted to the folds' held-out logits together; with several labels a clip, a calibration and a
+    threshold for each class that has enough of them. The mean over folds is somewhat less confident
     than each; how much cannot be fitted, as every labelled clip was seen by all folds but one. Raises UserError if the
     directory contains no such run, or one of another version of the code.
     """
@@ -160,6 +181,7 @@ def load_tagger(workdir: str | Path, folds: Sequence[int] = ()) -> Tagger:
         shares_body=shares_body,
         activation=calibration.task.activation,
         task=calibration.task,
+        decision=calibration.decision,
     )
 
 
@@ -174,7 +196,9 @@ def _stacked(variables: Sequence[dict], shares_body: bool) -> dict:
 
 
 @functools.partial(jax.jit, static_argnames=("network", "front_end", "rounds_images", "shares_body", "activation"))
-def _probabilities(variables, waveforms, temperature, *, network, front_end, rounds_images, shares_body, activation):
+def _probabilities(
+    variables, waveforms, temperature, offset, *, network, front_end, rounds_images, shares_body, activation
+):
     images = _images(waveforms, front_end, rounds_images)
 
     if shares_body:
@@ -184,7 +208,8 @@ def _probabilities(variables, waveforms, temperature, *, network, front_end, rou
         answer, features = functools.partial(network.apply, train=False), images
 
     def of_fold(variables):
-        return ACTIVATIONS[activation](answer(variables, features) / temperature)
+        logits = answer(variables, features) / temperature
+        return ACTIVATIONS[activation](logits if offset is None else logits + offset)
 
     return jax.lax.map(of_fold, variables).mean(axis=0)  # one network in the program, however many folds
 

@@ -11,8 +11,9 @@ from audiotag_jax.datasets.index import test_order
 from audiotag_jax.datasets.prepare import report_problems
 from audiotag_jax.datasets.reader import Examples
 from audiotag_jax.evaluation import metrics, multilabel
+from audiotag_jax.evaluation.decision import F1, PARTS, decision_table
 from audiotag_jax.evaluation.guessing import describe_guessing, majority_share
-from audiotag_jax.evaluation.intervals import score_table
+from audiotag_jax.evaluation.intervals import recording_numbers, score_table
 from audiotag_jax.evaluation.predictions import (
     TEST,
     VALIDATION,
@@ -186,6 +187,8 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
     if several:
         summary["task"] = MULTI_LABEL.name
         summary["classes"] = multilabel.score_table(held_out, experiment.classes)["classes"]
+        parts = np.repeat(np.arange(len(by_fold)), [len(saved["ids"]) for saved in by_fold.values()])
+        summary["tags"] = decision_table(held_out, parts if len(by_fold) > 1 else _parts(held_out))
     return summary
 
 
@@ -205,6 +208,9 @@ def format_summary(summary: dict) -> str:
     for title, kind, table in rows:
         cells = "".join(f"{_cell(table[name]):<30}" for name in names)
         lines.append(f"{title:10}{kind:10}{table['num_clips']:>6}  {cells}")
+    if "tags" in summary:
+        values = ", ".join(f"{label} {_cell(summary['tags'][name])}" for name, label in F1.items())
+        lines.append(f"tags by thresholds of other folds: {values}")
     named = [f"{entry['fold']} is {entry['name']!r}" for entry in summary["folds"] if _is_named(entry)]
     if named:
         lines.append(f"names of the folds in the data: {', '.join(named)}")
@@ -222,6 +228,12 @@ def format_summary(summary: dict) -> str:
 def metric_names(task: str) -> list[str]:
     """The names of the scores of a task in a summary."""
     return list(multilabel.METRICS) if task == MULTI_LABEL.name else [each.name for each in metrics.METRICS]
+
+
+def _parts(saved: Predictions) -> np.ndarray:
+    """Parts [n] by recording, of which thresholds are chosen each on the others, where there is one fold alone."""
+    recordings = dict(zip(saved["ids"], saved["recordings"], strict=True))
+    return recording_numbers(saved["ids"].tolist(), recordings) % PARTS
 
 
 def _is_named(entry: dict) -> bool:

@@ -1,6 +1,7 @@
-"""A run on clips with any number of labels, from the table to the exported file, and what refuses such clips."""
+"""A run on clips with any number of labels, from the table to the exported file, and a study of such runs."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,16 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 from ml_collections import ConfigDict
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, f1_score
 
 from audiotag_jax import usage
 from audiotag_jax.doctor import examine
 from audiotag_jax.evaluation.calibration import fit_temperature
+from audiotag_jax.evaluation.decision import cross_fit, fit_decision
 from audiotag_jax.inference import export, predict
 from audiotag_jax.inference.tagger import load_tagger
-from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.settings import parse_settings
-from audiotag_jax.study import compare, results, run, run_report
+from audiotag_jax.study import datasets, run_report
 from audiotag_jax.training import embed_dataset, evaluate, train
 from configs import log_db
 
@@ -117,12 +118,13 @@ def test_predict_lists_every_tag_that_reaches_the_threshold(finished, folder, tm
     files = [str(folder / f"{n:02d}.wav") for n in range(8, 16)]
     predict.run(finished, files, out=tmp_path)
     whole = json.loads((tmp_path / "predictions.json").read_text())
-    assert whole["threshold"] == 0.5 and whole["task"] == "multi_label"
+    assert whole["thresholds"] == pytest.approx(tagger.thresholds, abs=1e-6) and whole["task"] == "multi_label"
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     right = 0
     for n, (row, entry) in enumerate(zip(rows, whole["recordings"], strict=True)):
-        reached = {name for name, p in zip(CLASSES, entry["probabilities"], strict=True) if p >= 0.5}
+        given = zip(CLASSES, entry["probabilities"], tagger.thresholds, strict=True)
+        reached = {name for name, p, threshold in given if p >= threshold}
         assert set(entry["tags"]) == reached and row["tag"] == ("; ".join(entry["tags"]) or "none of these")
         right += reached == {CLASSES[k] for k in range(3) if n >> k & 1}
     assert right >= 5
@@ -133,7 +135,9 @@ def test_predict_lists_every_tag_that_reaches_the_threshold(finished, folder, tm
 def test_the_exported_file_gives_the_probability_of_each_class(finished):
     tagger = load_tagger(finished)
     described = export.describe(tagger)
-    assert described["task"] == "multi_label" and described["threshold"] == 0.5 and "by itself" in described["output"]
+    assert described["task"] == "multi_label" and "by itself" in described["output"]
+    assert described["thresholds"] == pytest.approx(tagger.thresholds, abs=1e-6)
+    assert described["offsets"] == pytest.approx(tagger.decision.offsets, abs=1e-6)
     assert export.compare(export.serialize(tagger), tagger) <= export.TOLERANCE
     assert np.asarray(tagger.probabilities(export.probe_waveforms(tagger))).sum(1).max() != pytest.approx(1)
 
@@ -162,14 +166,35 @@ def test_doctor_counts_pairs_and_clips_without_a_label(config):
     assert "Labels a training clip: 6 with 0, 17 with 1, 16 with 2, 5 with 3." in format_report(report)
 
 
-def test_studies_and_comparisons_refuse_it_in_a_line(config, finished, tmp_path):
-    with pytest.raises(UserError, match="Several tags a clip: not supported by mode study"):
-        run.run(parse_settings(config), tmp_path)
-    runs = [results.Run("log_db", 0, {0: finished, 1: finished})]
-    with pytest.raises(UserError, match="Several tags a clip: not supported by reports and comparisons"):
-        results.read_results(runs, CLASSES)
-    with pytest.raises(UserError, match="not supported by reports and comparisons"):
-        run_report.run(finished)
-    with pytest.raises(UserError, match="not supported by reports and comparisons"):
-        compare.run(tmp_path / "compared", [str(finished)], [], None, "", [], "accuracy")
-    assert "report" not in usage.next_commands("audiotag", finished, ("report",))
+def test_probabilities_are_calibrated_class_by_class_and_tags_chosen_on_other_folds(finished, folder):
+    tagger, saved = load_tagger(finished), held_out(finished)
+    decision = fit_decision(saved["logits"], saved["labels"])
+    np.testing.assert_allclose(tagger.thresholds, decision.thresholds)
+    assert decision.is_own.all()  # 20 clips with and without each class
+    waveforms = np.stack([soundfile.read(folder / f"{n:02d}.wav", frames=1200, dtype="float32")[0] for n in range(6)])
+    expected = []
+    for fold in (0, 1):
+        plain = dataclasses.replace(load_tagger(finished, [fold]), decision=None, temperature=1.0)
+        p = np.asarray(plain.probabilities(waveforms), np.float64)
+        expected.append(decision.probabilities(np.log(p / (1 - p))))
+    np.testing.assert_allclose(tagger.probabilities(waveforms), np.mean(expected, axis=0), atol=1e-4)
+    tags = json.loads((finished / "summary.json").read_text())["tags"]
+    parts = np.repeat((0, 1), len(saved["ids"]) // 2)
+    _, chosen = cross_fit(saved["logits"], saved["labels"], parts)
+    assert tags["f1_macro"]["value"] == pytest.approx(f1_score(saved["labels"], chosen, average="macro"))
+    assert tags["f1_micro"]["value"] == pytest.approx(f1_score(saved["labels"], chosen, average="micro"))
+
+
+def test_a_study_of_probes(config, finished, tmp_path):
+    probe = config.copy_and_resolve_references()
+    probe.model.init_from, probe.train.probe = str(finished / "fold_{fold}"), True
+    probe.train.sampling, probe.augment = "uniform", log_db.get_config("esc50_probe").augment
+    probe.study.variants, probe.study.seeds, probe.study.rate_factors = ("log_db",), (0,), (1.0,)
+    datasets.run(parse_settings(probe), tmp_path)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["task"] == "multi_label" and {row["name"] for row in scores["rows"]} >= {"log_db"}
+    assert {each["part"] for each in scores["by_class"]} == {"held out", "test"}
+    assert (tmp_path / "report.html").exists()
+    [folder] = tmp_path.glob("runs/log_db-*")
+    run_report.run(folder)
+    assert "report" in usage.next_commands("audiotag", folder, ("report",))
