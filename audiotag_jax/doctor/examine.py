@@ -23,7 +23,7 @@ from audiotag_jax.doctor.audit import (
     measure,
 )
 from audiotag_jax.doctor.names import describe_tag_lists, near_names, propose_change
-from audiotag_jax.doctor.report import format_report, summarize_findings
+from audiotag_jax.doctor.report import FEWEST, format_report, summarize_findings
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.runtime.progress import log, progress
@@ -150,13 +150,25 @@ def describe_labels(clips: Sequence[Clip], audits: Mapping[str, RecordingAudit])
 
 
 def describe_several(clips: Sequence[Clip]) -> dict:
-    """Counts, of training clips with any number of labels, how many have 0, 1, 2, …, and the pairs that occur most."""
-    train = [clip.all_labels for clip in clips if clip.split == "train"]
+    """Counts, of training clips with any number of labels, how many have 0, 1, 2, …, and the pairs that occur most.
+
+    Also lists clips without a label, labels of the very same clips, labels whose clips all have another one too, and
+    those with fewer clips than a threshold of their own takes.
+    """
+    clips = [clip for clip in clips if clip.split == "train"]
+    train = [clip.all_labels for clip in clips]
     numbers = Counter(map(len, train))
+    counts = Counter(label for labels in train for label in labels)
     pairs = Counter(pair for labels in train for pair in itertools.combinations(sorted(labels), 2))
+    both_ways = [(pair, count) for pair, count in sorted_counts(pairs) for pair in (pair, pair[::-1])]
+    implied = [(a, b) for (a, b), count in both_ways if count == counts[a] > 1]
     return {
         "labels_a_clip": [numbers[number] for number in range(1 + max(numbers, default=0))],
         "pairs": [{"labels": list(pair), "count": count} for pair, count in sorted_counts(pairs)[:_MOST_PAIRS]],
+        "unlabelled": [clip.id for clip in clips if not clip.all_labels],
+        "inseparable": [[a, b] for a, b in implied if (b, a) in implied and a < b],
+        "implied": [[a, b] for a, b in implied if (b, a) not in implied],
+        "rare": sorted(label for label, count in counts.items() if count < FEWEST),
     }
 
 

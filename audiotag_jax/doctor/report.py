@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from audiotag_jax.audio.files import count_things, printable
 from audiotag_jax.doctor.audit import KINDS, LOST
 
+FEWEST = 20  # training clips, from which a label gets a threshold of its own: that of `evaluation.decision`
 MOST = 20  # names listed per section; doctor.json has all
 _TITLES = {
     "longer": "longer than declared",
@@ -34,7 +35,8 @@ def code(text: str) -> str:
 
 def summarize_findings(report: Mapping) -> list[str]:
     """Returns the main findings, one line each in plain text: unusable recordings, leaks, absent labels, and fixes."""
-    lines = [*_table(report), *_losses(report), *report["notes"], *_leaks(report), *_folds(report), *_oddities(report)]
+    lines = [*_table(report), *_losses(report), *report["notes"], *_leaks(report), *_folds(report)]
+    lines += [*_several(report), *_oddities(report)]
     return lines or ["No problems found."]
 
 
@@ -119,6 +121,18 @@ def _oddities(report: Mapping) -> Iterator[str]:
     if report["extra_files"]:
         count = count_things(len(report["extra_files"]), "sound file")
         yield f"Not used: {count} of the folder that no clip refers to."
+
+
+def _several(report: Mapping) -> Iterator[str]:
+    """Yields what of lists of labels a network cannot learn, or not well."""
+    for one, other in report.get("inseparable", ()):
+        yield f"INSEPARABLE: {one!r} and {other!r} are labels of the very same training clips: make them one."
+    if rare := report.get("rare"):
+        more = f" and {len(rare) - MOST} more" if len(rare) > MOST else ""
+        yield (
+            f"RARE: {count_things(len(rare), 'label')} with fewer than {FEWEST} training clips: "
+            f"{', '.join(rare[:MOST])}{more}. Their scores have wide intervals; they share one threshold."
+        )
 
 
 def _title(kind: str) -> str:
@@ -215,6 +229,13 @@ def _label_section(report: Mapping) -> Iterator[str]:
             (f"{code(pair['labels'][0])} and {code(pair['labels'][1])}: {pair['count']}" for pair in report["pairs"]),
             len(report["pairs"]),
         )
+        if report["implied"]:
+            yield "Labels whose clips all have another one too:"
+            pairs = (f"{code(one)}: {code(other)}" for one, other in report["implied"])
+            yield _names(pairs, len(report["implied"]))
+        if report["unlabelled"]:
+            yield "Training clips without a label:"
+            yield _names(map(code, report["unlabelled"]), len(report["unlabelled"]))
 
 
 def _deviation(largest: Mapping, names: Sequence[str]) -> str:

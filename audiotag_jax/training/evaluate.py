@@ -188,7 +188,8 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
         summary["task"] = MULTI_LABEL.name
         summary["classes"] = multilabel.score_table(held_out, experiment.classes)["classes"]
         parts = np.repeat(np.arange(len(by_fold)), [len(saved["ids"]) for saved in by_fold.values()])
-        summary["tags"] = decision_table(held_out, parts if len(by_fold) > 1 else _parts(held_out))
+        if is_scored(held_out["labels"]).any():
+            summary["tags"] = decision_table(held_out, parts if len(by_fold) > 1 else _parts(held_out))
     return summary
 
 

@@ -11,7 +11,8 @@ import soundfile
 
 from audiotag_jax.audio.files import printable
 from audiotag_jax.doctor import examine
-from audiotag_jax.doctor.report import code, escape, format_report
+from audiotag_jax.doctor.report import FEWEST, code, escape, format_report
+from audiotag_jax.evaluation import decision
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.settings import parse_settings
 from configs import log_db
@@ -348,3 +349,21 @@ def test_long_lists_are_shortened_only_in_the_markdown(tmp_path):
     assert len(report["problems"]["too_short"]) == 60
     assert "… and 40 more, in `doctor.json`" in text
     assert format_report(report) == text
+
+
+def test_lists_of_labels_that_cannot_be_learned(tmp_path):
+    lists = ["dog;puppy", "dog;puppy", "dog", "rain;wet", "rain;wet", "", "dog;rain;wet"]
+    root = tmp_path / "sounds"
+    for n, _ in enumerate(lists):
+        write(root / f"{n}.wav", noise(n))
+    rows = [("path", "label", "fold"), *((f"{n}.wav", label, n % 2) for n, label in enumerate(lists))]
+    with (root / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    fields = {"table": "clips.csv", "label_separator": ";"}
+    report, text = run(root, tmp_path / "work", **fields)
+    assert report["inseparable"] == [["rain", "wet"]] and report["implied"] == [["puppy", "dog"]]
+    assert report["unlabelled"] == ["5.wav"] and report["rare"] == ["dog", "puppy", "rain", "wet"]
+    assert "INSEPARABLE: 'rain' and 'wet' are labels of the very same training clips" in "\n".join(report["verdict"])
+    assert any(line.startswith("RARE: 4 labels with fewer than 20 training clips") for line in report["verdict"])
+    assert "Labels whose clips all have another one too:\n\n- `puppy`: `dog`" in text
+    assert "Training clips without a label:\n\n- `5.wav`" in text and FEWEST == decision.FEWEST

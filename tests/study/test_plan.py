@@ -2,13 +2,24 @@
 
 import json
 
+import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
+from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.settings.settings import parse_settings, recorded_fields
 from audiotag_jax.settings.variants import configs_dir
-from audiotag_jax.study.plan import check_study, final, finished_run, search, variant_names, variant_settings
+from audiotag_jax.study.plan import (
+    check_study,
+    choose_factor,
+    final,
+    finished_run,
+    search,
+    variant_names,
+    variant_settings,
+)
 from configs import hires_q8, log_db, waveform
 
 
@@ -100,3 +111,20 @@ def test_variants_lie_in_the_folder_of_configurations():
     assert (configs_dir() / "default.py").is_file()
     assert "study" not in recorded_fields(parse_settings(log_db.get_config("demo")))
     assert json.loads(log_db.get_config("demo").to_json())["study"]["baseline"] == "log_db"
+
+
+def test_the_rate_of_the_least_loss_where_clips_have_several_labels(base, tmp_path):
+    base.study.rate_factors = (0.5, 1.0)
+    trials = search(parse_settings(base), tmp_path, "mel_db", (0,))
+    labels = np.array([[1, 0], [1, 1], [0, 0]], np.int8)
+    for factor, sure in ((0.5, 2.0), (1.0, 1.0)):
+        logits = sure * np.where(labels == 1, 1.0, -1.0)
+        logits[0, 0] *= -3  # the surer one is punished
+        ids = np.array(["a", "b", "c"])
+        fields = {"ids": ids, "labels": labels, "verified": np.ones(3, bool), "recordings": np.full(3, "")}
+        folder = trials[factor].workdir / "fold_0"
+        folder.mkdir(parents=True)
+        write_npz(folder / "predictions.npz", logits=logits, **fields)
+        expected = log_loss(labels.ravel(), 1 / (1 + np.exp(-logits.ravel())))
+        assert MULTI_LABEL.losses(logits, labels).mean() == pytest.approx(expected)
+    assert choose_factor(trials, 0) == 1.0

@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from audiotag_jax import usage
 from audiotag_jax.doctor import examine
+from audiotag_jax.doctor.report import format_report
 from audiotag_jax.evaluation.calibration import fit_temperature
 from audiotag_jax.evaluation.decision import cross_fit, fit_decision
 from audiotag_jax.inference import export, predict
@@ -161,8 +162,8 @@ def test_doctor_counts_pairs_and_clips_without_a_label(config):
     assert [pair["labels"] for pair in report["pairs"]] == [["bird", "dog"], ["bird", "rain"], ["dog", "rain"]]
     assert sum(report["labels"]["bird"]["folds"]) == 22 and report["num_unlabelled_test"] == 1
     assert any("6 training clips have no label" in line for line in report["verdict"])
-    from audiotag_jax.doctor.report import format_report
-
+    assert report["unlabelled"][0] == "00.wav" and len(report["unlabelled"]) == 6
+    assert (report["inseparable"], report["implied"], report["rare"]) == ([], [], [])
     assert "Labels a training clip: 6 with 0, 17 with 1, 16 with 2, 5 with 3." in format_report(report)
 
 
