@@ -64,7 +64,7 @@ _FOLD = flags.DEFINE_integer("fold", None, "embed: whose network; by default the
 _AUDIO = flags.DEFINE_multi_string("audio", [], "predict, embed: a recording or a folder of them; may be given again")
 _TOP = flags.DEFINE_integer("top", 3, "predict: tags a recording", lower_bound=1)
 _THRESHOLD = flags.DEFINE_float(
-    "threshold", None, "predict: below it a tag is none of these; by default 0, with several tags a clip 0.5", 0.0, 1.0
+    "threshold", None, "predict: below it a tag is none of these; by default 0, with several tags by class", 0.0, 1.0
 )
 _HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict, embed: from window to window; 0: a clip's length", lower_bound=0.0)
 _OUT = flags.DEFINE_string(

@@ -150,7 +150,7 @@ def names_of(labels: np.ndarray, classes: Sequence[str]) -> list[Label | None]:
     """Labels `[n]` as names of classes, `[n, K]` as tuples of names; None where they are not known."""
     if np.ndim(labels) == 1:
         return [None if label < 0 else classes[label] for label in labels.tolist()]
-    return [None if row.min() < 0 else tuple(classes[k] for k in np.flatnonzero(row)) for row in labels]
+    return [None if row.min() < 0 else tuple(classes[k] for k in np.flatnonzero(row).tolist()) for row in labels]
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:

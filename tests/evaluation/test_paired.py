@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 from sklearn import metrics as reference
 
 from audiotag_jax.evaluation.multilabel import METRICS, resamples, scores
@@ -60,7 +61,7 @@ def test_swaps_are_those_of_a_plain_reading(two):
     """Of predictions that are ranks within the class already, each swap is scored by scikit-learn."""
     first, second, truth = (each[:15] for each in two)
     first, second = (np.argsort(np.argsort(each, axis=0), axis=0).astype(float) for each in (first, second))
-    groups, number = GROUPS[:15], 99
+    groups, number = GROUPS[:15], 14
     found = swap_test(first, second, truth, groups, num_swaps=number)
     draws = np.random.default_rng(0).integers(0, 2, (number, 5))[:, groups]
     seen = {name: value - theirs(second, truth)[name] for name, value in theirs(first, truth).items()}
@@ -98,3 +99,16 @@ def test_a_class_without_clips_has_no_test(two):
     truth[:, 1] = False
     found = swap_test(first, second, truth, GROUPS, num_swaps=20)
     assert np.isnan(found["average_precision"][1]) and np.isfinite(found["map"])
+
+
+def test_true_nulls_are_rejected_at_most_at_the_nominal_rate():
+    """Of pairs of equally good classifiers on recordings of three clips each, both tests together."""
+    rejected = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        truth = np.repeat(rng.random((20, 2)) < 0.4, 3, axis=0)
+        noise = [np.repeat(rng.normal(size=(20, 2)), 3, axis=0) for _ in range(3)]
+        first, second = (truth + 0.5 * noise[0] + 0.5 * own for own in noise[1:])
+        p_swap = swap_test(first, 2 * second, truth, GROUPS, num_swaps=99)
+        rejected.append([p_swap[name] < 0.05 for name in METRICS])
+    assert binom.sf(np.sum(rejected, axis=0).max() - 1, 60, 0.05) > 0.01
