@@ -1,15 +1,17 @@
-"""Predictions for ESC-50 that owe nothing to this project: scikit-learn on mean spectra, and a network in PyTorch.
+"""Predictions for ESC-50 or ESC-10 without this project: scikit-learn on mean spectra, and a network in PyTorch.
 
     python benchmarks/elsewhere.py data/ESC-50 --out=elsewhere
     python main.py --mode=compare --workdir=runs/elsewhere --predictions=benchmarks/study/networks/predictions/esc50 \
         --predictions=elsewhere/mean_spectra.csv --predictions=elsewhere/torch_cnn.npz --baseline=small --score=accuracy
 
+`elsewhere/labels.csv`, for `--labels`, has what compare takes from our predictions, where there are none, as on ESC-10.
 The official folds are held out one after the other. Needs scikit-learn and, unless `--epochs=0`, torch.
 """
 
 import argparse
 import csv
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import librosa
@@ -20,25 +22,29 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 RATE_HZ, BANDS, HOP = 16000, 64, 1024
+COLUMNS = ("filename", "category", "fold", "src_file")
 BATCH, RATE, PENALTY = 32, 3e-3, 0.01  # fixed before any score was seen
 
 
 def main() -> None:
-    """Writes `mean_spectra.csv` and `torch_cnn.npz`."""
+    """Writes `labels.csv`, `mean_spectra.csv` and `torch_cnn.npz`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, help="folder with audio/ and meta/esc50.csv")
+    parser.add_argument("path", type=Path, help="folder with audio/ and a table in meta/, of ESC-50 or of a part of it")
     parser.add_argument("--out", type=Path, required=True, help="folder of what is written")
     parser.add_argument("--epochs", type=int, default=20, help="of the network; 0: without it")
     parser.add_argument("--clips", type=int, default=None, help="only the first so many of each class and fold")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    ids, labels, folds = read_table(options.path / "meta/esc50.csv", options.clips)
-    images = np.stack([log_mel(options.path / "audio" / name) for name in ids])
+    ids, labels, folds, recordings = read_table(next(options.path.glob("meta/*.csv")), options.clips)
+    write_csv(options.out / "labels.csv", ["filename", "label", "recording"], zip(ids, labels, recordings, strict=True))
+    images = [log_mel(options.path / "audio" / name) for name in ids]
+    shortest = min(image.shape[1] for image in images)  # compressed copies of 5 s differ by a frame
+    images = np.stack([image[:, :shortest] for image in images])
     classes, numbers = np.unique(labels, return_inverse=True)
     start = time.monotonic()
     probabilities = held_out(mean_spectra, images, numbers, folds)
-    with (options.out / "mean_spectra.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["filename", *classes], *zip_rows(ids, probabilities)])
+    rows = ([name, *(f"{value:.6g}" for value in row)] for name, row in zip(ids, probabilities, strict=True))
+    write_csv(options.out / "mean_spectra.csv", ["filename", *classes], rows)
     describe("scikit-learn on mean spectra", probabilities, numbers, start)
     if options.epochs:
         start = time.monotonic()
@@ -47,8 +53,8 @@ def main() -> None:
         describe("a network in PyTorch", logits, numbers, start)
 
 
-def read_table(path: Path, most: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Names, labels and folds [n]."""
+def read_table(path: Path, most: int | None) -> tuple[np.ndarray, ...]:
+    """Names, labels, folds and recordings [n]."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     seen: dict[tuple[str, str], int] = {}
@@ -57,7 +63,7 @@ def read_table(path: Path, most: int | None) -> tuple[np.ndarray, np.ndarray, np
         key = (row["category"], row["fold"])
         seen[key] = seen.get(key, 0) + 1
         chosen += [row] if most is None or seen[key] <= most else []
-    return tuple(np.array([row[name] for row in chosen]) for name in ("filename", "category", "fold"))
+    return tuple(np.array([row[name] for row in chosen]) for name in COLUMNS)
 
 
 def log_mel(path: Path) -> np.ndarray:
@@ -116,9 +122,10 @@ def torch_cnn(images: np.ndarray, labels: np.ndarray, others: np.ndarray, epochs
         return torch.cat([network(batch) for batch in unseen.split(256)]).numpy()
 
 
-def zip_rows(ids: np.ndarray, values: np.ndarray) -> list[list]:
-    """Rows of an id and its values."""
-    return [[name, *(f"{value:.6g}" for value in row)] for name, row in zip(ids, values, strict=True)]
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Writes a table."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
 
 
 def describe(name: str, scores: np.ndarray, labels: np.ndarray, start: float) -> None:
