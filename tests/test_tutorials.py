@@ -14,6 +14,9 @@ import re
 from pathlib import Path
 
 import pytest
+import soundfile
+
+from tutorials import link_sounds
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "tutorials"
@@ -160,6 +163,20 @@ def test_has_three_exercises_sounds_and_pictures(path):
     assert text.count("<details>") == text.count("</details>") == 3
     kinds = {kind for cell in code_cells(notebook) for output in cell["outputs"] for kind in media(output)}
     assert {"sound", "image/png"} <= kinds
+
+
+@each_notebook
+def test_each_player_has_a_link_to_its_sound_for_where_players_are_not_shown(path):
+    cells = read(path)["cells"]
+    for cell, below in zip(cells, [*cells[1:], None], strict=True):
+        sounds = link_sounds.players(cell)
+        if sounds:
+            assert below["metadata"] == {"tags": [link_sounds.TAG]}
+            links = re.findall(r"\]\((sounds/[^)]+\.ogg)\)", joined(below["source"]))
+            for link, (_, (samples, rate_hz)) in zip(links, sounds, strict=True):
+                info = soundfile.info(TUTORIALS / link)
+                assert info.duration == pytest.approx(len(samples) / rate_hz, abs=0.01), link
+                assert (TUTORIALS / link).stat().st_size < 20_000
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *TUTORIALS.glob("*.md")], ids=lambda path: path.name)
