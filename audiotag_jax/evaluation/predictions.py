@@ -16,11 +16,15 @@ VALIDATION, TEST = "predictions.npz", "test_predictions.npz"  # in the folder of
 Predictions = dict[str, np.ndarray]
 
 
-def load_predictions(path: Path) -> Predictions:
-    """The arrays of a prediction file; raises UserError on a damaged one. Older files name no recordings."""
+def load_predictions(path: Path, *, logits: bool = True) -> Predictions:
+    """The arrays of a prediction file, but for `logits` all small; raises UserError on a damaged one.
+
+    Older files name no recordings.
+    """
+    names = ("ids", "labels", "verified", *(("logits",) if logits else ()))
     try:
         with np.load(path) as saved:
-            found = {name: saved[name] for name in ("ids", "labels", "verified", "logits")}
+            found = {name: saved[name] for name in names}
             recordings = saved["recordings"] if "recordings" in saved else np.full(len(found["ids"]), "")
             return found | {"recordings": recordings}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

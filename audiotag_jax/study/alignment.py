@@ -1,6 +1,7 @@
 """Predictions of any origin on the clips that they have in common, as the results that a study's statistics take."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from audiotag_jax.evaluation.foreign import Label, Labels
 from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.study import rows
 from audiotag_jax.study.label_lists import LabelLists
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 from audiotag_jax.study.sources import Network, Sources
@@ -49,9 +51,8 @@ def average(results: Results, name: str, members: Sequence[str], seed: int) -> V
     task = results.task
 
     def mean(logits: Callable[[VariantLogits], np.ndarray]) -> np.ndarray:  # [S, J, n, K] to [1, n, K]
-        of_each = [task.probabilities(logits(results[member])) for member in members]
-        total = np.mean([probabilities.mean((0, 1)) for probabilities in of_each], axis=0)
-        return task.logits(total).astype(np.float32)[None]
+        total = sum(task.probabilities(logits(results[member])).mean((0, 1)) for member in members)
+        return task.logits(total / len(members)).astype(np.float32)[None]
 
     held_out = mean(lambda variant: variant.by_fold(False))
     test = None if results.test is None else mean(lambda variant: variant.by_fold(True))[None]
@@ -75,13 +76,16 @@ def _tables(network: Network, tested: set[str]) -> tuple[Mapping[str, np.ndarray
     """Logits by clip of held-out clips [K], and of test clips [J, K], to which a file's may belong."""
     if network.run is not None:
         return network.logits, network.test
-    held_out = {clip: logits for clip, logits in network.logits.items() if clip not in tested}
-    test = {clip: logits[None] for clip, logits in network.logits.items() if clip in tested}
-    return held_out, {**test, **network.test}
+    held_out = rows.only(network.logits, lambda clip: clip not in tested, as_test=False)
+    return held_out, network.test or rows.only(network.logits, lambda clip: clip in tested, as_test=True)
 
 
 def _common(tables: Iterable[Mapping[str, Any]]) -> list[str]:
-    return sorted(set.intersection(*(set(table) for table in tables)))
+    first, *others = tables
+    common = set(first)
+    for table in others:
+        common.intersection_update(table)
+    return sorted(common)
 
 
 def _nothing_common(sources: Sources) -> str:
@@ -135,22 +139,27 @@ def _variant(
     by_seed = {network.seed: (network, logits, test) for network, logits, test in networks}
     if len(by_seed) == len(networks) and None not in by_seed:
         networks = [by_seed[seed] for seed in sorted(seed for seed in by_seed if seed is not None)]
-    held_out, tests = [], []
-    for network, logits, test in networks:
-        order = [network.classes.index(each) for each in classes]
-        rows = [logits[clip] for clip in clips.ids.tolist()]
-        held_out.append(_logits(network, clips, np.array(rows).reshape(-1, len(classes))[:, order]))
-        if test_clips is not None:
-            rows = [test[clip] for clip in test_clips.ids.tolist()]
-            tests.append(_logits(network, test_clips, np.stack(rows, axis=1)[..., order]))
-    folds = {len(each) for each in tests}
+    folds = {rows.num_folds(test) for *_, test in networks} if test_clips is not None else {1}
     if len(folds) > 1:
         raise UserError(f"{name}: its networks have test predictions of {min(folds)} and of {max(folds)} folds.")
-    return VariantLogits(name, seeds, np.stack(held_out), np.stack(tests) if tests else None)
+    held_out = [functools.partial(_logits, network, clips, table, classes) for network, table, _ in networks]
+    tests = None
+    if test_clips is not None:
+        tests = [functools.partial(_test_logits, network, test_clips, table, classes) for network, _, table in networks]
+    return VariantLogits(name, seeds, held_out, tests)
 
 
-def _logits(network: Network, clips: Clips, values: np.ndarray) -> np.ndarray:
-    """The logits [..., K] of a network on clips; of a file's probabilities, those of the clips' task."""
+def _test_logits(network: Network, clips: Clips, table: Mapping[str, np.ndarray], classes: Sequence[str]) -> np.ndarray:
+    """The logits [J, m, K] of a network on test clips."""
+    return _logits(network, clips, table, classes).swapaxes(0, 1)
+
+
+def _logits(network: Network, clips: Clips, table: Mapping[str, np.ndarray], classes: Sequence[str]) -> np.ndarray:
+    """The logits [n, ..., K] of a network on clips; of a file's probabilities, those of the clips' task."""
+    order = [network.classes.index(each) for each in classes]
+    if not len(clips):
+        return np.zeros((0, len(classes)))
+    values = rows.take(table, clips.ids.tolist())[..., order]
     is_odds = network.is_probability and clips.task is MULTI_LABEL
     return clips.task.logits(np.exp(values)) if is_odds else values
 

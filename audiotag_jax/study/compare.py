@@ -153,7 +153,7 @@ def _write_submission(
     """Writes the submission of an average, with the rows of one that a member wrote; nothing where there is none."""
     written = [network.path / "submission.csv" for each in members for network in each if network.settings]
     sample = next((path for path in written if path.is_file()), None)
-    if sample is None or results.test is None or variant.test is None:
+    if sample is None or results.test is None or not variant.has_test:
         return
     with sample.open(newline="", encoding="utf-8") as file:
         order = [row[0] for row in csv.reader(file)][1:]
@@ -161,6 +161,6 @@ def _write_submission(
         log(f"note: no submission of {variant.variant}, since not all predictions have all of its {len(order)} clips")
         return
     path = workdir / ("submission.csv" if len(made) == 1 else f"submission_{variant.variant}.csv")
-    predictions = {"ids": results.test.ids, "labels": results.test.labels, "logits": variant.test[0, 0]}
+    predictions = {"ids": results.test.ids, "labels": results.test.labels, "logits": variant.by_fold(True)[0, 0]}
     write_submission(path, predictions, results.classes, order)
     log(f"written: {path}")

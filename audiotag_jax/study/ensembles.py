@@ -1,12 +1,13 @@
 """The rows of the study's table: networks one by one, and averages of seeds, of folds and of variants."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from audiotag_jax.evaluation.metrics import label_ranks
-from audiotag_jax.evaluation.task import MULTI_LABEL
+from audiotag_jax.evaluation.task import MULTI_LABEL, Task
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 
 STANDARD = ("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db")
@@ -18,7 +19,8 @@ class Entry:
     """One row: `ranks` [S, J, n] int, the place of each clip's label, from 0, by seed and by network of that seed.
 
     S is 1 where seeds (or variants, of one seed) are averaged; J is 1 on held-out clips and where folds are averaged.
-    Where clips have several labels there are no ranks but `logits` [S, J, n, K], or what else orders the classes.
+    Where clips have several labels there are no ranks but `logits` [S, J, n, K], or what else orders the classes; they
+    are read each time.
     """
 
     name: str
@@ -26,12 +28,16 @@ class Entry:
     variants: tuple[str, ...]
     seeds: tuple[int, ...]
     ranks: np.ndarray
-    logits: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    read: Callable[[], np.ndarray] | None = None
+
+    @property
+    def logits(self) -> np.ndarray:
+        return np.zeros(0) if self.read is None else self.read()
 
     def of(self, chosen: np.ndarray) -> "Entry":
         """The row on the clips under a mask [n]."""
-        if self.logits.ndim > 1:
-            return dataclasses.replace(self, logits=self.logits[:, :, chosen])
+        if self.read is not None:
+            return dataclasses.replace(self, read=lambda: self.logits[:, :, chosen])
         return dataclasses.replace(self, ranks=self.ranks[..., chosen])
 
 
@@ -46,32 +52,50 @@ def entries(results: Results, *, test: bool = False, averages: bool = True) -> t
     clips = results.clips(test)
     scored = clips.scored
     clips = clips[scored]
-    rows, probabilities = [], {}
-    for variant in results.variants:
-        logits = variant.by_fold(test)[:, :, scored]
-        probabilities[variant.variant] = clips.task.probabilities(logits)
-        rows.append(_entry(variant.variant, "single", (variant,), variant.seeds, logits, clips))
-        rows += _own_averages(variant, probabilities[variant.variant], clips)
+    rows, groups = [], {}  # of a group: its members, the first seed common to them, and the sum of their probabilities
     for name, members in _groups(results.variants).items() if averages else ():
-        seeds = sorted(set.intersection(*(set(member.seeds) for member in members)))
-        if seeds:
-            chosen = [probabilities[member.variant][[member.seeds.index(seeds[0])]] for member in members]
-            mean = np.mean(chosen, axis=0)
-            rows.append(_entry(name, "variants", members, seeds[:1], mean, clips))
-            if mean.shape[1] > 1:
-                mean = mean.mean(1, keepdims=True)
-                rows.append(_entry(f"{name}, folds averaged", "variants", members, seeds[:1], mean, clips))
+        if seeds := sorted(set.intersection(*(set(member.seeds) for member in members))):
+            groups[name] = (members, seeds[0], np.zeros(()))
+    for variant in results.variants:  # one by one: all their probabilities are too many
+        read = functools.partial(_scored, variant, test, scored)
+        logits = read()
+        rows.append(_entry(variant.variant, "single", (variant,), variant.seeds, logits, clips, read))
+        probabilities = clips.task.probabilities(logits)
+        rows += _own_averages(variant, probabilities, clips, read)
+        for name, (members, seed, total) in groups.items():
+            if any(variant is member for member in members):
+                groups[name] = (members, seed, total + probabilities[[variant.seeds.index(seed)]])
+    for name, (members, seed, total) in groups.items():
+        mean = total / len(members)
+        rows.append(_entry(name, "variants", members, (seed,), mean, clips, functools.partial(np.asarray, mean)))
+        if mean.shape[1] > 1:
+            mean = mean.mean(1, keepdims=True)
+            again = functools.partial(np.asarray, mean)
+            rows.append(_entry(f"{name}, folds averaged", "variants", members, (seed,), mean, clips, again))
     return clips, sorted(rows, key=lambda row: KINDS.index(row.kind))
 
 
-def _own_averages(variant: VariantLogits, probabilities: np.ndarray, clips: Clips) -> list[Entry]:
-    """The averages of one variant's probabilities [S, J, n, K] over its seeds and over its folds."""
+def _scored(variant: VariantLogits, test: bool, chosen: np.ndarray) -> np.ndarray:
+    """The logits [S, J, n, K] of the clips under a mask."""
+    return variant.by_fold(test)[:, :, chosen]
+
+
+def _own_averages(
+    variant: VariantLogits, probabilities: np.ndarray, clips: Clips, read: Callable[[], np.ndarray]
+) -> list[Entry]:
+    """The averages of one variant's probabilities [S, J, n, K] over its seeds and over its folds; `read` its logits."""
     rows = []
     for axis, kind in enumerate(("seeds", "folds")):
         if probabilities.shape[axis] > 1:
             mean = probabilities.mean(axis, keepdims=True)
-            rows.append(_entry(f"{variant.variant}, {kind} averaged", kind, (variant,), variant.seeds, mean, clips))
+            name = f"{variant.variant}, {kind} averaged"
+            again = functools.partial(_averaged, clips.task, read, axis)
+            rows.append(_entry(name, kind, (variant,), variant.seeds, mean, clips, again))
     return rows
+
+
+def _averaged(task: Task, read: Callable[[], np.ndarray], axis: int) -> np.ndarray:
+    return task.probabilities(read()).mean(axis, keepdims=True)
 
 
 def _groups(variants: Sequence[VariantLogits]) -> Mapping[str, tuple[VariantLogits, ...]]:
@@ -87,12 +111,18 @@ def _groups(variants: Sequence[VariantLogits]) -> Mapping[str, tuple[VariantLogi
 
 
 def _entry(
-    name: str, kind: str, variants: Sequence[VariantLogits], seeds: Sequence[int], scores: np.ndarray, clips: Clips
+    name: str,
+    kind: str,
+    variants: Sequence[VariantLogits],
+    seeds: Sequence[int],
+    scores: np.ndarray,
+    clips: Clips,
+    read: Callable[[], np.ndarray],
 ) -> Entry:
-    """The row of logits or probabilities `scores` [S, J, n, K]."""
+    """The row of logits or probabilities `scores` [S, J, n, K], which `read` gives again."""
     names = tuple(variant.variant for variant in variants)
     if clips.task is MULTI_LABEL:
-        return Entry(name, kind, names, tuple(seeds), np.zeros(0, int), scores)
+        return Entry(name, kind, names, tuple(seeds), np.zeros(0, int), read)
     every = np.broadcast_to(clips.labels, scores.shape[:-1]).ravel()
     ranks = label_ranks(scores.reshape(-1, scores.shape[-1]), every).reshape(scores.shape[:-1])
     return Entry(name, kind, names, tuple(seeds), ranks)

@@ -69,6 +69,7 @@ def page(results, scores, about, curves, media, *, title) -> str:
     wrong = [each for name in shown for each in look.confident_mistakes(given, name, NUM_MISTAKES)]
     compared = look.disputed_clips(given, NUM_COMPARED)
     indices = sorted({*compared, *(each.index for each in wrong)})
+    given.keep(indices)
     seen = media([str(given.clips.ids[index]) for index in indices])
     confusions = (
         several_page.confusions(given, results) if several else [confusion_of(given, n) for n in given.networks]
@@ -198,7 +199,7 @@ def _prediction(given, variant, index):
     """The variant's three most probable classes for the clip, and the place and probability of the label."""
     if given.clips.task is MULTI_LABEL:
         return several_page.prediction(given, variant, index)
-    probabilities = given.mean(variant)[index]
+    probabilities = given.row(variant, index)
     order = np.argsort(-probabilities, kind="stable")
     label = given.clips.labels[index]
     tags = [(given.classes[k], float(probabilities[k]), bool(k == label)) for k in order[:3]]

@@ -1,7 +1,7 @@
 """Which clips a report looks at closely, and how the classes fare: from logits, the same every time."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,22 +16,58 @@ from audiotag_jax.study.results import Clips, Results
 class ScoredPredictions:
     """The scored clips of one part of the data, and what each variant says of them.
 
-    `part` is "test" or "held out". `networks[variant]` [R, n, K] probabilities by seed, and by fold for test clips.
+    `part` is "test" or "held out". `networks[variant]` [R, n, K] probabilities by seed, and by fold for test clips;
+    ask for one variant after the other, since only the last one may be in memory. `kept` are rows of single clips.
     """
 
     part: str
     classes: tuple[str, ...]
     clips: Clips
-    networks: dict[str, np.ndarray]
+    networks: Mapping[str, np.ndarray]
+    kept: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict)
 
     def mean(self, variant: str) -> np.ndarray:
         """Probabilities [n, K], averaged over the variant's networks."""
         return self.networks[variant].mean(axis=0)
 
+    def keep(self, indices: Sequence[int]) -> None:
+        """Keeps each variant's mean probabilities of some clips, for `row`."""
+        for variant in self.networks:
+            mean = self.mean(variant)
+            self.kept.update({(variant, index): mean[index].copy() for index in indices})
+
+    def row(self, variant: str, index: int) -> np.ndarray:
+        """Probabilities [K] of one clip, averaged over the variant's networks."""
+        return self.kept[variant, index] if (variant, index) in self.kept else self.mean(variant)[index]
+
     def label_text(self, index: int) -> str:
         """The label of a clip; several with semicolons between them."""
         [label] = names_of(self.clips.labels[[index]], self.classes)
         return "; ".join(label) or "none of the classes" if isinstance(label, tuple) else str(label)
+
+
+class _Probabilities(Mapping[str, np.ndarray]):
+    """Probabilities [R, n, K] by variant, of the clips under a mask; only those asked for last are in memory."""
+
+    def __init__(self, results: Results, test: bool, chosen: np.ndarray):
+        self._results, self._test, self._chosen = results, test, chosen
+        self._last: tuple[str, np.ndarray] | None = None
+
+    def __getitem__(self, variant: str) -> np.ndarray:
+        if variant not in list(self):
+            raise KeyError(variant)
+        if self._last is None or self._last[0] != variant:
+            self._last = None  # before the next are read
+            logits = self._results[variant].by_fold(self._test)
+            logits = logits.reshape(-1, *logits.shape[2:])[:, self._chosen]
+            self._last = variant, self._results.task.probabilities(logits)
+        return self._last[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return (each.variant for each in self._results.variants)
+
+    def __len__(self) -> int:
+        return len(self._results.variants)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +85,7 @@ def scored_predictions(results: Results, *, test: bool | None = None) -> ScoredP
     clips = results.clips(on_test)
     scored = clips.scored
     kept = clips[scored]
-    networks = {}
-    for each in results.variants:
-        logits = each.by_fold(on_test)
-        logits = logits.reshape(-1, *logits.shape[2:])
-        networks[each.variant] = results.task.probabilities(logits[:, scored])
+    networks = _Probabilities(results, on_test, scored)
     return ScoredPredictions("test" if on_test else "held out", results.classes, kept, networks)
 
 

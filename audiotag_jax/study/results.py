@@ -1,7 +1,8 @@
 """The saved logits of a study, aligned by clip id: all that its statistics and its report look at."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +55,35 @@ class Clips:
 class VariantLogits:
     """Logits of one variant, float32: `held_out` [S, n, K] by seed, each clip's from the network that never saw it.
 
-    `test` [S, J, m, K] by seed and fold, None where the data has no test split.
+    `test` [S, J, m, K] by seed and fold, None where the data has no test split. Either is stored as an array, or as one
+    function for each seed that reads its part: then they are read each time that they are asked for, and all clips and
+    classes of all variants, which are gigabytes, need not be in memory at once.
     """
 
     variant: str
     seeds: tuple[int, ...]
-    held_out: np.ndarray
-    test: np.ndarray | None
+    stored: "np.ndarray | Sequence[Callable[[], np.ndarray]]"
+    stored_test: "np.ndarray | Sequence[Callable[[], np.ndarray]] | None"
+
+    @property
+    def held_out(self) -> np.ndarray:
+        return _read(self.stored)
+
+    @property
+    def test(self) -> np.ndarray | None:
+        return None if self.stored_test is None else _read(self.stored_test)
+
+    @property
+    def has_test(self) -> bool:
+        return self.stored_test is not None
+
+    def of_seed(self, place: int, test: bool) -> np.ndarray:
+        """The part [n, K] of one seed, of test clips [J, m, K]. Raises ValueError where there are no test clips."""
+        stored = self.stored_test if test else self.stored
+        if stored is None:
+            raise ValueError(f"{self.variant} has no test predictions")
+        part = stored[place]
+        return part() if callable(part) else part
 
     def by_fold(self, test: bool) -> np.ndarray:
         """[S, J, n, K]: of held-out clips J is 1. Raises ValueError where there are no test clips."""
@@ -103,26 +126,21 @@ def read_results(runs: Sequence[Run], classes: Sequence[str]) -> Results:
     Raises UserError if a prediction file is damaged, or if clips or labels differ between runs.
     """
     first = runs[0]
-    held_out, _ = _held_out(first)
-    first_test = _test(first)
-    test = None if first_test is None else first_test[0]
+    held_out, test = _held_out_clips(first), _test_clips(first)
     variants = []
     for variant in dict.fromkeys(run.variant for run in runs):
         chosen = sorted((run for run in runs if run.variant == variant), key=lambda run: run.seed)
-        held_out_logits, test_logits = [], []
         for run in chosen:
-            clips, logits = _held_out(run)
-            _check_same(clips, held_out, run, first)
-            held_out_logits.append(logits)
-            found = _test(run)
+            _check_same(_held_out_clips(run), held_out, run, first)
+            found = _test_clips(run)
             if (found is None) != (test is None):
                 raise UserError(f"{_name(run)} and {_name(first)} do not both have test predictions.")
             if found is not None and test is not None:
-                _check_same(found[0], test, run, first)
-                test_logits.append(found[1])
+                _check_same(found, test, run, first)
         seeds = tuple(run.seed for run in chosen)
-        tests = np.stack(test_logits) if test_logits else None
-        variants.append(VariantLogits(variant, seeds, np.stack(held_out_logits), tests))
+        logits = [functools.partial(_held_out_logits, run) for run in chosen]
+        tests = None if test is None else [functools.partial(_test_logits, run) for run in chosen]
+        variants.append(VariantLogits(variant, seeds, logits, tests))
     return Results(tuple(classes), held_out, test, tuple(variants), _recordings(runs))
 
 
@@ -135,38 +153,58 @@ def _recordings(runs: Sequence[Run]) -> dict[str, str]:
         for name in (VALIDATION, TEST)
     ]
     found: dict[str, str] = {}
-    for saved in (load_predictions(file) for file in files if file.exists()):
+    for saved in (load_predictions(file, logits=False) for file in files if file.exists()):
         named = saved["recordings"] != ""
         found |= zip(saved["ids"][named].tolist(), saved["recordings"][named].tolist(), strict=True)
     return found
 
 
-def _held_out(run: Run) -> tuple[Clips, np.ndarray]:
-    """The clips of all folds of a run and their logits [n, K], by id."""
-    parts = []
-    for fold, path in sorted(run.workdirs.items()):
-        part = load_predictions(fold_dir(path, fold) / VALIDATION)
-        parts.append(part | {"folds": np.full(len(part["ids"]), fold)})
-    saved = _sorted(concatenate(parts))
+def _read(stored) -> np.ndarray:
+    """The array of all seeds."""
+    return stored if isinstance(stored, np.ndarray) else np.stack([part() for part in stored])
+
+
+def _held_out_clips(run: Run) -> Clips:
+    """The clips of all folds of a run, by id."""
+    saved = _held_out(run, logits=False)
     clips = _clips(saved, saved["folds"])
     if len(np.unique(clips.ids)) < len(clips):
         raise UserError(f"{_name(run)}: two folds hold out the same clip.")
-    return clips, saved["logits"]
+    return clips
 
 
-def _test(run: Run) -> tuple[Clips, np.ndarray] | None:
-    """The test clips of a run, by id, and their logits [J, m, K] by fold; None without a test split."""
-    files = [fold_dir(path, fold) / TEST for fold, path in sorted(run.workdirs.items())]
+def _held_out_logits(run: Run) -> np.ndarray:
+    """Their logits [n, K]."""
+    return _held_out(run)["logits"]
+
+
+def _held_out(run: Run, *, logits: bool = True) -> Predictions:
+    parts = []
+    for fold, path in sorted(run.workdirs.items()):
+        part = load_predictions(fold_dir(path, fold) / VALIDATION, logits=logits)
+        parts.append(part | {"folds": np.full(len(part["ids"]), fold)})
+    return _sorted(concatenate(parts))
+
+
+def _test_files(run: Run) -> list[Path]:
+    return [fold_dir(path, fold) / TEST for fold, path in sorted(run.workdirs.items())]
+
+
+def _test_clips(run: Run) -> Clips | None:
+    """The test clips of a run, by id; None without a test split."""
+    files = _test_files(run)
     if not all(file.exists() for file in files):
         return None
-    parts = []
-    for file in files:
-        parts.append(_sorted(load_predictions(file)))
-        if not np.array_equal(parts[0]["ids"], parts[-1]["ids"]):
+    first = _sorted(load_predictions(files[0], logits=False))
+    for file in files[1:]:
+        if not np.array_equal(first["ids"], _sorted(load_predictions(file, logits=False))["ids"]):
             raise UserError(f"{file} and {files[0]} hold different clips.")
-    first = parts[0]
-    clips = _clips(first, np.full(len(first["ids"]), -1))
-    return clips, np.stack([part["logits"] for part in parts])
+    return _clips(first, np.full(len(first["ids"]), -1))
+
+
+def _test_logits(run: Run) -> np.ndarray:
+    """Their logits [J, m, K] by fold."""
+    return np.stack([_sorted(load_predictions(file))["logits"] for file in _test_files(run)])
 
 
 def _sorted(saved: Predictions) -> Predictions:

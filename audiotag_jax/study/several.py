@@ -24,8 +24,11 @@ class Block:
         self.rows, self.truth, self.groups = {row.name: row for row in rows}, truth, groups
         self.num_groups = int(groups.max()) + 1
         drawn = multilabel.resamples(groups, truth.size, seed, number)
-        self.seen = {row.name: _of_networks(row.logits, truth, np.ones((1, len(truth)))) for row in rows}
-        self.drawn = {row.name: _mean(_of_networks(row.logits, truth, drawn)) for row in rows}
+        self.seen, self.drawn = {}, {}
+        for row in rows:
+            logits = row.logits  # read for this row, and let go
+            self.seen[row.name] = _of_networks(logits, truth, np.ones((1, len(truth))))
+            self.drawn[row.name] = _mean(_of_networks(logits, truth, drawn))
 
     def scores(self, name: str) -> dict[str, dict]:
         """`{METRIC: {"value", "low", "high"}}` of a row, the mean over its networks."""
@@ -39,9 +42,10 @@ class Block:
     def by_part(self, name: str, masks: Sequence[np.ndarray]) -> dict[str, list[float | None]]:
         """Of each metric a value for each of some choices of clips [n]; None where it is not defined."""
         found: dict[str, list[float | None]] = {each: [] for each in multilabel.METRICS}
+        logits = self.rows[name].logits
         for mask in masks:
             part = self.truth[mask]
-            values = _mean(_of_networks(self.rows[name].logits[:, :, mask], part, np.ones((1, len(part)))))
+            values = _mean(_of_networks(logits[:, :, mask], part, np.ones((1, len(part)))))
             for each in multilabel.METRICS:
                 value = float(values[each][0]) if len(part) else np.nan
                 found[each].append(value if np.isfinite(value) else None)

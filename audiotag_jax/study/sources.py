@@ -1,6 +1,7 @@
 """Where compared predictions come from: work directories of runs, folders of a study's predictions, and files."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from audiotag_jax.evaluation.predictions import VALIDATION
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import FILE_NAME, read_record
 from audiotag_jax.settings.settings import Settings
-from audiotag_jax.study import store
-from audiotag_jax.study.results import Results, Run, read_results
+from audiotag_jax.study import rows, store
+from audiotag_jax.study.results import Results, Run, VariantLogits, read_results
 
 _NOT_IN_NAMES = re.compile(r"[/\\+,=\x00-\x1f\x7f]|^\.|^\s|\s$|^$")  # averages are called A+B, and so are files
 
@@ -42,6 +43,7 @@ class Network:
 
 
 Sources = dict[str, list[Network]]
+_KNOWN = ("labels", "verified", "folds", "recordings")
 
 
 def read_sources(runs: Sequence[str], predictions: Sequence[str]) -> Sources:
@@ -86,7 +88,16 @@ def _add(found: Sources, name: str, networks: Sequence[Network]) -> None:
                 others[place] = _joined(name, other, network)
                 break
         else:
-            others.append(network)
+            others.append(_sharing(network, next(iter(found.values()))))
+
+
+def _sharing(network: Network, before: Sequence[Network]) -> Network:
+    """The network with the first one's tables in place of its own where they are equal: one in memory, not hundreds."""
+    equal = {}
+    for field in _KNOWN if before else ():
+        if getattr(network, field) == getattr(before[0], field):
+            equal[field] = getattr(before[0], field)
+    return dataclasses.replace(network, **equal)
 
 
 def _joined(name: str, first: Network, second: Network) -> Network:
@@ -95,9 +106,9 @@ def _joined(name: str, first: Network, second: Network) -> Network:
         raise UserError(
             f"{name}: {first.path} and {second.path} differ in their test clips or classes; name them apart."
         )
-    fields = ("logits", "labels", "verified", "folds", "recordings")
-    both: dict[str, Any] = {field: {**getattr(first, field), **getattr(second, field)} for field in fields}
-    test = {clip: np.concatenate([logits, second.test[clip]]) for clip, logits in first.test.items()}
+    both: dict[str, Any] = {field: {**getattr(first, field), **getattr(second, field)} for field in _KNOWN}
+    both["logits"] = rows.joined(first.logits, second.logits)
+    test = rows.side_by_side(first.test, second.test) if first.test else first.test
     run = first.run
     if first.run and second.run:
         run = dataclasses.replace(first.run, workdirs={**first.run.workdirs, **second.run.workdirs})
@@ -118,7 +129,8 @@ def _run_folders(path: Path) -> list[tuple[str, Path]]:
 def _of_run(path: Path) -> Network:
     record = read_record(path)
     run = Run(record.settings.name, record.settings.seed, dict.fromkeys(finished_folds(path), path))
-    [network] = _of_results(read_results([run], record.classes), path)[run.variant]
+    results = read_results([run], record.classes)
+    [network] = _of_results(results, path, len(run.workdirs))[run.variant]
     return dataclasses.replace(network, run=run, settings=record.settings)
 
 
@@ -136,8 +148,13 @@ def _of_store(path: Path) -> Sources:
     return _of_results(store.read(path).results, path)
 
 
-def _of_results(results: Results, path: Path) -> Sources:
-    """The networks of results of one or more variants."""
+def _of_test(variant: VariantLogits, place: int) -> np.ndarray:
+    """Logits [m, J, K] of one seed."""
+    return variant.of_seed(place, test=True).swapaxes(0, 1)
+
+
+def _of_results(results: Results, path: Path, num_folds: int = 1) -> Sources:
+    """The networks of results of one or more variants; `num_folds` have test predictions."""
     held_out, test = results.held_out, results.test
     parts = [held_out] if test is None else [held_out, test]
     ids = [clip for part in parts for clip in part.ids.tolist()]
@@ -149,12 +166,14 @@ def _of_results(results: Results, path: Path) -> Sources:
     }
     known["labels"] = {clip: label for clip, label in known["labels"].items() if label is not None}
     found: Sources = {}
+    places = rows.number(held_out.ids.tolist())
+    test_places = {} if test is None else rows.number(test.ids.tolist())
     for variant in results.variants:
         for place, seed in enumerate(variant.seeds):
-            logits = dict(zip(held_out.ids.tolist(), variant.held_out[place], strict=True))
-            tested = {}
-            if test is not None and variant.test is not None:
-                tested = dict(zip(test.ids.tolist(), variant.test[place].swapaxes(0, 1), strict=True))
+            logits = rows.Rows(places, functools.partial(variant.of_seed, place, test=False))
+            tested = rows.NO_ROWS
+            if variant.has_test:
+                tested = rows.Rows(test_places, functools.partial(_of_test, variant, place), num_folds)
             network = Network(path, seed, tuple(results.classes), logits, tested, **known)
             found.setdefault(variant.variant, []).append(network)
     return found
@@ -162,7 +181,10 @@ def _of_results(results: Results, path: Path) -> Sources:
 
 def _of_file(path: Path) -> Network:
     saved = read_foreign(path)
-    logits = dict(zip(saved.ids.tolist(), saved.logits, strict=True))
+    kept = None if path.suffix.lower() == ".npz" else saved.logits  # a table of text is slow to read again
+
+    def read() -> np.ndarray:
+        return read_foreign(path).logits if kept is None else kept
 
     def by_id(values: np.ndarray | None) -> dict:
         return {} if values is None else dict(zip(saved.ids.tolist(), values.tolist(), strict=True))
@@ -174,7 +196,7 @@ def _of_file(path: Path) -> Network:
         "folds": {clip: int(fold) for clip, fold in by_id(saved.folds).items() if fold >= 0},
         "recordings": {clip: name for clip, name in by_id(saved.recordings).items() if name},
     }
-    return Network(path, None, saved.classes, logits, {}, **given)
+    return Network(path, None, saved.classes, rows.Rows(rows.number(saved.ids.tolist()), read), rows.NO_ROWS, **given)
 
 
 def paths_of(network: Network) -> list[Path]:

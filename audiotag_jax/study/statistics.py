@@ -128,9 +128,10 @@ def _decisions(row: Entry, sample: _Sample, number: int, seed: int) -> dict:
     """What tags of the mean of a row's networks are worth, by thresholds of other folds."""
     folds = sample.folds or []
     parts = np.argmax(folds, axis=0) if len(folds) > 1 else sample.recordings % PARTS
-    logits = row.logits[0, 0]
-    if len(row.logits) > 1:
-        logits = MULTI_LABEL.logits(MULTI_LABEL.probabilities(row.logits).mean(axis=(0, 1)))
+    of_networks = row.logits
+    logits = of_networks[0, 0]
+    if len(of_networks) > 1:
+        logits = MULTI_LABEL.logits(MULTI_LABEL.probabilities(of_networks).mean(axis=(0, 1)))
     return decision_scores(logits, sample.labels, parts, sample.recordings, seed, number)
 
 

@@ -1,6 +1,7 @@
 """Saved predictions of a study on one data set: a small file for each variant and seed, enough to repeat the report."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ def write(folder: Path, results: Results, about: Sequence[tuple[str, str]]) -> N
     shared |= {"classes": np.array(results.classes, str)}
     files: list[dict[str, Any]] = []
     for variant in results.variants:
-        for seed, logits in zip(variant.seeds, variant.held_out, strict=True):
+        for place, seed in enumerate(variant.seeds):
+            logits = variant.of_seed(place, test=False)
             if results.task is MULTI_LABEL:
                 log_probabilities = np.minimum(logits, -_LOWEST)
             else:
@@ -75,13 +77,12 @@ def read(folder: Path) -> Saved:
     first, recordings, classes = _clips(folder / files[0]["file"])
     variants = []
     for name, of_seeds in seeds.items():
-        logits = []
         for _, path in sorted(of_seeds):
             clips, *others = _clips(path)
             if not _same(clips, first) or others != [recordings, classes]:
                 raise UserError(f"{path} and {folder / files[0]['file']} are of different clips, labels or folds.")
-            logits.append(load_predictions(path)["logits"].astype(np.float32))
-        variants.append(VariantLogits(name, tuple(seed for seed, _ in sorted(of_seeds)), np.stack(logits), None))
+        logits = [functools.partial(_logits, path) for _, path in sorted(of_seeds)]
+        variants.append(VariantLogits(name, tuple(seed for seed, _ in sorted(of_seeds)), logits, None))
     results = Results(classes, first, None, tuple(variants), recordings)
     return Saved(results, pairs, _read_descriptors(folder, first))
 
@@ -116,7 +117,7 @@ def _read_descriptors(folder: Path, clips: Clips) -> dict[str, np.ndarray] | Non
 
 def _clips(path: Path) -> tuple[Clips, dict[str, str], tuple[str, ...]]:
     """The clips of a file, the recordings that it names by id, and its classes."""
-    saved = load_predictions(path)
+    saved = load_predictions(path, logits=False)
     with np.load(path) as more:
         if not {"folds", "classes"} <= set(more.files):
             raise UserError(f"{path} lacks folds or classes.")
@@ -124,6 +125,10 @@ def _clips(path: Path) -> tuple[Clips, dict[str, str], tuple[str, ...]]:
     named = saved["recordings"] != ""
     recordings = dict(zip(saved["ids"][named].tolist(), saved["recordings"][named].tolist(), strict=True))
     return Clips(saved["ids"], saved["labels"], saved["verified"], folds), recordings, classes
+
+
+def _logits(path: Path) -> np.ndarray:
+    return load_predictions(path)["logits"].astype(np.float32)
 
 
 def _same(first: Clips, second: Clips) -> bool:
