@@ -13,6 +13,7 @@ from audiotag_jax.study.verdict import is_real
 _WIDTH = 760
 _FOREST_WIDTH = 620  # so that text is legible where a page of 400 pixels scales it
 _CURVE_POINTS, _GREY_POINTS = 120, 40
+_MOST_CELLS = 4000  # of a confusion matrix; one of 200 classes would have ten times as many, in each variant
 
 
 def forest_plots(differences: Sequence[Mapping], *, baseline: str) -> dict[str, Markup]:
@@ -107,7 +108,8 @@ def learning_curves(curves: Mapping[str, np.ndarray], *, baseline: str) -> Marku
 def confusion_plot(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str], *, variant: str) -> Markup:
     """The confusion matrix: `shares[true, predicted]` [K, K] of each true class's clips, `counts` [K] in number.
 
-    Cells are coloured by the square root of their share, so that the rare ones show; those of 0 % are left out.
+    Cells are coloured by the square root of their share, so that the rare ones show; those of 0 % are left out, and
+    beyond 4,000 cells the rarest, since a page has a matrix for every variant.
     """
     from matplotlib.collections import PolyCollection
 
@@ -127,7 +129,7 @@ def confusion_plot(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str
             add_text(figure, margin - 6, middle, label, ha="right", size=size, gid=gid)
             add_text(figure, middle, margin - 6, label, rotation=90, rotation_mode="anchor", size=size, gid=gid)
         corners, colours, tooltips = [], [], []
-        for true, predicted in np.argwhere(np.nan_to_num(shares) >= 0.005).tolist():
+        for true, predicted in _drawn_cells(np.nan_to_num(shares)):
             share = float(shares[true, predicted])
             depth, ends = level(share**0.5), (predicted + 1, true + 1)
             corners.append([(predicted, true), (ends[0], true), ends, (predicted, ends[1])])
@@ -144,6 +146,14 @@ def confusion_plot(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str
                 line(range(5, num, 5), 0, num, color=colour("line"), linewidth=1)
         about = f"Confusion matrix of {variant}, {num} classes; its most frequent confusions are listed beside it"
         return to_svg(figure, about)
+
+
+def _drawn_cells(shares: np.ndarray) -> list[list[int]]:
+    """Row and column of the cells that are drawn, row by row."""
+    chosen = np.flatnonzero(shares >= 0.005)
+    if len(chosen) > _MOST_CELLS:
+        chosen = np.sort(chosen[np.argsort(-shares.flat[chosen], kind="stable")[:_MOST_CELLS]])
+    return np.stack(np.unravel_index(chosen, shares.shape), axis=1).tolist()
 
 
 def percent(share: float) -> str:

@@ -65,6 +65,7 @@ def entries(results: Results, *, test: bool = False, averages: bool = True) -> t
         for name, (members, seed, total) in groups.items():
             if any(variant is member for member in members):
                 groups[name] = (members, seed, total + probabilities[[variant.seeds.index(seed)]])
+        del logits, probabilities  # before the next are read
     for name, (members, seed, total) in groups.items():
         mean = total / len(members)
         rows.append(_entry(name, "variants", members, (seed,), mean, clips, functools.partial(np.asarray, mean)))

@@ -1,5 +1,6 @@
 """Charts show what they are given: marks lie where their values are, in colours that can be read."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib
@@ -144,3 +145,13 @@ def test_ticks_are_round_and_few():
 def test_numbers_are_written_as_people_read_them():
     assert [charts.signed(x, 2) for x in (0.126, -0.5, -0.001, None)] == ["+0.13", "−0.50", "0.00", "–"]
     assert [charts.percent(x) for x in (0.125, 1.0, float("nan"))] == ["12.5\u00a0%", "100\u00a0%", "–"]
+
+
+def test_a_confusion_matrix_of_many_classes_draws_the_most_frequent_cells(monkeypatch):
+    monkeypatch.setattr(charts, "_MOST_CELLS", 30)
+    shares = np.random.default_rng(0).dirichlet(np.ones(20), 20)
+    names = [f"class {k}" for k in range(20)]
+    cells = titled(drawn(charts.confusion_plot(shares, np.full(20, 1000), names, variant="x")), "cell")
+    of_cells = [float(re.search(r": ([\d.]+)", cell.find(f"{SVG}title").text)[1]) for cell in cells]
+    assert len(of_cells) == 30
+    assert sorted(of_cells)[::-1] == pytest.approx(100 * np.sort(shares, axis=None)[::-1][:30], abs=0.051)
