@@ -8,12 +8,12 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 from ml_collections import config_flags
 
-from audiotag_jax import usage
+from audiotag_jax import mode_flags, usage
 from audiotag_jax.arguments import reason, with_config_path
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.log_file import log_to_file
@@ -57,43 +57,6 @@ _MODE = flags.DEFINE_enum("mode", "train", list(MODES), "what to do")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes, or cluster")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many train together", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
-_TAGGER = flags.DEFINE_string(
-    "tagger", "", "predict, embed: in place of --workdir's run, yamnet (downloaded), its weights, or another run"
-)
-_FOLD = flags.DEFINE_integer("fold", None, "embed: whose network; by default the first", lower_bound=0)
-_AUDIO = flags.DEFINE_multi_string("audio", [], "predict, embed: a recording or a folder of them; may be given again")
-_TOP = flags.DEFINE_integer("top", 3, "predict: tags a recording", lower_bound=1)
-_THRESHOLD = flags.DEFINE_float(
-    "threshold", None, "predict: below it a tag is none of these; by default 0, with several tags by class", 0.0, 1.0
-)
-_HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict, embed: from window to window; 0: a clip's length", lower_bound=0.0)
-_OUT = flags.DEFINE_string(
-    "out", None, "predict, embed, export: folder of what is written; by default in the work directory"
-)
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, embed: replace what an earlier call wrote")
-_FORMAT = flags.DEFINE_list("format", [], "predict: also audacity (label tracks), raven (selection tables), or both")
-_EVENTS = flags.DEFINE_bool(
-    "events", False, "predict: also when tags sound: onsets and offsets, as the flags below set"
-)
-_ON = flags.DEFINE_float("on_threshold", None, "predict: that an event reaches; by default 0.5", 0.0, 1.0)
-_OFF = flags.DEFINE_float("off_threshold", None, "predict: below which it ends; by default half of that", 0.0, 1.0)
-_SMOOTH = flags.DEFINE_integer("smooth_windows", None, "predict: smooth over an odd number of windows", lower_bound=1)
-_SMOOTHING = flags.DEFINE_enum("smoothing", None, ["median", "mean"], "predict: of windows; by default the median")
-_MIN_DURATION_S = flags.DEFINE_float("min_duration_s", None, "predict: of an event", lower_bound=0.0)
-_MIN_GAP_S = flags.DEFINE_float("min_gap_s", None, "predict: between events of a tag", lower_bound=0.0)
-_REFERENCE = flags.DEFINE_string(
-    "reference", None, "predict: CSV of file, onset_s, offset_s and label, to compare events with"
-)
-_COLLARS_S = flags.DEFINE_list("collar_s", ["0.2", "0.5"], "predict: how far the onsets of equal events may differ")
-
-_RUNS = flags.DEFINE_multi_string("runs", [], "compare: work directories, as [NAME=]DIR[,…]; may be given again")
-_PREDICTIONS = flags.DEFINE_multi_string(
-    "predictions", [], "compare: NAME=FILE, .npz or .csv, or a study's folder; may be given again"
-)
-_LABELS = flags.DEFINE_string("labels", None, "compare: CSV of id and label, in place of those of the runs")
-_BASELINE = flags.DEFINE_string("baseline", "", "compare: what the others are compared with; by default the first")
-_AVERAGE = flags.DEFINE_multi_string("average", [], "compare: NAME+NAME to be averaged; may be given again")
-_SCORE = flags.DEFINE_string("score", "", "compare: that the report begins with, such as accuracy")
 
 
 def run() -> None:
@@ -112,12 +75,14 @@ def main(argv: list[str]) -> None:
     if config is None and not _WORKDIR.value and mode == "compare":
         workdir = Path("runs", mode)
     elif config is None and not _WORKDIR.value:
-        workdir = Path("runs", Path(_TAGGER.value).resolve().name)
+        workdir = Path("runs", Path(mode_flags.TAGGER.value).resolve().name)
     else:
         workdir = Path(_WORKDIR.value or f"runs/{mode if mode == 'study' else config.name}-{config.preset}")
     log_to_file(workdir if mode in ("train", "evaluate", "study") else None)  # other modes write nothing there
     try:
-        _check_paths()
+        if _WORKDIR.value is not None:
+            check_written_path("--workdir", _WORKDIR.value)
+        mode_flags.check_paths()
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir {workdir} is a file; name a folder.")
         if mode in ("train", "study"):
@@ -125,12 +90,15 @@ def main(argv: list[str]) -> None:
         settings = _settings()
         name_unknown_users()
         _set_up_jax(settings)
-        if mode in (*OF_A_RUN, "report") and settings is not None and (mode != "embed" or _AUDIO.value):
+        if mode in (*OF_A_RUN, "report") and settings is not None and (mode != "embed" or mode_flags.AUDIO.value):
             log(f"mode {mode} takes the settings of the run in {workdir}; those of --config are not used")
         module = importlib.import_module(MODES[mode])
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `start` leaves it, while modules are imported
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        module.run(workdir, **_options(argv, settings)) if mode in WITHOUT_CONFIG else module.run(settings, workdir)
+        if mode in WITHOUT_CONFIG:
+            module.run(workdir, **mode_flags.options(mode, argv, settings))
+        else:
+            module.run(settings, workdir)
         if mode == "train":
             log(usage.next_commands(usage.program_of(sys.argv[0]), workdir, MODES))
     except UserError as error:
@@ -173,67 +141,6 @@ def _set_up_jax(settings: "Settings | None") -> None:
         compilation.enable_compilation_cache(Path(settings.dataset.prepared_dir) / "compiled")
 
 
-def _check_paths() -> None:
-    """Raises UserError for an empty path, as from an unset variable, and for one that is not local."""
-    for flag in (_WORKDIR, _OUT):
-        if flag.value is not None:
-            check_written_path(f"--{flag.name}", flag.value)
-    for path in _AUDIO.value:
-        check_path("--audio", path)
-    for flag in (_LABELS, _REFERENCE):
-        if flag.value is not None:
-            check_path(f"--{flag.name}", flag.value)
-
-
-def _options(argv: list[str], settings: "Settings | None") -> dict:
-    """The options of the modes that take no settings."""
-    if _MODE.value == "report":
-        return {}
-    if _MODE.value == "compare":
-        return {
-            "runs": [one for each in _RUNS.value for one in ([each] if Path(each).exists() else each.split(","))],
-            "predictions": _PREDICTIONS.value,
-            "labels": Path(_LABELS.value) if _LABELS.value else None,
-            "baseline": _BASELINE.value,
-            "averages": _AVERAGE.value,
-            "score": _SCORE.value,
-        }
-    options: dict[str, Any] = {"out": Path(_OUT.value) if _OUT.value else None}
-    if _MODE.value in ("predict", "embed"):
-        options |= {"audio": [*_AUDIO.value, *argv[1:]], "hop_s": _HOP_S.value, "tagger": _TAGGER.value}
-        options |= {"overwrite": _OVERWRITE.value}
-    if _MODE.value == "predict":
-        options |= {"top": _TOP.value, "threshold": _THRESHOLD.value, "formats": _FORMAT.value, **_event_options()}
-    if _MODE.value == "embed":
-        options |= {"fold": _FOLD.value, "settings": settings}
-    return options
-
-
-def _event_options() -> dict:
-    """The options of events; none without any of their flags."""
-    given: dict[str, Any] = {
-        flag.name: flag.value for flag in (_ON, _OFF, _SMOOTH, _SMOOTHING, _MIN_DURATION_S, _MIN_GAP_S)
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if not (given or _EVENTS.value or _REFERENCE.value):
-        return {}
-    from audiotag_jax.inference.events import EventOptions  # it loads JAX, which --help does not need
-
-    try:
-        events = EventOptions(**given)
-    except ValueError as error:
-        raise UserError(f"Events: {error}.") from error
-    try:
-        collars_s = [float(each) for each in _COLLARS_S.value]
-    except ValueError as error:
-        raise UserError(f"--collar_s={','.join(_COLLARS_S.value)}: numbers of seconds are needed.") from error
-    return {
-        "events": events,
-        "reference": Path(_REFERENCE.value) if _REFERENCE.value else None,
-        "collars_s": collars_s,
-    }
-
-
 def _is_one_of_several() -> bool:
     return bool(_COORDINATOR.value or os.environ.get("JAX_COORDINATOR_ADDRESS"))
 
@@ -256,7 +163,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     import_configs()
     if len(argv) == 1 or _HELP & {*argv[1:]}:
         program = usage.program_of(argv[0])
-        own = flags.FLAGS.flags_by_module_dict()[__name__]
+        by_module = flags.FLAGS.flags_by_module_dict()
+        own = [*by_module[__name__], *by_module[mode_flags.__name__]]
         print_line(usage.introduction(program) if len(argv) == 1 else usage.full_help(program, MODES, own), sys.stdout)
         sys.exit(0)
     try:
@@ -280,7 +188,7 @@ def _check_together(rest: list[str]) -> None:
     takes_files = mode in ("predict", "embed")
     if rest[1:] and not takes_files:  # --audio *.wav
         raise UserError(f"Unknown argument {rest[1]!r}; options begin with --. (Quote a path with spaces.)")
-    if _TAGGER.value and _WORKDIR.value and takes_files:
+    if mode_flags.TAGGER.value and _WORKDIR.value and takes_files:
         raise UserError(
             "--tagger and --workdir both name a network: leave one out.\n"
             "Where the files go is set by --out; by default it is runs/TAGGER."
@@ -288,7 +196,7 @@ def _check_together(rest: list[str]) -> None:
     of_a_run = mode in (*OF_A_RUN, "inspect", "report")
     if _CONFIG.value is not None or mode == "compare":
         return
-    if (_WORKDIR.value and of_a_run) or (_TAGGER.value and takes_files):
+    if (_WORKDIR.value and of_a_run) or (mode_flags.TAGGER.value and takes_files):
         return
     if of_a_run:
         found = sorted(Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime)
