@@ -119,7 +119,8 @@ def pair_of(rows: Mapping[tuple, Entry], variant: str, baseline: str) -> tuple[n
     common = sorted(set(first.seeds) & set(second.seeds))
     if not common:
         return None
-    return tuple(row.logits[row.seeds.index(common[0]), 0] for row in (first, second))  # type: ignore[return-value]
+    a, b = (row.logits[row.seeds.index(common[0]), 0] for row in (first, second))
+    return a, b
 
 
 def _of_networks(logits: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> Scores:

@@ -19,14 +19,14 @@ _TITLES = {"average_precision": "Average precision", "roc_auc": "ROC AUC"}
 class Confusion(NamedTuple):
     """How often clips of a label have another tag that is false.
 
-    `num_clips` have the label and not the tag, `count` of them are tagged with it all the same, and `missed` of these
-    lack the tag of their label; `rate` is the share of false tags among all clips without that tag.
+    `num_clips` have the label and not the tag, `num_false` of them are tagged with it all the same, and `missed` of
+    these lack the tag of their label; `rate` is the share of false tags among all clips without that tag.
     """
 
     label: str
     tag: str
     num_clips: int
-    count: int
+    num_false: int
     missed: int
     rate: float
 
@@ -120,7 +120,7 @@ def confident_mistakes(given: ScoredPredictions, variant: str, at_most: int) -> 
 def disputed_clips(given: ScoredPredictions, at_most: int) -> list[int]:
     """Indices of the clips of which the variants find a tag most differently probable, one a tag; ties by clip id."""
     spread = _spread(given).round(12)
-    tags, chosen = spread.argmax(axis=1), []
+    tags, chosen = spread.argmax(axis=1), list[int]()
     for index in np.lexsort((given.clips.ids, -spread.max(axis=1))).tolist():
         if len(chosen) < at_most and tags[index] not in tags[chosen]:
             chosen.append(index)

@@ -21,14 +21,14 @@ NUM_SUSPECTS = 30  # in the page's table; the file has all
 
 
 class Suspect(NamedTuple):
-    """A tag of a clip that speaks against its labels: `index` of the clip, class number, probability, doubt, finding.
+    """A tag that speaks against the labels: numbers of the clip and of the class, its probability, doubt and finding.
 
     A label is doubtful that is less than half as probable as in a clip at random: `doubt` is 1 less the ratio of its
     probability to the share of clips with that label. A label may be missing where another tag has a probability of
     0.5 or more, which is then the doubt.
     """
 
-    index: int
+    clip: int
     number: int
     probability: float
     doubt: float
@@ -53,10 +53,10 @@ def suspect_rows(
     """The cells of `COLUMNS` for each suspect."""
     clips, rows = given.clips, []
     for each in suspects:
-        clip, tag = str(clips.ids[each.index]), given.classes[each.number]
-        cells: list[str | int] = [clip, given.label_text(each.index), f"{each.doubt:.4f}", tag]
-        cells += [f"{each.probability:.4f}", each.finding, int(clips.verified[each.index])]
-        rows.append([*cells, int(clips.folds[each.index]), recordings.get(clip, "")])
+        clip, tag = str(clips.ids[each.clip]), given.classes[each.number]
+        cells: list[str | int] = [clip, given.label_text(each.clip), f"{each.doubt:.4f}", tag]
+        cells += [f"{each.probability:.4f}", each.finding, int(clips.verified[each.clip])]
+        rows.append([*cells, int(clips.folds[each.clip]), recordings.get(clip, "")])
     return rows
 
 
@@ -156,6 +156,6 @@ def _about_suspects(suspects: Sequence[Suspect]) -> str:
 
 
 def _suspect(given: ScoredPredictions, each: Suspect) -> dict:
-    verified, shared = bool(given.clips.verified[each.index]), each._asdict()
-    names = {"id": str(given.clips.ids[each.index]), "label": given.label_text(each.index)}
+    verified, shared = bool(given.clips.verified[each.clip]), each._asdict()
+    names = {"id": str(given.clips.ids[each.clip]), "label": given.label_text(each.clip)}
     return shared | names | {"tag": given.classes[each.number], "verified": verified}

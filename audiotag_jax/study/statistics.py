@@ -111,11 +111,11 @@ def _several(samples: Sequence[_Sample], classes: Sequence[str], baseline: str, 
             differences += family
         for row in singles if sample.clips == "all" else ():
             table = block.by_class(row.name, classes)
-            for score, family in found.get(row.name, {}).items():
-                if score in multilabel.CLASS_METRICS:
-                    correct(family)
-                    for entry, each in zip(table, family, strict=True):
-                        entry[f"{score}_difference"] = each
+            for score in multilabel.CLASS_METRICS if row.name in found else ():
+                of_classes = found[row.name][score]
+                correct(of_classes)
+                for entry, each in zip(table, of_classes, strict=True):
+                    entry[f"{score}_difference"] = each
             by_class.append({"variant": row.name, **common, "classes": table})
             if sample.folds is not None:
                 decisions.append({"variant": row.name, **common, **_decisions(row, sample, number, seed)})

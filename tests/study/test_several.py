@@ -113,7 +113,7 @@ def test_suspects_by_hand():
     truth = np.array([[1, 0], [1, 0], [0, 1], [0, 0]], bool)
     probabilities = np.array([[0.1, 0.6], [0.4, 0.1], [0.2, 0.9], [0.3, 0.4]])
     found = find_suspects(probabilities, truth, np.array(list("abcd")))
-    assert [(each.index, each.number, each.finding) for each in found] == [
+    assert [(each.clip, each.number, each.finding) for each in found] == [
         (0, 0, "label doubtful"),  # 0.1 of a share of 0.5
         (0, 1, "label missing"),
     ]
@@ -124,7 +124,7 @@ def test_confusions_by_hand():
     truth = np.array([[1, 0, 0]] * 4 + [[0, 0, 1]] * 4, bool)
     tags = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]], bool)
     [pair] = confused(tags, truth, ("a", "b", "c"))
-    assert (pair.label, pair.tag, pair.num_clips, pair.count, pair.missed) == ("a", "b", 4, 3, 2)
+    assert (pair.label, pair.tag, pair.num_clips, pair.num_false, pair.missed) == ("a", "b", 4, 3, 2)
     assert pair.rate == 0.5  # of all eight clips, none of which is labelled b
 
 
