@@ -75,12 +75,16 @@ def run(workdir: Path) -> None:
 def score_rows(
     results: Results, logits: np.ndarray, clips: Clips, test_files: Sequence[Path]
 ) -> list[tuple[str, dict]]:
-    """By title, what `score_table` gives of all held-out clips, of verified ones, of each fold, and of test clips."""
+    """By title, what `score_table` gives of all held-out clips, of verified ones, of each fold, and of test clips.
+
+    Of several labels, that of all held-out clips has the scores by class, too.
+    """
     recordings = np.array([results.recordings.get(clip, "") for clip in clips.ids.tolist()], str)
     arrays = {"ids": clips.ids, "labels": clips.labels, "verified": clips.verified}
     saved: Predictions = {**arrays, "logits": logits, "recordings": recordings}
-    table = multilabel.score_table if results.task is MULTI_LABEL else score_table
-    rows = [("held out, all", table(saved))]
+    several = results.task is MULTI_LABEL
+    table = multilabel.score_table if several else score_table
+    rows = [("held out, all", multilabel.score_table(saved, results.classes) if several else score_table(saved))]
     if not clips.verified.all():
         rows.append(("held out, verified", table(select(saved, clips.verified))))
     folds = np.unique(clips.folds)

@@ -63,7 +63,7 @@ class Block:
             for k, each in enumerate(classes)
         ]
 
-    def differences(self, name: str, baseline: str, pair: tuple[np.ndarray, np.ndarray] | None) -> dict[str, dict]:
+    def differences(self, name: str, baseline: str, pair: tuple[np.ndarray, np.ndarray] | None) -> dict[str, Any]:
         """By metric, and by score of the classes in a list, the difference of two rows with limits and p values.
 
         `pair` are the logits [n, K] of one network of each, of which predictions are swapped; None: no such test.

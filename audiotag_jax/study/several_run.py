@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from audiotag_jax.evaluation import metrics, multilabel
+from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.by_class import decision_reliability
 from audiotag_jax.evaluation.decision import F1, cross_fit, decision_scores, f1_scores, fit_decision
 from audiotag_jax.evaluation.intervals import recording_numbers
-from audiotag_jax.evaluation.predictions import Predictions
 from audiotag_jax.study import several_page
 from audiotag_jax.study.mistakes import ScoredPredictions
 from audiotag_jax.study.run_charts import reliability_plot
@@ -77,7 +76,7 @@ def closer_look(
 ) -> Look:
     """Looks at held-out clips with `logits` [n, K] of one network each; `parts` as `decision.cross_fit` has them.
 
-    `table` is what `multilabel.score_table` gives of all of them.
+    `table` is what `multilabel.score_table` gives of all of them, with classes.
     """
     labels, classes = given.clips.labels, given.classes
     truth = labels == 1
@@ -92,7 +91,7 @@ def closer_look(
         "calibrated": decision_reliability(calibrated, truth, groups),
     }
     context = {
-        "classes": _class_rows(logits, labels, tags, classes, recordings, given),
+        "classes": _class_rows(table["classes"], logits, labels, tags),
         "confusions": [{"variant": name, "pairs": several_page.confused(tags, truth, classes)}],
         "decisions": [{"variant": name, **decisions}],
         "calibration": reliability_plot(kinds, "tag", "share of clips with it"),
@@ -103,17 +102,9 @@ def closer_look(
 
 
 def _class_rows(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    tags: np.ndarray,
-    classes: Sequence[str],
-    recordings: Mapping[str, str],
-    given: ScoredPredictions,
+    table: Mapping[str, dict], logits: np.ndarray, labels: np.ndarray, tags: np.ndarray
 ) -> list[tuple[str, dict]]:
     """By class its scores, those of its tags, and the threshold and calibration that mode predict takes."""
-    names = np.array([recordings.get(clip, "") for clip in given.clips.ids.tolist()], str)
-    saved: Predictions = {"ids": given.clips.ids, "labels": labels, "logits": logits, "recordings": names}
-    table = multilabel.score_table(saved, classes)["classes"]
     by_class = f1_scores(tags, labels == 1, np.ones((1, len(labels))))
     decision = fit_decision(logits, labels)
     return [
@@ -123,7 +114,7 @@ def _class_rows(
             | {key: float(by_class[key][0, k]) for key in ("f1", "precision", "recall")}
             | {"threshold": float(decision.thresholds[k]), "is_own": bool(decision.is_own[k])},
         )
-        for k, name in enumerate(classes)
+        for k, name in enumerate(table)
     ]
 
 

@@ -167,6 +167,8 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
     names = dict(enumerate(experiment.metadata.get("fold_names") or map(str, range(1 + max(experiment.all_folds)))))
     held_out = concatenate(list(by_fold.values()))
     several = task_of(held_out["labels"]) is MULTI_LABEL
+    validation = _scores(held_out, experiment.classes)
+    by_class = validation["all"].pop("classes", {})
     summary = {
         "name": experiment.settings.name,
         "num_classes": len(experiment.classes),
@@ -176,7 +178,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
         "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],
         "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
         **({} if several else {"majority_share": majority_share(held_out["labels"])}),
-        "validation": _scores(held_out),
+        "validation": validation,
         "folds": [{"fold": fold, "name": names[fold], **_scores(saved)} for fold, saved in by_fold.items()],
     }
     if experiment.test_examples is not None:
@@ -186,7 +188,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
             summary["test"] = _scores(select(ensemble, scored))
     if several:
         summary["task"] = MULTI_LABEL.name
-        summary["classes"] = multilabel.score_table(held_out, experiment.classes)["classes"]
+        summary["classes"] = by_class
         parts = np.repeat(np.arange(len(by_fold)), [len(saved["ids"]) for saved in by_fold.values()])
         if is_scored(held_out["labels"]).any():
             summary["tags"] = decision_table(held_out, parts if len(by_fold) > 1 else _parts(held_out))
@@ -253,6 +255,11 @@ def _with_recordings(experiment: Experiment, path: Path) -> Predictions:
     return saved
 
 
-def _scores(saved: Predictions) -> dict:
-    table = multilabel.score_table if task_of(saved["labels"]) is MULTI_LABEL else score_table
-    return {"all": table(saved), "verified": table(select(saved, saved["verified"]))}
+def _scores(saved: Predictions, classes: Sequence[str] = ()) -> dict:
+    """The scores of all clips and of verified ones; with `classes`, of several labels, those of all have "classes"."""
+    several = task_of(saved["labels"]) is MULTI_LABEL
+    table = multilabel.score_table if several else score_table
+    every = multilabel.score_table(saved, classes) if several else score_table(saved)
+    if saved["verified"].all():
+        return {"all": every, "verified": {name: value for name, value in every.items() if name != "classes"}}
+    return {"all": every, "verified": table(select(saved, saved["verified"]))}
