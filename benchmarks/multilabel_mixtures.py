@@ -17,6 +17,7 @@ clips.
 import argparse
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +41,14 @@ def main() -> None:
     compare = actions.add_parser("compare")
     compare.add_argument("--run", type=Path, required=True, help="work directory of a finished probe")
     compare.add_argument("--embeddings", type=Path, required=True, help="embeddings.npz of the same clips and weights")
+    compare.add_argument("--out", type=Path, help="a CSV file for scikit-learn's probabilities, for mode compare")
     options = parser.parse_args()
     if options.action == "make":
         rows = write_mixtures(options.path, options.out, options.per_fold, options.seed)
         counts = np.bincount([row[1].count(SEPARATOR) + 1 for row in rows])[1:]
         print(f"{options.out / 'mixtures.csv'}: {len(rows)} mixtures, of 1, 2, … labels: {', '.join(map(str, counts))}")
     else:
-        print(compare_probes(options.run, options.embeddings))
+        print(compare_probes(options.run, options.embeddings, options.out))
 
 
 def write_mixtures(source: Path, out: Path, per_fold: int, seed: int) -> list[tuple[str, str, str, str]]:
@@ -104,8 +106,11 @@ def mix(sounds: list[np.ndarray], levels_db: np.ndarray) -> np.ndarray:
     return total * min(1.0, PEAK / max(np.abs(total).max(), 1e-9))
 
 
-def compare_probes(run: Path, embeddings: Path) -> str:
-    """The scores of the run and of scikit-learn's one against the rest on the same features, as a table."""
+def compare_probes(run: Path, embeddings: Path, out: Path | None = None) -> str:
+    """The scores of the run and of scikit-learn's one against the rest on the same features, as a table.
+
+    `out` is a CSV file for the latter's probabilities.
+    """
     from audiotag_jax.evaluation.multilabel import METRICS, score_table
     from audiotag_jax.evaluation.predictions import VALIDATION, concatenate, load_predictions
     from audiotag_jax.settings.record import fold_dir, read_record
@@ -128,6 +133,8 @@ def compare_probes(run: Path, embeddings: Path) -> str:
         train = np.flatnonzero((folds != fold) & (folds >= 0))
         logits = one_against_the_rest(features[train], labels[train], features[chosen], penalty)
         theirs.append(predictions | {"logits": logits})
+    if out is not None:
+        write_probabilities(out, concatenate(theirs), record.classes)
     tables = {"ours": score_table(every), "scikit-learn": score_table(concatenate(theirs))}
     lines = [f"| classifier | {' | '.join(METRICS.values())} |", "| --- " * (1 + len(METRICS)) + "|"]
     for name, table in tables.items():
@@ -137,6 +144,14 @@ def compare_probes(run: Path, embeddings: Path) -> str:
     first = tables["ours"]
     lines.append(f"\n{first['num_clips']} clips, {first['num_recordings']} groups of recordings")
     return "\n".join(lines)
+
+
+def write_probabilities(path: Path, predictions: dict[str, np.ndarray], classes: Sequence[str]) -> None:
+    """A row a clip and a column a class."""
+    probabilities = 1 / (1 + np.exp(-predictions["logits"]))
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerow(("id", *classes))
+        csv.writer(file).writerows((clip, *row) for clip, row in zip(predictions["ids"], probabilities, strict=True))
 
 
 def one_against_the_rest(train: np.ndarray, labels: np.ndarray, test: np.ndarray, penalty: float) -> np.ndarray:
