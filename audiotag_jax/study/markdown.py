@@ -4,6 +4,7 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 
+from audiotag_jax.evaluation.decision import F1
 from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.study.naming import (
     SecondTest,
@@ -56,6 +57,11 @@ SEVERAL_LABELS = (
     "its clip, the mean over all labels. *Micro AP*: all decisions on all classes as one list. Each is computed anew "
     "for every resample. Logits of different folds' networks are compared as they are."
 )
+DECISIONS = (
+    "Of held-out clips. Thresholds and calibrations of each class are chosen on the other folds; *at 0.5*: one "
+    "threshold for all classes, of probabilities under one temperature. Calibration errors are means over the classes: "
+    "as answered, under one temperature, calibrated by class."
+)
 VERIFIED = "*Verified* clips are those whose label was checked by hand."
 
 
@@ -83,6 +89,8 @@ def report(
         lines += [f"## Differences to {escape(scores['baseline'])}", ""]
         for part, clips in blocks(scores):
             lines += _differences(scores, part, clips)
+    if decisions := [each for each in scores.get("decisions", ()) if each["clips"] == "all"]:
+        lines += ["## Tags by thresholds", "", *_decisions(decisions), DECISIONS, ""]
     for title, path in (plots or {}).items():
         lines += [f"## {escape(title)}", "", f"![{escape(title)}]({urllib.parse.quote(path)})", ""]
     intervals = INTERVALS.format(units=resampled(scores), num_resamples=scores["num_resamples"])
@@ -131,6 +139,17 @@ def _differences(scores: dict, part: str, clips: str) -> list[str]:
         better = "below" if metric.lower_is_better else "above"
         text += [f"{metric.label}, better {better} 0:", "", *table((*header, "distinguished"), lines)]
     return text
+
+
+def _decisions(decisions: Sequence[dict]) -> list[str]:
+    """The table of F1 and calibration errors, a line a variant."""
+    header = ("variant", "macro F1", "micro F1", "macro F1 at 0.5", "micro F1 at 0.5", "calibration errors")
+    rows = []
+    for each in decisions:
+        cells = [interval(part[key]) for part in (each, each["at_default_threshold"]) for key in F1]
+        errors = (f"{each['calibration_error'][key]:.4f}" for key in ("before", "shared", "calibrated"))
+        rows.append([escape(each["variant"]), *cells, ", ".join(errors)])
+    return table(header, rows)
 
 
 def _difference(each: dict, test: SecondTest) -> list[str]:

@@ -150,8 +150,10 @@ def test_compared_with_predictions_made_elsewhere(finished, table, tmp_path):
     assert difference["value"] == pytest.approx(expected - table["map"]["value"])
     assert difference["p_bootstrap_holm"] < 0.05 and difference["p_swap_holm"] < 0.05
     page = Page((out / "report.html").read_text())
-    assert "Tags confused" in page.text and "Confusion matrix" not in page.text
-    assert "swap test's p" in (out / "report.md").read_text()
+    assert "Tags confused" in page.text and "Tags by thresholds" in page.text and "Confusion matrix" not in page.text
+    text = (out / "report.md").read_text()
+    f1 = scores["decisions"][0]["f1_macro"]
+    assert "swap test's p" in text and f"| own | {f1['value']:.3f} ({f1['low']:.3f} to {f1['high']:.3f}) |" in text
     mean = np.load(out / "predictions_own+weak.npz")
     both = (1 / (1 + np.exp(-saved["logits"].astype(np.float64))) + 1 / (1 + np.exp(-weak.astype(np.float64)))) / 2
     order = np.argsort(saved["ids"])

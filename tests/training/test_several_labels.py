@@ -189,7 +189,8 @@ def test_probabilities_are_calibrated_class_by_class_and_tags_chosen_on_other_fo
 def test_a_study_of_probes(config, finished, tmp_path):
     probe = config.copy_and_resolve_references()
     probe.model.init_from, probe.train.probe = str(finished / "fold_{fold}"), True
-    probe.train.sampling, probe.augment = "uniform", log_db.get_config("esc50_probe").augment
+    probe.train.sampling, probe.train.verified_epochs = "uniform", 0
+    probe.augment = log_db.get_config("esc50_probe").augment
     probe.study.variants, probe.study.seeds, probe.study.rate_factors = ("log_db",), (0,), (1.0,)
     datasets.run(parse_settings(probe), tmp_path)
     scores = json.loads((tmp_path / "scores.json").read_text())
