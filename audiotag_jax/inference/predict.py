@@ -195,8 +195,8 @@ def _introduction(tagger: Tagger) -> str:
     before, after = tagger.calibration_errors
     fitted = f"temperature {tagger.temperature:.3f}"
     if tagger.decision is not None:
-        own = int(tagger.decision.is_own.sum())
-        fitted = f"calibrations and thresholds of {own} classes, one of the other {len(tagger.classes) - own},"
+        shared = len(tagger.classes) - int(tagger.decision.is_own.sum())
+        fitted = "a calibration and a threshold for each class" + (f" ({shared} share one)" if shared else "")
     return (
         f"{tagger.name}: {len(tagger.classes)} classes, folds {', '.join(map(str, tagger.folds))}, windows of "
         f"{tagger.duration_s:g} s; {fitted} from {tagger.fitted_to} (calibration error "
