@@ -74,8 +74,8 @@ def _with_labels(clip: Clip, separator: str) -> Clip:
 def _describe_empty(clips: list[Clip]) -> Iterator[str]:
     empty = [clip.id for clip in clips if clip.split == "train" and clip.labels == ()]
     if empty:
-        clips, they = ("clip has", "it counts") if len(empty) == 1 else ("clips have", "they count")
-        yield f"{len(empty)} training {clips} no label, such as {empty[0]!r}: {they} as none of the classes"
+        have, they = ("clip has", "it counts") if len(empty) == 1 else ("clips have", "they count")
+        yield f"{len(empty)} training {have} no label, such as {empty[0]!r}: {they} as none of the classes"
 
 
 # Clips without folds, the names of the folds of training clips by id ({}: there are none), and notes for the user.

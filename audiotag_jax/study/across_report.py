@@ -52,13 +52,13 @@ def page(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], plot: M
         section._replace(blocks=[_emphasized(block) if isinstance(block, str) else block for block in section.blocks])
         for section in sections(found, about)
     ]
-    first, *others = _forests(found) or [None]
+    forests = _forests(found)
     return html.template("across.html.jinja").render(
         theme_css=colours.theme_css(),
         title=TITLE,
         sentences=sentences(found),
-        first=first,
-        others=others,
+        first=forests[0] if forests else None,
+        others=forests[1:],
         plot=plot,
         caption=_caption(found),
         sections=emphasized,
