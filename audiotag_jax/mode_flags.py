@@ -29,7 +29,7 @@ _FORMAT = flags.DEFINE_list("format", [], "predict: also audacity (label tracks)
 _EVENTS = flags.DEFINE_bool(
     "events", False, "predict: also when tags sound: onsets and offsets, as the flags below set"
 )
-_ON = flags.DEFINE_float("on_threshold", None, "predict: where an event begins; by default 0.5", 0.0, 1.0)
+_ON = flags.DEFINE_float("on_threshold", None, "predict: of events; by default 0.5, or the class's own", 0.0, 1.0)
 _OFF = flags.DEFINE_float("off_threshold", None, "predict: below it the event ends; by default half of that", 0.0, 1.0)
 _SMOOTH = flags.DEFINE_integer("smooth_windows", None, "predict: windows smoothed together", lower_bound=1)
 _SMOOTHING = flags.DEFINE_enum("smoothing", None, ["median", "mean"], "predict: how; by default by the median")

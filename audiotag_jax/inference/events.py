@@ -14,6 +14,8 @@ from audiotag_jax.evaluation.events import Event
 from audiotag_jax.inference.batches import each_window
 from audiotag_jax.inference.windows import WindowOptions, read_windows, waveform_windows
 
+ON_THRESHOLD = 0.5
+_LEAST = 1e-6  # threshold of a class, since 0 would make every window an event
 HOPS_A_WINDOW = 4  # by default, so that edges are placed to an eighth of a window
 _FILTERS = {"median": scipy.ndimage.median_filter, "mean": scipy.ndimage.uniform_filter}
 
@@ -22,18 +24,21 @@ _FILTERS = {"median": scipy.ndimage.median_filter, "mean": scipy.ndimage.uniform
 class EventOptions:
     """How probabilities of windows become events. Raises ValueError for values that cannot work."""
 
-    on_threshold: float = 0.5  # an event reaches it in one window at least
-    off_threshold: float | None = None  # and this one in all; None: half of the former
+    # An event reaches it in one window at least: one for all classes, or one for each; None: 0.5, or a tagger's own
+    # thresholds where recordings get any number of tags.
+    on_threshold: float | tuple[float, ...] | None = None
+    off_threshold: float | None = None  # and this one in all, where it is below the former; None: half of the former
     smooth_windows: int = 1  # odd number of windows over which probabilities are smoothed first; 1: none
     smoothing: str = "median"  # or mean
     min_duration_s: float = 0.0  # shorter events are left out
     min_gap_s: float = 0.0  # events of a tag with a shorter gap between them become one
 
     def __post_init__(self) -> None:
-        if not 0 < self.off <= self.on_threshold <= 1:
+        highest = 1.0 if isinstance(self.on_threshold, tuple) else float(self.on)
+        if not (np.all((self.on > 0) & (self.on <= 1)) and np.min(self.off) > 0 and np.max(self.off) <= highest):
             raise ValueError(
-                f"the thresholds are on {self.on_threshold:g}, off {self.off:g}; they must be above 0 and at most 1, "
-                "and off at most on"
+                f"the thresholds are on {np.max(self.on):g}, off {np.max(self.off):g}; they must be above 0 and at "
+                "most 1, and off at most on"
             )
         if self.smooth_windows < 1 or self.smooth_windows % 2 == 0:
             raise ValueError(f"smoothing is over {self.smooth_windows} windows; it must be an odd number of them")
@@ -43,8 +48,23 @@ class EventOptions:
             raise ValueError(f"durations and gaps are 0 s or more, not {self.min_duration_s} and {self.min_gap_s}")
 
     @property
-    def off(self) -> float:
-        return self.on_threshold / 2 if self.off_threshold is None else self.off_threshold
+    def on(self) -> np.ndarray:
+        """[] or [K]."""
+        return np.asarray(ON_THRESHOLD if self.on_threshold is None else self.on_threshold, np.float64)
+
+    @property
+    def off(self) -> np.ndarray:
+        """[] or [K], not above `on` where that is by class."""
+        if self.off_threshold is None:
+            return self.on / 2
+        low = np.asarray(self.off_threshold, np.float64)
+        return np.minimum(low, self.on) if self.on.ndim else low
+
+    def with_thresholds(self, thresholds: float | Sequence[float]) -> "EventOptions":
+        """The same with the thresholds of classes, unless `on_threshold` is given or `thresholds` is one number."""
+        if self.on_threshold is not None or isinstance(thresholds, int | float):
+            return self
+        return dataclasses.replace(self, on_threshold=tuple(np.clip(thresholds, _LEAST, 1.0).tolist()))
 
 
 class WindowScores(NamedTuple):
@@ -75,7 +95,8 @@ def find_events(
 
     In this order: smoothing over windows (silent ones count as 0, and stay 0); for each class, the stretches of
     `off_threshold` or more in which a window has `on_threshold` or more; those with a gap below `min_gap_s` between
-    them become one; those below `min_duration_s` are left out. Raises ValueError on shapes that do not fit.
+    them become one; those below `min_duration_s` are left out. Raises ValueError on shapes that do not fit, and on
+    thresholds of other classes.
     """
     options = options or EventOptions()
     values, starts, ends = np.asarray(scores, np.float32), np.asarray(starts_s, float), np.asarray(ends_s, float)
@@ -86,15 +107,18 @@ def find_events(
             f"expected scores [windows, classes] and times [windows], not {list(values.shape)}, {list(starts.shape)} "
             f"and {list(ends.shape)} of {len(classes)} classes"
         )
+    if options.on.shape not in ((), (len(classes),)):
+        raise ValueError(f"there are {options.on.size} thresholds of {len(classes)} classes")
     if not len(values):
         return []
     values = smooth_scores(values, options)
+    on, off = (np.broadcast_to(each, len(classes)) for each in (options.on, options.off))
     centres = (starts + ends) / 2
     edges_s = np.concatenate([starts[:1], (centres[1:] + centres[:-1]) / 2, ends[-1:]])
     events = [
         Event(classes[k], float(edges_s[first]), float(edges_s[last]), float(values[first:last, k].max()))
-        for k in np.flatnonzero((values >= options.on_threshold).any(axis=0)).tolist()
-        for first, last in _stretches(values[:, k], edges_s, options)
+        for k in np.flatnonzero((values >= on).any(axis=0)).tolist()
+        for first, last in _stretches(values[:, k], edges_s, on[k], off[k], options)
     ]
     return sorted(events, key=lambda event: (event.onset_s, event.offset_s, event.tag))
 
@@ -109,12 +133,14 @@ def smooth_scores(scores: np.ndarray, options: EventOptions) -> np.ndarray:
     return np.where(silent, np.float32(0), smooth)
 
 
-def _stretches(values: np.ndarray, edges_s: np.ndarray, options: EventOptions) -> list[tuple[int, int]]:
+def _stretches(
+    values: np.ndarray, edges_s: np.ndarray, on: float, off: float, options: EventOptions
+) -> list[tuple[int, int]]:
     """The windows, from first to behind the last, of the events of one class."""
-    is_on = np.concatenate([[False], values >= options.off, [False]])
+    is_on = np.concatenate([[False], values >= off, [False]])
     found: list[tuple[int, int]] = []
     for first, last in np.flatnonzero(is_on[1:] != is_on[:-1]).reshape(-1, 2):
-        if values[first:last].max() < options.on_threshold:
+        if values[first:last].max() < on:
             continue
         if found and edges_s[first] - edges_s[found[-1][1]] < options.min_gap_s:
             first = found.pop()[0]

@@ -79,6 +79,7 @@ def run(
         chosen = threshold
     top = min(top, len(opened.classes))
     tag_options = TagOptions(opened.classes, top, chosen, bool(opened.doubt), opened.task)
+    events = events and events.with_thresholds(opened.event_thresholds)
     window_options = opened.event_windows(hop_s) if events else opened.window_options(hop_s)
     true_events = event_reference.read_reference(reference, files, opened.classes) if reference else {}
     log(_introduction(opened))

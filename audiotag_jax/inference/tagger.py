@@ -18,7 +18,7 @@ from audiotag_jax.evaluation.predictions import VALIDATION
 from audiotag_jax.evaluation.task import DEFAULT_THRESHOLD, MULTI_LABEL, SINGLE_LABEL, Task
 from audiotag_jax.inference.batches import BATCH_WINDOWS, each_window
 from audiotag_jax.inference.calibrate import calibrate
-from audiotag_jax.inference.events import HOPS_A_WINDOW, EventOptions, find_events, window_scores
+from audiotag_jax.inference.events import HOPS_A_WINDOW, ON_THRESHOLD, EventOptions, find_events, window_scores
 from audiotag_jax.inference.windows import WindowOptions, waveform_windows
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir, read_record
@@ -77,10 +77,16 @@ class Tagger:
     ) -> list[Event]:
         """Events (tag, onset_s, offset_s, score) of a recording by onset: a file, or samples at `rate_hz`.
 
-        `find_events` says how windows, one every `hop_s`, become events. Raises ValueError on what is no recording.
+        `find_events` says how windows, one every `hop_s`, become events; with any number of tags a recording each class
+        has its own threshold, unless `options` sets one. Raises ValueError on what is no recording.
         """
         scores = window_scores(sound, self.probabilities, self.event_windows(hop_s), rate_hz)
-        return find_events(*scores, self.classes, options)
+        return find_events(*scores, self.classes, (options or EventOptions()).with_thresholds(self.event_thresholds))
+
+    @property
+    def event_thresholds(self) -> float | tuple[float, ...]:
+        """What an event of a class reaches: one for all, or one each where a recording has any number of tags."""
+        return self.thresholds or ON_THRESHOLD
 
     def event_windows(self, hop_s: float = 0.0) -> WindowOptions:
         """The windows in which events are looked for, one every `hop_s`; 0: as usual, but four a window at least."""

@@ -263,3 +263,16 @@ def test_a_reference_names_recordings_and_labels(tmp_path, capsys):
     }
     printed = capsys.readouterr().out
     assert "cow" in printed and "1 of 3 recordings are not in" in printed
+
+
+def test_classes_have_thresholds_of_their_own():
+    scores, starts = np.array([[0.0, 0.0], [0.3, 0.3], [0.2, 0.2], [0.05, 0.05]]), np.arange(4.0)
+    found = find_events(scores, starts, starts + 1, ["a", "b"], EventOptions(on_threshold=(0.25, 0.5)))
+    assert [event[:3] for event in found] == [("a", 1.0, 3.0)]
+    options = EventOptions(off_threshold=0.4)
+    assert options.with_thresholds(0.5) is options and options.on == 0.5
+    own = options.with_thresholds((0.25, 0.0))
+    assert own.on.tolist() == [0.25, 1e-6] and own.off.tolist() == [0.25, 1e-6]
+    assert EventOptions(on_threshold=0.7).with_thresholds((0.25, 0.5)).on == 0.7
+    with pytest.raises(ValueError, match="2 thresholds of 3 classes"):
+        find_events(np.zeros((1, 3)), [0.0], [1.0], "abc", own)
