@@ -33,6 +33,12 @@ SOURCE_NAMES: tuple[str, ...] = (
     "folder",
     "demo",
 )
+MULTI_LABEL_SOURCES = ("fsdkaggle2019", "fsd50k", "audioset")
+
+
+def has_several_labels(dataset: DatasetSettings) -> bool:
+    """Returns whether a clip of the data set may have any number of labels, by its settings; reads nothing."""
+    return dataset.source in MULTI_LABEL_SOURCES or bool(dataset.label_separator)
 
 
 def open_source(

@@ -8,6 +8,7 @@ from typing import Any
 
 from flax import traverse_util
 
+from audiotag_jax.datasets.sources import has_several_labels
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.runtime.progress import log
@@ -35,6 +36,12 @@ def run(settings: Settings, workdir: Path) -> None:
         single.run(settings, workdir)
         return
     listed = read_datasets(settings)
+    several = [each.name for each in listed if has_several_labels(each.settings.dataset)]
+    if several:
+        raise UserError(
+            f"{several[0]} has several labels a clip, which have no accuracy, on which data sets are compared; "
+            "run it alone, without config.study.datasets."
+        )
     for each in listed:
         _study(each, workdir)
     report(settings, workdir, {each.name: each.pooled for each in listed})

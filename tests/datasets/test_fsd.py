@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from audiotag_jax.datasets.fsdkaggle2019 import submission_order
-from audiotag_jax.datasets.sources import open_source
+from audiotag_jax.datasets.sources import MULTI_LABEL_SOURCES, open_source
 from audiotag_jax.evaluation.submission import check_submission
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.training.evaluate import write_submission
@@ -55,6 +55,7 @@ def test_fsdkaggle2019_of_zenodo(zenodo):
     source = open_source("fsdkaggle2019", zenodo)
     train, test = source.clips_of("train"), source.clips_of("test")
     assert source.task == "multi_label" and source.classes == tuple(CLASSES_2019)
+    assert "fsdkaggle2019" in MULTI_LABEL_SOURCES
     assert Counter(clip.verified for clip in train) == {True: 4970, False: 19815} and len(test) == 4481
     assert all(clip.labels for clip in source.clips)
     assert train[0].path == str(zenodo / "FSDKaggle2019.audio_train_curated" / "c0000000.wav")
@@ -121,6 +122,7 @@ def test_fsd50k(fsd50k):
     source = open_source("fsd50k", fsd50k)
     train, test = source.clips_of("train"), source.clips_of("test")
     assert source.task == "multi_label" and source.classes == tuple(CLASSES_50K)
+    assert "fsd50k" in MULTI_LABEL_SOURCES
     assert Counter(clip.fold for clip in train) == {0: 36796, 1: 4170} and len(test) == 10231
     assert source.fold_names == ("train", "val")
     assert train[0].path == str(fsd50k / "FSD50K.dev_audio" / "1000.wav")

@@ -11,7 +11,7 @@ from audiotag_jax.datasets import sources
 from audiotag_jax.datasets.fsdkaggle2018 import submission_order
 from audiotag_jax.datasets.prepare import prepare
 from audiotag_jax.datasets.records import Clip, ClipSource, check_recordings, validate
-from audiotag_jax.datasets.sources import open_source
+from audiotag_jax.datasets.sources import MULTI_LABEL_SOURCES, open_source
 from audiotag_jax.runtime.errors import UserError
 from configs import log_db
 
@@ -453,6 +453,7 @@ def audioset(tmp_path):
 def test_audioset_lists_the_segments_that_have_a_file(audioset):
     source = open_source("audioset", audioset, num_folds=2)
     assert source.task == "multi_label"
+    assert "audioset" in MULTI_LABEL_SOURCES
     assert source.classes == ("Speech", "Domestic sounds, home sounds", "Dog")  # in the order of their table
     assert {clip.id: str(Path(clip.path).relative_to(audioset)) for clip in source.clips} == {
         "--PJHxphWEs_30": "a/--PJHxphWEs_30.000_40.000.wav",
