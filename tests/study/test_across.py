@@ -252,7 +252,7 @@ def test_a_wrong_list_of_data_sets_is_refused_in_a_line(listed, tmp_path, text, 
         datasets.read_datasets(parse_settings(listed))
 
 
-@pytest.mark.parametrize("field", ["source = 'fsd50k'", "label_separator = ','\ndataset.source = 'folder'"])
+@pytest.mark.parametrize("field", ["source = 'fsd50k'", "label_separator = ','\ndataset.table = 'x.csv'"])
 def test_several_labels_a_clip_are_refused_before_anything_is_studied(listed, tmp_path, monkeypatch, field):
     monkeypatch.setattr(datasets.single, "run", pytest.fail)
     (tmp_path / "sets.toml").write_text(f"[a]\ndataset.path = 'x'\n[b]\ndataset.path = 'y'\ndataset.{field}\n")
