@@ -265,7 +265,13 @@ def _demo(config: ConfigDict) -> None:
     config.dataset.path = "data/demo"
     config.dataset.num_folds = 3
     config.model.width = 16
-    config.train.num_epochs = 20
+    config.train.num_epochs = 18
+    config.train.batch_size = 16
+    # Above these rates the weights change faster than batch norm's running statistics, which validation takes.
+    config.optimizer.learning_rate_low = 1e-3
+    config.optimizer.learning_rate_high = 3e-3
+    config.augment.max_time_shift = 0.5
+    config.augment.frequency_masks = 1
     config.train.checkpoint_every_epochs = 5
     config.study.rate_factors = (1.0,)  # no search, to stay short
     config.study.search_epochs = 4

@@ -205,7 +205,7 @@ def check_export(printed: str, clone: Path) -> None:
 
 def check_vectors(printed: str, clone: Path) -> None:
     count, size = map(int, printed.split())
-    assert count == len(list((clone / "data/demo/demo_v1_seed0/audio").iterdir())) and size == 32
+    assert count == len(list((clone / "data/demo/demo_v2_seed0/audio").iterdir())) and size == 32
 
 
 def check_function(printed: str, clone: Path) -> None:
@@ -247,7 +247,7 @@ SNIPPETS = {
         check_orbax,
     ),
     "high_resolution_spectrogram": (
-        ("data/demo/demo_v1_seed0/audio/0000.wav", "tone.wav"),
+        ("data/demo/demo_v2_seed0/audio/0000.wav", "tone.wav"),
         "print(*energies.shape, frequencies_hz[np.argmax(energies[5:-5].sum(axis=0))])",
         check_reassignment,
     ),

@@ -56,7 +56,7 @@ def config(folder) -> ConfigDict:
     config.spectral.window_samples = config.spectral.fft_samples = 256
     config.model.width, config.train.batch_size, config.train.num_epochs = 4, 16, 25
     config.train.evaluate_every_epochs = 5
-    config.augment = log_db.get_config("demo").augment  # here the frequency is the class
+    config.augment = log_db.get_config("esc50_probe").augment  # none: here the frequency is the class
     config.augment.mixup_alpha = 0.1
     config.train.unverified_weight = 0.5
     config.train.class_weights = config.train.sampling = "balanced"
