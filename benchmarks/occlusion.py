@@ -202,6 +202,8 @@ def plot(saved: dict[str, dict[str, np.ndarray]], kinds: np.ndarray, path: Path)
             place.set_title(f"{variant}, {kind}", fontsize=8)
             place.tick_params(labelsize=7)
         row[0].set_ylabel("Hz", fontsize=8)
+    for place in axes[-1]:
+        place.set_xlabel("time, the whole clip", fontsize=8)
     figure.colorbar(image, ax=axes, label="share of the clip's effect", shrink=0.6)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -39,6 +39,10 @@ YAMNET = "yamnet"
 CONTROL, CONFIRMING = "mix_linear_mel_log", "esc50"
 
 
+WHY = (
+    "Which cells of the images the probes of the drum machines use: [occlusion](occlusion/drums/report.md). How they",
+    "answer noise, gain and MP3: [disturbed sounds](../RESULTS.md#disturbed-sounds).",
+)
 REPEATED = (
     "From these predictions by `python benchmarks/study_report.py`, which also writes `across.html` beside each",
     "`across.md`; one data set with the statistics of any comparison, for example, by",
@@ -90,6 +94,7 @@ def report(found: Mapping[str, Mapping], study: Path) -> str:
     ]
     cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
     lines += table(("data set", "accuracy"), [list(each) for each in cells.items()])
+    lines += ["## Why", "", *WHY, ""]
     lines += strides(study) + windows(study, found)
     lines += take(found)
     lines += forms(study)
