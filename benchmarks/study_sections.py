@@ -122,7 +122,7 @@ def windows(study: Path, found: Mapping[str, Mapping]) -> list[str]:
         above = [name for name, score in each["variants"].items() if score["value"] > of_probes[best]["value"]]
         lines += [
             f"On {dataset} the best high-resolution variant is {best} ({of_probes[best]['value']:.3f}); above it: "
-            f"{', '.join(above) or 'none'}. All windows but those named are of 2,048 samples.",
+            f"{', '.join(f'`{name}`' for name in above) or 'none'}. All windows but those named are of 2,048 samples.",
             "",
         ]
     return lines + beside_tables(others)

@@ -42,7 +42,7 @@ def test_other_settings_stand_beside_the_committed_probes(study):
     assert values == {"log_db, window-512": pytest.approx(0.1), "mel_db, window-512": pytest.approx(-0.15)}
     probes = {"probes": {"datasets": {"drums": {"variants": dict.fromkeys(study_sections.HIGH, {"value": 0.65})}}}}
     text = "\n".join(study_sections.windows(study, probes))
-    assert "(0.650); above it: log_db, window-512." in text and "| `log_db, window-512` | 0.700 (" in text
+    assert "(0.650); above it: `log_db, window-512`." in text and "| `log_db, window-512` | 0.700 (" in text
     text = "\n".join(study_sections.forms(study))
     assert "| `hires_q2, smooth-1` | 0.600 (" in text and "| `hires_q8` | 0.500 (" in text
 
