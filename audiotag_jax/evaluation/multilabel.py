@@ -96,11 +96,10 @@ def guesses(truth: np.ndarray) -> dict[str, float]:
     harmonic = float(np.sum(1 / np.arange(1, num_classes + 1)))
     others = (numbers - 1) / max(1, num_classes - 1)
     precision = (harmonic + others * (num_classes - harmonic)) / num_classes
-    total = max(1, numbers.sum())
     shares = truth.mean(axis=0)
     return {
-        "map": float(shares[shares > 0].mean()) if total > 1 else 0.0,
-        "lwlrap": float((precision * numbers).sum() / total),
+        "map": float(shares[shares > 0].mean()) if truth.any() else 0.0,
+        "lwlrap": float((precision * numbers).sum() / max(1, numbers.sum())),
         "micro_ap": float(truth.mean()),
         "macro_auc": 0.5,
     }

@@ -85,8 +85,8 @@ def _forests(found: Mapping) -> list[dict]:
 
 
 def leading_number(cell: str) -> float | None:
-    """The number that a cell begins with, to sort by; NaN of an empty one, None of text."""
-    found = re.match(r"([+−]?)([\d,]*\.?\d+)", cell)
+    """The number that a cell begins with, to sort by, as 0.001 of "< 0.001"; NaN of an empty one, None of text."""
+    found = re.match(r"(?:< )?([+−]?)([\d,]*\.?\d+)", cell)
     if found is None:
         return float("nan") if cell == "–" else None
     return float(found[2].replace(",", "")) * (-1 if found[1] == "−" else 1)

@@ -58,9 +58,10 @@ SEVERAL_LABELS = (
     "for every resample. Logits of different folds' networks are compared as they are."
 )
 DECISIONS = (
-    "Of held-out clips. Thresholds and calibrations of each class are chosen on the other folds; *at 0.5*: one "
-    "threshold for all classes, of probabilities under one temperature. Calibration errors are means over the classes: "
-    "as answered, under one temperature, calibrated by class."
+    "Of held-out clips. Thresholds and calibrations of each class are chosen on the clips of the other folds, or, where "
+    "there is one fold, of the other fifths of its recordings; *at 0.5*: one threshold for all classes, of "
+    "probabilities under one temperature. Calibration errors are means over the classes: as answered, under one "
+    "temperature, calibrated by class."
 )
 VERIFIED = "*Verified* clips are those whose label was checked by hand."
 
@@ -89,7 +90,7 @@ def report(
         lines += [f"## Differences to {escape(scores['baseline'])}", ""]
         for part, clips in blocks(scores):
             lines += _differences(scores, part, clips)
-    if decisions := [each for each in scores.get("decisions", ()) if each["clips"] == "all"]:
+    if decisions := scores.get("decisions"):
         lines += ["## Tags by thresholds", "", *_decisions(decisions), DECISIONS, ""]
     for title, path in (plots or {}).items():
         lines += [f"## {escape(title)}", "", f"![{escape(title)}]({urllib.parse.quote(path)})", ""]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from audiotag_jax.evaluation.decision import PARTS, cross_fit, fit_decision
-from audiotag_jax.evaluation.intervals import recording_numbers
+from audiotag_jax.evaluation.intervals import LEVEL, recording_numbers
 from audiotag_jax.evaluation.multilabel import CLASS_METRICS
 from audiotag_jax.study.mistakes import Mistake, ScoredPredictions, scored_predictions
 from audiotag_jax.study.results import Clips, Results
@@ -102,7 +102,7 @@ def _is_sure(difference: Mapping | None) -> bool:
     if difference is None:
         return False
     p_values = [difference[key] for key in ("p_bootstrap_holm", "p_swap_holm") if difference[key] is not None]
-    return bool(p_values) and max(p_values) < 0.05
+    return bool(p_values) and max(p_values) < LEVEL
 
 
 def _gap(score: Mapping) -> float:

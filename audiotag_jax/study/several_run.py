@@ -124,7 +124,7 @@ def _sentences(table: Mapping, decisions: Mapping) -> list[str]:
     of_tags = [_value(label[0].lower() + label[1:], decisions[name]) for name, label in F1.items()]
     text = [
         f"On {table['num_clips']:,} held-out clips: {', '.join(values)}.",
-        f"Tags by thresholds of other folds: {', '.join(of_tags)}.",
+        f"Tags by thresholds of other clips: {', '.join(of_tags)}.",
     ]
     low = table["macro_auc"]["low"]
     if low is not None and low <= 0.5:

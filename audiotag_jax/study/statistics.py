@@ -125,7 +125,7 @@ def _several(samples: Sequence[_Sample], classes: Sequence[str], baseline: str, 
 
 
 def _decisions(row: Entry, sample: _Sample, number: int, seed: int) -> dict:
-    """What tags of the mean of a row's networks are worth, by thresholds of other folds."""
+    """What tags of the mean of a row's networks are worth, by thresholds of other clips."""
     folds = sample.folds or []
     parts = np.argmax(folds, axis=0) if len(folds) > 1 else sample.recordings % PARTS
     of_networks = row.logits

@@ -213,7 +213,7 @@ def format_summary(summary: dict) -> str:
         lines.append(f"{title:10}{kind:10}{table['num_clips']:>6}  {cells}")
     if "tags" in summary:
         values = ", ".join(f"{label} {_cell(summary['tags'][name])}" for name, label in F1.items())
-        lines.append(f"tags by thresholds of other folds: {values}")
+        lines.append(f"tags by thresholds of other clips: {values}")
     named = [f"{entry['fold']} is {entry['name']!r}" for entry in summary["folds"] if _is_named(entry)]
     if named:
         lines.append(f"names of the folds in the data: {', '.join(named)}")

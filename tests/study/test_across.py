@@ -131,8 +131,9 @@ def test_the_page_has_the_figures_of_the_text(found):
 
 
 def test_cells_sort_by_the_number_they_begin_with():
-    found = {cell: leading_number(cell) for cell in ("−0.078 (−0.1 to 0.0)", "+0.010 (…)", "2,067", "yes (0.1)", "–")}
-    assert [*found.values()][:4] == [-0.078, 0.01, 2067.0, None] and np.isnan(found["–"])
+    cells = ("−0.078 (−0.1 to 0.0)", "+0.010 (…)", "2,067", "< 0.001", "yes (0.1)", "–")
+    found = {cell: leading_number(cell) for cell in cells}
+    assert [*found.values()][:5] == [-0.078, 0.01, 2067.0, 0.001, None] and np.isnan(found["–"])
 
 
 def test_equal_variants_are_rejected_in_few_studies():

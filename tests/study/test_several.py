@@ -120,6 +120,13 @@ def test_suspects_by_hand():
     assert [each.doubt for each in found] == pytest.approx([0.8, 0.6])
 
 
+def test_guesses_of_a_single_label():
+    truth = np.zeros((4, 3), bool)
+    assert multilabel.guesses(truth)["map"] == 0.0
+    truth[1, 2] = True
+    assert multilabel.guesses(truth)["map"] == 0.25
+
+
 def test_confusions_by_hand():
     truth = np.array([[1, 0, 0]] * 4 + [[0, 0, 1]] * 4, bool)
     tags = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]], bool)
