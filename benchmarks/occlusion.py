@@ -51,8 +51,14 @@ def main() -> None:
         if not (options.out / f"{variant}.npz").exists():
             write_npz(options.out / f"{variant}.npz", **occlude_variant(options.study, variant, options.clips))
             print(f"{variant}: maps written to {options.out}", flush=True)
-    saved = {variant: dict(np.load(options.out / f"{variant}.npz")) for variant in variants}
-    with np.load(options.descriptors / "descriptors.npz") as file:
+    paths = {variant: options.out / f"{variant}.npz" for variant in variants}
+    descriptors = options.descriptors / "descriptors.npz"
+    for path in (*paths.values(), descriptors):
+        if not path.exists():
+            sys.exit(f"{path} is missing")
+    saved = {variant: dict(np.load(path)) for variant, path in paths.items()}
+    check_same_clips(saved)
+    with np.load(descriptors) as file:
         kinds = kinds_of_clips(file, saved[variants[0]])
     text = tables(saved, kinds)
     (options.out / "report.md").write_text(text, encoding="utf-8")
@@ -122,6 +128,14 @@ def occlude(image: np.ndarray, answer) -> np.ndarray:
     for (t, f), value in zip(cells, found[1:], strict=False):
         losses[t, f] = found[0] - value
     return losses
+
+
+def check_same_clips(saved: dict[str, dict[str, np.ndarray]]) -> None:
+    """Exits where maps are of other clips than the first ones, as of an earlier call with other --clips."""
+    first, *others = saved
+    for variant in others:
+        if saved[variant]["ids"].tolist() != saved[first]["ids"].tolist():
+            sys.exit(f"the maps of {variant} and {first} are of different clips; remove one, or name another --out")
 
 
 def _cell(t: int, f: int) -> tuple[slice, slice]:

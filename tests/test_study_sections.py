@@ -120,6 +120,11 @@ def test_tables_and_plot_by_kind(tmp_path):
     ElementTree.parse(tmp_path / "maps.svg")
 
 
+def test_maps_of_other_clips_are_refused():
+    with pytest.raises(SystemExit, match="the maps of hires_q2 and log_db are of different clips"):
+        occlusion.check_same_clips({"log_db": maps(), "hires_q2": maps(ids=np.array(list("abce")))})
+
+
 def test_clips_are_drawn_evenly_and_the_same_in_any_order():
     ids, labels = np.array([f"{k}" for k in range(40)]), np.arange(40) % 4
     drawn = set(ids[occlusion.drawn({"ids": ids, "labels": labels}, 3)])

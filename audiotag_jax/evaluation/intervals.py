@@ -100,6 +100,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted[np.argsort(order, kind="stable")].tolist()
 
 
+def correct(tests: Sequence[dict], key: str) -> None:
+    """Adds `{key}_holm` to each of a family's tests: `holm` of their p values `key`; None, no test, stays None."""
+    made = [each for each in tests if each[key] is not None]
+    for each in tests:
+        each[f"{key}_holm"] = None
+    for each, p in zip(made, holm([each[key] for each in made]), strict=True):
+        each[f"{key}_holm"] = p
+
+
 def bootstrap_means(
     values: np.ndarray,
     lowest: float,

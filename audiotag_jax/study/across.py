@@ -9,13 +9,13 @@ from audiotag_jax.evaluation import kinds, metrics
 from audiotag_jax.evaluation.descriptors import Descriptors
 from audiotag_jax.evaluation.intervals import (
     bootstrap_means,
+    correct,
     detectable_difference,
     equivalence_p,
-    holm,
     recording_numbers,
 )
 from audiotag_jax.evaluation.meta_analysis import meta_analysis
-from audiotag_jax.evaluation.task import MULTI_LABEL
+from audiotag_jax.evaluation.task import MULTI_LABEL, Task
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.study.results import Results
 from audiotag_jax.study.statistics import study_scores
@@ -72,9 +72,16 @@ def right(results: Results) -> dict[str, np.ndarray]:
     return hits
 
 
+def check_has_accuracy(task: Task) -> None:
+    """Raises UserError where clips may have any number of labels."""
+    if task is MULTI_LABEL:
+        raise UserError(
+            "clips with several labels have no accuracy, by which data sets are compared; study each alone."
+        )
+
+
 def _dataset(results: Results, baseline: str, margin: float, options: Mapping[str, Any]) -> dict:
-    if results.task is MULTI_LABEL:
-        raise UserError("clips with several labels have no accuracy, on which several data sets are compared.")
+    check_has_accuracy(results.task)
     scores = study_scores(results, baseline, recordings=results.recordings, **options)
     rows = [row for row in scores["rows"] if (row["kind"], row["part"], row["clips"]) == ("single", "held out", "all")]
     chosen = [
@@ -85,7 +92,7 @@ def _dataset(results: Results, baseline: str, margin: float, options: Mapping[st
     for each in chosen:
         each["p_equivalence"] = equivalence_p(each["value"], each["standard_error"], margin)
         each["detectable"] = [detectable_difference(each["standard_error"], len(chosen), power) for power in (0.5, 0.8)]
-    _correct(chosen, "p_equivalence")
+    correct(chosen, "p_equivalence")
     size = {key: rows[0][key] for key in ("num_clips", "num_recordings")}
     size |= {"num_classes": len(results.classes), "num_folds": len(np.unique(results.held_out.folds))}
     variants = {row["name"]: row["scores"][SCORE] | {"seeds": row["seeds"]} for row in rows}
@@ -107,15 +114,10 @@ def _pooled(datasets: Mapping[str, dict], margin: float) -> list[dict]:
             found.append({"variant": variant, "datasets": list(datasets)} | fields)
     for key in ("random", "fixed"):
         for name in ("p", "p_equivalence"):
-            _correct([each[key] for each in found], name)
+            correct([each[key] for each in found], name)
     for each in found:
         each["detectable"] = [detectable_difference(each["fixed"]["standard_error"], len(found), p) for p in (0.5, 0.8)]
     return found
-
-
-def _correct(entries: Sequence[dict], name: str) -> None:
-    for each, p in zip(entries, holm([each[name] for each in entries]), strict=True):
-        each[f"{name}_holm"] = p
 
 
 def _contrasts(hits: Mapping[str, np.ndarray], baseline: str) -> dict[str, np.ndarray]:
@@ -183,5 +185,5 @@ def _interactions(saved: Mapping[str, Saved], baseline: str, seed: int) -> list[
     for name, differences in by_contrast.items():
         if len(differences) == len(saved):
             found.append({"contrast": name} | kinds.interaction(shares, differences, seed=seed)._asdict())
-    _correct([each for each in found if each["contrast"] != CONTRAST], "p")
+    correct([each for each in found if each["contrast"] != CONTRAST], "p")
     return found

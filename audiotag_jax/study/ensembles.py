@@ -76,6 +76,16 @@ def entries(results: Results, *, test: bool = False, averages: bool = True) -> t
     return clips, sorted(rows, key=lambda row: KINDS.index(row.kind))
 
 
+def common_answers(rows: Mapping[tuple, Entry], variant: str, baseline: str) -> list[tuple[Entry, int]] | None:
+    """The rows of two variants with one answer a clip, and the place in each of the first seed that both have.
+
+    `rows` are by variants and kind; on test clips one answer is the average of the folds. None without such a seed.
+    """
+    pair = [rows.get(((name,), "folds"), rows[(name,), "single"]) for name in (variant, baseline)]
+    common = set(pair[0].seeds) & set(pair[1].seeds)
+    return [(row, row.seeds.index(min(common))) for row in pair] if common else None
+
+
 def _scored(variant: VariantLogits, test: bool, chosen: np.ndarray) -> np.ndarray:
     """The logits [S, J, n, K] of the clips under a mask."""
     return variant.by_fold(test)[:, :, chosen]

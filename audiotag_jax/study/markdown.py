@@ -58,8 +58,8 @@ SEVERAL_LABELS = (
     "for every resample. Logits of different folds' networks are compared as they are."
 )
 DECISIONS = (
-    "Of held-out clips. Thresholds and calibrations of each class are chosen on the clips of the other folds, or, where "
-    "there is one fold, of the other fifths of its recordings; *at 0.5*: one threshold for all classes, of "
+    "Of held-out clips. Thresholds and calibrations of each class are chosen on the clips of the other folds, or, "
+    "where there is one fold, of the other fifths of its recordings; *at 0.5*: one threshold for all classes, of "
     "probabilities under one temperature. Calibration errors are means over the classes: as answered, under one "
     "temperature, calibrated by class."
 )

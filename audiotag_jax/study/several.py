@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from audiotag_jax.evaluation import multilabel
-from audiotag_jax.evaluation.intervals import holm
 from audiotag_jax.evaluation.paired import Comparison, bootstrap_difference, swap_test
-from audiotag_jax.study.ensembles import Entry
+from audiotag_jax.study.ensembles import Entry, common_answers
 
 Scores = dict[str, np.ndarray]
 P_VALUES = ("p_bootstrap", "p_swap")
@@ -100,26 +99,12 @@ class Block:
         return multilabel.interval_entry(float(value), drawn, self.num_groups)
 
 
-def correct(family: Sequence[dict]) -> None:
-    """Adds to differences what Holm's correction makes of their p values, of each test by itself; None stays None."""
-    for key in P_VALUES:
-        tested = [each for each in family if each[key] is not None]
-        for each in family:
-            each[f"{key}_holm"] = None
-        for each, p in zip(tested, holm([each[key] for each in tested]), strict=True):
-            each[f"{key}_holm"] = p
-
-
 def pair_of(rows: Mapping[tuple, Entry], variant: str, baseline: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """One answer a clip [n, K] of each of two variants, with the first seed that both have; None without one.
-
-    `rows` are by variants and kind; on test clips it is the average of the folds.
-    """
-    first, second = (rows.get(((name,), "folds"), rows[(name,), "single"]) for name in (variant, baseline))
-    common = sorted(set(first.seeds) & set(second.seeds))
-    if not common:
+    """One answer a clip [n, K] of each of two variants: those of `common_answers`; None without one."""
+    found = common_answers(rows, variant, baseline)
+    if found is None:
         return None
-    a, b = (row.logits[row.seeds.index(common[0]), 0] for row in (first, second))
+    a, b = (row.logits[place, 0] for row, place in found)
     return a, b
 
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from audiotag_jax.evaluation import metrics, multilabel
 from audiotag_jax.evaluation.decision import PARTS, decision_scores
-from audiotag_jax.evaluation.intervals import bootstrap_means, holm, mcnemar, recording_numbers
+from audiotag_jax.evaluation.intervals import bootstrap_means, correct, mcnemar, recording_numbers
 from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.study.ensembles import Entry, entries
+from audiotag_jax.study.ensembles import Entry, common_answers, entries
 from audiotag_jax.study.results import Results
-from audiotag_jax.study.several import Block, correct, pair_of
+from audiotag_jax.study.several import P_VALUES, Block, pair_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +107,15 @@ def _several(samples: Sequence[_Sample], classes: Sequence[str], baseline: str, 
                 for name, each in found.items()
                 if each[metric.name]["value"] is not None
             ]
-            correct(family)
+            for key in P_VALUES:
+                correct(family, key)
             differences += family
         for row in singles if sample.clips == "all" else ():
             table = block.by_class(row.name, classes)
             for score in multilabel.CLASS_METRICS if row.name in found else ():
                 of_classes = found[row.name][score]
-                correct(of_classes)
+                for key in P_VALUES:
+                    correct(of_classes, key)
                 for entry, each in zip(table, of_classes, strict=True):
                     entry[f"{score}_difference"] = each
             by_class.append({"variant": row.name, **common, "classes": table})
@@ -236,9 +238,7 @@ def _differences(sample: _Sample, baseline: str, estimates: Mapping[str, Mapping
             entry |= {"p_mcnemar": p_mcnemar, "p_mcnemar_holm": None, "discordant": discordant}
             family.append(entry)
         for key in ("p_bootstrap", "p_mcnemar"):
-            tested = [entry for entry in family if entry[key] is not None]
-            for entry, p in zip(tested, holm([entry[key] for entry in tested]), strict=True):
-                entry[f"{key}_holm"] = p
+            correct(family, key)
         found += family
     return found
 
@@ -247,10 +247,8 @@ def _mcnemar(
     sample: _Sample, variant: str, baseline: str, metric: metrics.Metric
 ) -> tuple[float | None, list[int] | None]:
     """McNemar's test on the first common seed, which needs one answer a clip: on test clips its folds' average."""
-    of = {(row.variants, row.kind): row for row in sample.rows if row.kind in ("single", "folds")}
-    first, second = (of.get(((name,), "folds"), of[(name,), "single"]) for name in (variant, baseline))
-    common = sorted(set(first.seeds) & set(second.seeds))
-    if metric.is_right is None or not common:
+    found = common_answers({(row.variants, row.kind): row for row in sample.rows}, variant, baseline)
+    if metric.is_right is None or found is None:
         return None, None
-    right = [metric.is_right(row.ranks[row.seeds.index(common[0]), 0]) for row in (first, second)]
+    right = [metric.is_right(row.ranks[place, 0]) for row, place in found]
     return mcnemar(*right)
