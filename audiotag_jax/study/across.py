@@ -15,7 +15,7 @@ from audiotag_jax.evaluation.intervals import (
     recording_numbers,
 )
 from audiotag_jax.evaluation.meta_analysis import meta_analysis
-from audiotag_jax.evaluation.task import MULTI_LABEL, Task
+from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.study.results import Results
 from audiotag_jax.study.statistics import study_scores
@@ -72,16 +72,9 @@ def right(results: Results) -> dict[str, np.ndarray]:
     return hits
 
 
-def check_has_accuracy(task: Task) -> None:
-    """Raises UserError where clips may have any number of labels."""
-    if task is MULTI_LABEL:
-        raise UserError(
-            "clips with several labels have no accuracy, by which data sets are compared; study each alone."
-        )
-
-
 def _dataset(results: Results, baseline: str, margin: float, options: Mapping[str, Any]) -> dict:
-    check_has_accuracy(results.task)
+    if results.task is MULTI_LABEL:
+        raise UserError("clips with several labels have no accuracy, on which several data sets are compared.")
     scores = study_scores(results, baseline, recordings=results.recordings, **options)
     rows = [row for row in scores["rows"] if (row["kind"], row["part"], row["clips"]) == ("single", "held out", "all")]
     chosen = [

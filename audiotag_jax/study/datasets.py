@@ -101,7 +101,7 @@ def _study(each: DataSet, workdir: Path) -> None:
         return  # a report from saved predictions, or on the other data sets
     log(f"data set {each.name}")
     try:
-        runs, classes, budget = single.run(each.settings, folder, across.check_has_accuracy)
+        runs, classes, budget = single.run(each.settings, folder)
     except UserError as error:
         if trains:
             raise

@@ -2,14 +2,13 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from audiotag_jax.datasets.prepare import dataset_name
-from audiotag_jax.evaluation.task import Task, task_of
 from audiotag_jax.runtime.errors import Diverged, UserError
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.runtime.paths import check_checkpoint_path
@@ -43,13 +42,10 @@ _TIMED_STEPS = 5
 _PROBE_BUDGET = "a linear classifier of frozen features, solved to its optimum; no seed changes it"
 
 
-def run(
-    settings: Settings, workdir: Path, check: Callable[[Task], None] = lambda task: None
-) -> tuple[list[Run], tuple[str, ...], list[tuple[str, str]]]:
+def run(settings: Settings, workdir: Path) -> tuple[list[Run], tuple[str, ...], list[tuple[str, str]]]:
     """Finished trainings are never run again, an interrupted one continues; the report comes last.
 
-    Returns the finished runs, the classes, and what every variant was given. `check` may raise UserError, before any
-    training, on what the labels are.
+    Returns the finished runs, the classes, and what every variant was given.
     """
     check_study(settings)
     if settings.comparison.train:
@@ -58,7 +54,7 @@ def run(
     variants = without_networks(settings, variant_names(settings.comparison))
     check_devices(settings)
     with lock_workdir(workdir):
-        study = open_study(settings, workdir, variants, check)
+        study = open_study(settings, workdir, variants)
         log(study.describe())
         if settings.comparison.train:
             study.train()
@@ -228,13 +224,8 @@ class Study:
         ]
 
 
-def open_study(
-    settings: Settings, workdir: Path, variants: tuple[str, ...], check: Callable[[Task], None] = lambda task: None
-) -> Study:
-    """The study of these settings; prepares the baseline's dataset, and times a few steps if any are left.
-
-    `check` is called with the task of the labels that there are to train on.
-    """
+def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> Study:
+    """The study of these settings; prepares the baseline's dataset, and times a few steps if any are left."""
     for variant in variants:
         variant_settings(settings, variant)  # bad values are found before any training
     if not settings.comparison.train:  # a report needs no data, and computes none
@@ -245,7 +236,6 @@ def open_study(
         study.check()
         return study
     experiment = open_experiment(variant_settings(settings, settings.comparison.baseline))
-    check(task_of(experiment.examples.labels))
     folds, steps = experiment.all_folds, {False: experiment.num_steps, True: 0}
     if len(settings.comparison.rate_factors) > 1 and len(folds) < 3:
         raise UserError(

@@ -3,7 +3,6 @@
 import html
 import json
 import re
-import types
 from xml.etree import ElementTree
 
 import numpy as np
@@ -199,7 +198,7 @@ def listed(tmp_path):
 def test_each_data_set_is_studied_and_the_report_needs_its_predictions_alone(listed, tmp_path, monkeypatch):
     studied = []
 
-    def study(settings, workdir, check):
+    def study(settings, workdir):
         """What a study leaves of two variants."""
         studied.append((settings.dataset.path, settings.dataset.duration_s, workdir.name))
         names = sorted(
@@ -232,13 +231,6 @@ def test_each_data_set_is_studied_and_the_report_needs_its_predictions_alone(lis
             path.unlink()  # the report needs no sounds
     datasets.run(parse_settings(listed), alone)
     assert len(studied) == 2 and (alone / "across.md").read_text() == text
-
-
-def test_several_labels_are_refused_before_any_training(listed, tmp_path, monkeypatch):
-    data = types.SimpleNamespace(examples=types.SimpleNamespace(labels=np.zeros((2, 3), np.int8)))
-    monkeypatch.setattr(datasets.single, "open_experiment", lambda settings: data)
-    with pytest.raises(UserError, match="^clips with several labels have no accuracy"):
-        datasets.run(parse_settings(listed), tmp_path / "study")
 
 
 @pytest.mark.parametrize(
