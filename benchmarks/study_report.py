@@ -144,6 +144,9 @@ def summary(found: Mapping[str, Mapping]) -> list[str]:
         text.append(f"It does not matter: {', '.join(HIRES)} are equivalent to {BASELINE} within {MARGIN:g}.")
     if not text:
         text.append(f"Open: no high-resolution variant is shown to be better, worse or equivalent, on {names}.")
+    usual = [name for name in pooled if name not in HIGH and differs(pooled[name])]
+    if usual:
+        text.append(f"Of the usual variants, distinguished from {BASELINE}: {_named(usual, pooled)}.")
     real = [d for d in small.values() if d["variant"] in HIGH and d["p_bootstrap_holm"] < LEVEL]
     amounts = ", ".join(f"{d['variant']} ({signed(d['value'], 3)})" for d in real)
     signs = ", ".join(f"{name} ({signed(d['value'], 3)})" for name, d in small.items() if name in HIGH)
