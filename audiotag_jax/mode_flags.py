@@ -38,7 +38,9 @@ _MIN_GAP_S = flags.DEFINE_float("min_gap_s", None, "predict: shortest gap betwee
 _REFERENCE = flags.DEFINE_string(
     "reference", None, "predict: CSV of file, onset_s, offset_s and label, to compare events with"
 )
-_COLLARS_S = flags.DEFINE_list("collar_s", ["0.2", "0.5"], "predict: how far the onsets of equal events may differ")
+_COLLARS_S = flags.DEFINE_list(
+    "collar_s", None, "predict: how far onsets may differ from those of --reference; by default 0.2,0.5"
+)
 
 _RUNS = flags.DEFINE_multi_string("runs", [], "compare: work directories, as [NAME=]DIR[,…]; may be given again")
 _PREDICTIONS = flags.DEFINE_multi_string(
@@ -91,6 +93,8 @@ def _event_options() -> dict:
         flag.name: flag.value for flag in (_ON, _OFF, _SMOOTH, _SMOOTHING, _MIN_DURATION_S, _MIN_GAP_S)
     }
     given = {name: value for name, value in given.items() if value is not None}
+    if _COLLARS_S.value and not _REFERENCE.value:
+        raise UserError("--collar_s is how far events may differ from those of --reference: name that table, too.")
     if not (given or _EVENTS.value or _REFERENCE.value):
         return {}
     from audiotag_jax.inference.events import EventOptions  # it loads JAX, which --help does not need
@@ -99,12 +103,10 @@ def _event_options() -> dict:
         events = EventOptions(**given)
     except ValueError as error:
         raise UserError(f"Events: {error}.") from error
-    try:
-        collars_s = [float(each) for each in _COLLARS_S.value]
-    except ValueError as error:
-        raise UserError(f"--collar_s={','.join(_COLLARS_S.value)}: numbers of seconds are needed.") from error
-    return {
-        "events": events,
-        "reference": Path(_REFERENCE.value) if _REFERENCE.value else None,
-        "collars_s": collars_s,
-    }
+    found: dict[str, Any] = {"events": events, "reference": Path(_REFERENCE.value) if _REFERENCE.value else None}
+    if _COLLARS_S.value is not None:
+        try:
+            found["collars_s"] = [float(each) for each in _COLLARS_S.value]
+        except ValueError as error:
+            raise UserError(f"--collar_s={','.join(_COLLARS_S.value)}: numbers of seconds are needed.") from error
+    return found

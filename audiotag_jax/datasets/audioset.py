@@ -6,14 +6,15 @@ are `class_labels_indices.csv` (index, mid, display_name) and, of segments (vide
 """
 
 import csv
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from audiotag_jax.audio.files import audio_files
+from audiotag_jax.audio.files import Listing, list_sounds, needs_pyav
 from audiotag_jax.datasets.folds import multi_label_folds
 from audiotag_jax.datasets.records import Clip, ClipSource, validate
 from audiotag_jax.evaluation.task import MULTI_LABEL
@@ -54,7 +55,8 @@ def open_audioset(path: str | Path, num_folds: int = 5, seed: int = 0) -> ClipSo
             "(YTID.wav, in any subfolder); the sounds are not published."
         )
     names = {row["mid"]: row["display_name"] for row in read_table(classes, ("mid", "display_name"))}
-    files, clips, notes = _files_by_video(root), [], []
+    listing = list_sounds(root)
+    files, clips, notes = _files_by_video(listing.files), [], []
     for table in (*tables, *([test] if test is not None else ())):
         segments = list(_segments(table, names))
         found = [_clip(each, file, table == test) for each in segments if (file := _file_of(each, files)) is not None]
@@ -63,18 +65,26 @@ def open_audioset(path: str | Path, num_folds: int = 5, seed: int = 0) -> ClipSo
             notes.append(f"{table.name}: {len(segments) - len(found)} of {len(segments)} segments have no file")
     train = [clip for clip in clips if clip.split == "train"]
     if not train:
-        raise UserError(f"No training segment of AudioSet has a file below {root}; it would be named YTID.wav.")
+        raise UserError(
+            f"No training segment of AudioSet has a file below {root}; it would be named YTID.wav{_pyav_hint(listing)}."
+        )
     ids, recordings = [clip.id for clip in train], [clip.recording for clip in train]
     folds = multi_label_folds(ids, [clip.all_labels for clip in train], num_folds, seed, recordings)
     clips = [replace(clip, fold=folds[clip.id]) if clip.split == "train" else clip for clip in clips]
     return validate(
-        ClipSource("audioset", tuple(names.values()), tuple(clips), (), tuple(_joined(notes)), MULTI_LABEL.name)
+        ClipSource(
+            "audioset", tuple(names.values()), tuple(clips), (), tuple(_joined(notes, listing)), MULTI_LABEL.name
+        )
     )
 
 
-def _joined(notes: list[str]) -> Iterator[str]:
+def _joined(notes: list[str], listing: Listing) -> Iterator[str]:
     if notes:
-        yield f"AudioSet, left out: {'; '.join(notes)}"
+        yield f"AudioSet, left out: {'; '.join(notes)}{_pyav_hint(listing)}"
+
+
+def _pyav_hint(listing: Listing) -> str:
+    return "; some files can be decoded with PyAV: pip install av" if needs_pyav(listing.others) else ""
 
 
 def _clip(segment: _Segment, file: Path, is_test: bool) -> Clip:
@@ -93,6 +103,8 @@ def _segments(table: Path, names: Mapping[str, str]) -> Iterator[_Segment]:
                     yield _segment(row, f"{table}, line {reader.line_num}", names)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table} is not a valid CSV table ({error}).") from error
+    except OSError as error:
+        raise UserError(f"Cannot read the table {table}: {error.strerror or error}.") from error
 
 
 def _segment(row: list[str], place: str, names: Mapping[str, str]) -> _Segment:
@@ -105,14 +117,16 @@ def _segment(row: list[str], place: str, names: Mapping[str, str]) -> _Segment:
     try:
         start_s = float(start)
     except ValueError:
-        raise UserError(f"{place}: start {start!r} is not a number of seconds.") from None
+        start_s = math.nan
+    if not 0 <= start_s < math.inf:
+        raise UserError(f"{place}: start {start!r} is not a number of seconds.")
     return _Segment(video, start_s, tuple(sorted({names[mid] for mid in mids.split(",") if mid})))
 
 
-def _files_by_video(root: Path) -> _Files:
-    """The sound files below `root` by the video that their names may mean, with and without a leading Y."""
+def _files_by_video(paths: Sequence[Path]) -> _Files:
+    """The sound files by the video that their names may mean, with and without a leading Y."""
     files = defaultdict(list)
-    for path in audio_files(root):
+    for path in paths:
         for stem in {path.stem, path.stem.removeprefix("Y")}:
             if named := _NAME.fullmatch(stem):
                 files[named["video"]].append((float(named["start"]) if named["start"] else None, path))

@@ -1,5 +1,6 @@
 """Downloads data sets from Zenodo: verified by checksum, resumable per archive, each folder written atomically."""
 
+import gzip
 import shutil
 import sys
 import tarfile
@@ -56,6 +57,8 @@ URBANSOUND8K = Release(
 )
 CHECKSUMS = FSDKAGGLE2018.checksums
 STAGING = ".download"
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error)
+_DAMAGED += (EOFError, NotImplementedError, RuntimeError)
 
 
 def needs_download(path: str | Path, release: Release = FSDKAGGLE2018) -> bool:
@@ -141,7 +144,7 @@ def _unpack(archive: Path, temporary: Path, target: Path, folders: tuple[str, ..
     unpack, kind = (_unzip, "zip") if archive.suffix == ".zip" else (_untar, "tar")
     try:
         unpack(archive, temporary)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{archive} is not a complete {kind} archive ({error}); delete it and run again.") from error
     for name in folders:
         found = next((path for path in (temporary / name, *temporary.glob(f"*/{name}")) if path.is_dir()), None)

@@ -125,8 +125,11 @@ def _oddities(report: Mapping) -> Iterator[str]:
 
 def _several(report: Mapping) -> Iterator[str]:
     """Yields what of lists of labels a network cannot learn, or not well."""
-    for one, other in report.get("inseparable", ()):
+    inseparable = report.get("inseparable", ())
+    for one, other in inseparable[:MOST]:
         yield f"INSEPARABLE: {one!r} and {other!r} are labels of the very same training clips: make them one."
+    if len(inseparable) > MOST:
+        yield f"INSEPARABLE: {len(inseparable) - MOST} more pairs of labels; doctor.json lists them."
     if rare := report.get("rare"):
         more = f" and {len(rare) - MOST} more" if len(rare) > MOST else ""
         yield (

@@ -22,8 +22,11 @@ def read_reference(path: Path, files: Sequence[Path], classes: Sequence[str]) ->
     one without events. Raises UserError on times that are none, and on names that are not those of one recording.
     """
     reference: dict[str, list[Event]] = {}
+    by_name: dict[str, list[Path]] = {}
+    for file in files:
+        by_name.setdefault(file.name, []).append(file)
     for row in read_table(path, COLUMNS):
-        events = reference.setdefault(_recording(row["file"], files, path), [])
+        events = reference.setdefault(_recording(row["file"], by_name, path), [])
         if any(row[column] for column in COLUMNS[1:]):
             events.append(_event(row, path))
     unknown = sorted({event.tag for events in reference.values() for event in events} - {*classes})
@@ -59,9 +62,10 @@ def describe(scores: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _recording(name: str, files: Sequence[Path], table: Path) -> str:
+def _recording(name: str, by_name: Mapping[str, Sequence[Path]], table: Path) -> str:
+    """The path that ends in `name`, of files by the last part of theirs."""
     parts = PurePath(name).parts
-    found = [path for path in files if parts and path.parts[-len(parts) :] == parts]
+    found = [path for path in by_name.get(PurePath(name).name, ()) if path.parts[-len(parts) :] == parts]
     if len(found) != 1:
         number = f"{len(found)} recordings" if found else "no recording"
         raise UserError(f"{table}: '{name}' is the name of {number} of --audio; it must be that of one.")

@@ -87,7 +87,7 @@ def find_events(
 ) -> list[Event]:
     """Returns the events of a recording by onset, of its windows' probabilities `[W, K]`, softmax or sigmoid.
 
-    A window speaks for the time around its centre, to the middles between its own and the neighbours' centres; the
+    A window represents the time around its centre, to the middles between its own and the neighbours' centres; the
     first from its start, the last to its end. So an edge lies on a grid of one hop, and half a hop off at best: a
     shorter hop gives finer edges. It is unbiased where a sound that fills half of a window reaches the threshold; a
     window that recognizes less of a sound places onsets earlier and offsets later, by up to half its length, so that

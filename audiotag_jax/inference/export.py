@@ -134,7 +134,11 @@ def describe(tagger: Tagger) -> dict[str, Any]:
         + (
             ", of each class by itself; a tag is what reaches its threshold, in the order of classes" if several else ""
         ),
-        **({"task": tagger.task.name, **describe_decision(tagger)} if several else {}),
+        **(
+            {"task": tagger.task.name, **(describe_decision(tagger) or {"threshold": tagger.thresholds})}
+            if several
+            else {}
+        ),
         "use": f"jax.export.deserialize(bytearray(open('{PROGRAM}', 'rb').read())).call(waveforms)",
     }
 

@@ -71,12 +71,10 @@ def run(
     _check(top, threshold or 0.0, hop_s, collars_s)
     formats = check_formats(formats)
     files = find_files(audio)
-    out = choose_folder(out, workdir / "predicted", names := _names(formats, events, reference), overwrite)
+    names = _names(formats, events, reference)
+    out = choose_folder(out, workdir / "predicted", names, overwrite)
     opened = open_tagger(workdir, tagger)
-    if threshold is None:
-        chosen: float | tuple[float, ...] = opened.thresholds
-    else:
-        chosen = threshold
+    chosen = opened.thresholds if threshold is None else threshold
     top = min(top, len(opened.classes))
     tag_options = TagOptions(opened.classes, top, chosen, bool(opened.doubt), opened.task)
     events = events and events.with_thresholds(opened.event_thresholds)
@@ -209,6 +207,10 @@ def _about(
     tagger: Tagger, tag_options: TagOptions, window_options: WindowOptions, events: EventOptions | None
 ) -> dict[str, Any]:
     """The settings of the prediction, for the JSON file."""
+    decision = describe_decision(tagger)
+    if not isinstance(tag_options.threshold, tuple):  # one for all classes, maybe in place of their own
+        decision.pop("thresholds", None)
+        decision["threshold"] = tag_options.threshold
     return {
         "run": tagger.name,
         "folds": list(tagger.folds),
@@ -219,8 +221,7 @@ def _about(
         "temperature": tagger.temperature,
         "fitted_to": tagger.fitted_to,
         "doubt": tagger.doubt,
-        **describe_decision(tagger),
-        **({} if isinstance(tag_options.threshold, tuple) else {"threshold": tag_options.threshold}),
+        **decision,
         "silence_dbfs": SILENCE_DBFS,
         **({"task": tagger.task.name} if tagger.task is MULTI_LABEL else {}),
         **({"events": dataclasses.asdict(events)} if events else {}),

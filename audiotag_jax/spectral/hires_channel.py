@@ -19,7 +19,7 @@ MAX_Q = 64.0
 
 
 def reassigned_energies(waveforms: jax.Array, power, settings: "SpectralSettings", *, q: float) -> jax.Array:
-    """Energies [B, T, F] of `waveforms` [B, N], ascending; `power` is not used.
+    """Returns energies [B, T, F] of `waveforms` [B, N], frequency ascending; `power` is not used.
 
     Above `upper_from_hz` they are those of `upper_q`, if it is set, scaled to the energy that noise and tones have with
     `q`. `per_hz` divides each by the width of its bin, and `smoothing_cells` filters them last.
@@ -44,11 +44,16 @@ def require_options(settings: "SpectralSettings") -> None:
     limits = {"smoothing_cells": (0.1, 20.0), "upper_q": (0.1, MAX_Q), "stride": (1.0, MAX_STRIDE)}
     for name, (low, high) in limits.items():
         value, off = getattr(settings, name), name != "stride"
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not (low <= value <= high or (off and value == 0)):
+        if not _is_number(value) or not (low <= value <= high or (off and value == 0)):
             raise ValueError(f"{name} must be {'0 or ' if off else ''}from {low:g} to {high:g}, not {value!r}")
-    if not 0 <= settings.upper_from_hz < np.inf:
+    if not _is_number(settings.upper_from_hz) or not 0 <= settings.upper_from_hz < np.inf:
         raise ValueError(f"upper_from_hz must be 0 or more, not {settings.upper_from_hz!r}")
+    if not isinstance(settings.per_hz, bool):
+        raise ValueError(f"per_hz must be True or False, not {settings.per_hz!r}")
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _of_one_q(waveforms, settings, q):

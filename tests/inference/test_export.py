@@ -17,8 +17,8 @@ from audiotag_jax.runtime.errors import UserError
 pytest.importorskip("flatbuffers", reason="jax.export writes files by flatbuffers, which is not installed")
 
 STRANGER = """
-import importlib.util, json, pathlib, sys
-assert importlib.util.find_spec("audiotag_jax") is None
+import json, pathlib, sys
+sys.modules["audiotag_jax"] = None  # cannot be imported, although it may be installed
 import jax, numpy as np
 from jax import export
 folder = pathlib.Path(sys.argv[1])
@@ -28,7 +28,7 @@ waveforms = np.load("waveforms.npy")
 assert waveforms.shape[1] == about["length_samples"]
 np.savez("answers.npz", three=tag(waveforms), one=tag(waveforms[:1]))
 loaded = {name.split(".")[0] for name in sys.modules}
-assert not loaded & {"flax", "audiotag_jax", "tensorflow", "optax"}, loaded
+assert not loaded & {"flax", "tensorflow", "optax"}, loaded
 """
 KINDS = {
     "standard": {"spectral.channels": ("log_db",)},
