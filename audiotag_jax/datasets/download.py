@@ -57,8 +57,10 @@ URBANSOUND8K = Release(
 )
 CHECKSUMS = FSDKAGGLE2018.checksums
 STAGING = ".download"
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error)
-_DAMAGED += (EOFError, NotImplementedError, RuntimeError)
+_DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error),
+    *(EOFError, NotImplementedError, RuntimeError),
+)
 
 
 def needs_download(path: str | Path, release: Release = FSDKAGGLE2018) -> bool:
