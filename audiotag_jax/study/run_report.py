@@ -147,7 +147,8 @@ def _sentences(rows: Sequence[tuple[str, dict]], given: ScoredPredictions) -> li
 def _about_suspects(suspects: np.ndarray, clips: Clips) -> str:
     unverified = int((~clips.verified[suspects]).sum())
     of_these = f", {unverified:,} of them not verified" if 0 < unverified < len(suspects) else ""
-    return f"Another tag than the label comes first for {len(suspects):,} clips{of_these}: {SUSPECTS} lists them."
+    counted, them = ("1 clip", "it") if len(suspects) == 1 else (f"{len(suspects):,} clips", "them")
+    return f"Another tag than the label comes first for {counted}{of_these}: {SUSPECTS} lists {them}."
 
 
 def _curves(of_run: Run, split: str, task: Task) -> dict[str, np.ndarray]:

@@ -80,13 +80,18 @@ def chosen(scores: dict, found: Sequence[Finding]) -> Finding | None:
 
 
 def chosen_metric(scores: dict) -> metrics.Metric:
-    """The metric that the scores name as `score`; else the first that is not the same for all networks."""
+    """The metric that the scores name as `score`; else the first that is not perfect for guessing or all variants."""
     if scores.get("score"):
         return metric_named(scores["score"])
     every = score_metrics(scores)
-    best = [0.0 if each.lower_is_better else 1.0 for each in every]
-    informative = [each for each, value in zip(every, best, strict=True) if guessing(scores, each) != value]
-    return (informative or list(every))[0]
+    return next((each for each in every if _is_informative(each, scores)), every[0])
+
+
+def _is_informative(metric: metrics.Metric, scores: dict) -> bool:
+    best = 0.0 if metric.lower_is_better else 1.0
+    found = [row["scores"][metric.name] for row in single_rows(scores) if row["clips"] == "all"]
+    values = [each["value"] for each in found if each is not None]
+    return guessing(scores, metric) != best and any(value != best for value in values)
 
 
 def check_score(name: str, option: str, task: Task | None = None) -> None:

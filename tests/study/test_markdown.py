@@ -11,7 +11,7 @@ from audiotag_jax.study.markdown import report
 from audiotag_jax.study.naming import p_text
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 from audiotag_jax.study.statistics import study_scores
-from audiotag_jax.study.verdict import is_real, verdict
+from audiotag_jax.study.verdict import headline, is_real, verdict
 
 N, NUM_CLASSES = 200, 5
 RNG = np.random.default_rng(0)
@@ -86,6 +86,13 @@ def test_equal_scores_are_not_ranked():
     text = paragraph(scores_of(base=BASE, x=A_LITTLE_BETTER, y=MUCH_BETTER), "Top-3 error")
     assert text.startswith("Top-3 error is 0.000 for every variant. None of the 2")
     assert "a true difference of 0.022 is found" in text  # from Wilson's limit for 0 of 200, not 0
+
+
+def test_a_report_begins_with_a_score_that_some_variant_misses():
+    first = headline(scores_of(base=BASE, x=MUCH_BETTER))  # the top-3 error is 0 for both
+    assert "Accuracy is highest for x (1.000)" in first and "Top-3" not in first
+    assert "Top-3 error is lowest for base (0.000)" in headline(scores_of(base=BASE, x=MUCH_WORSE))
+    assert "Top-3 error is 0.000 for every variant" in headline(scores_of(base=MUCH_BETTER, x=MUCH_BETTER))
 
 
 def test_two_variants():

@@ -21,6 +21,7 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import RunRecord, fold_dir, write_record
 from audiotag_jax.settings.settings import parse_settings
 from audiotag_jax.study import run_report
+from audiotag_jax.study.results import Clips
 from audiotag_jax.study.shown import Shown, open_media
 from configs import log_db
 
@@ -64,6 +65,12 @@ def test_figures_curves_and_doubtful_labels(workdir, capsys):
         assert (row["recording"], row["verified"]) == (f"r{number // 3}", str(int(number % 4 > 0)))
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3 and "guessing" not in said[0] and said[-1].endswith("report.html and suspects.csv")
+
+
+@pytest.mark.parametrize("count, text", [(0, "0 clips: suspects.csv lists them"), (1, "1 clip: suspects.csv lists it")])
+def test_one_suspect_is_counted_in_the_singular(count, text):
+    clips = Clips(np.array(["a", "b"]), np.zeros(2, int), np.ones(2, bool), np.zeros(2, int))
+    assert text in run_report._about_suspects(np.arange(count), clips)
 
 
 def test_a_run_that_learned_nothing_is_called_so(workdir, capsys):
