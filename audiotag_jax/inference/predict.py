@@ -90,7 +90,7 @@ def run(
         predictions = _tagged(files, opened, window_options)
         if events:
             predictions = _with_events(predictions, tag_options, events, true_events, found)
-        predictions = tracks.passing(_with_report(predictions, tag_options, lines))
+        predictions = tracks.passing(_with_report(predictions, tag_options, lines, events is not None))
         about = _about(opened, tag_options, window_options, events)
         write_tables(out, predictions, tag_options, about, with_events=events is not None)
         tracks.put_in_place()
@@ -229,10 +229,10 @@ def _about(
 
 
 def _with_report(
-    predictions: Iterable[Window | RecordingPrediction], tag_options: TagOptions, lines: list[str]
+    predictions: Iterable[Window | RecordingPrediction], tag_options: TagOptions, lines: list[str], with_events: bool
 ) -> Iterator[Window | RecordingPrediction]:
     """Passes predictions on, collecting a table to print in `lines`. Raises UserError at the end if none was read."""
-    counts = {"tagged": 0, "silent": 0, "unreadable": 0}
+    counts, num_events = {"tagged": 0, "silent": 0, "unreadable": 0}, 0
     for prediction in predictions:
         yield prediction
         if isinstance(prediction, Window):
@@ -245,6 +245,7 @@ def _with_report(
             else "tagged"
         )
         counts[kind] += 1
+        num_events += len(prediction.events)
         if sum(counts.values()) <= _LINES:
             lines.append(format_line(prediction, tag_options))
     total = sum(counts.values())
@@ -253,3 +254,4 @@ def _with_report(
     if total > _LINES:
         lines.append(f"… and {total - _LINES} more")
     lines.append(f"recordings: {total} ({', '.join(f'{count} {kind}' for kind, count in counts.items())})")
+    lines += [f"events: {num_events:,}"] if with_events else []

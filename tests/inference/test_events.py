@@ -1,6 +1,8 @@
 """Windows' probabilities to events: by definition, against SciPy's labelling, and with sounds of known times."""
 
+import contextlib
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -203,14 +205,16 @@ def written(workdir, tagger, recording, tmp_path_factory) -> Path:
     table = folder / "true.csv"
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *shifted, ("spliced.wav", 30, 31, "bell")])
-    predict.run(
-        workdir,
-        [str(recording)],
-        out=folder / "tables",
-        events=OPTIONS,
-        reference=table,
-        formats=("audacity", "raven"),
-    )
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        predict.run(
+            workdir,
+            [str(recording)],
+            out=folder / "tables",
+            events=OPTIONS,
+            reference=table,
+            formats=("audacity", "raven"),
+        )
+    assert f"\nevents: {len(found)}\n" in printed.getvalue()
     return folder / "tables"
 
 
