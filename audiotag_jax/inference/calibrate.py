@@ -91,4 +91,6 @@ def _describe_limit(temperature: float, num_clips: int) -> str:
     low, high = TEMPERATURES
     if low * (1 + _AT_LIMIT) < temperature < high * (1 - _AT_LIMIT) or (temperature < 1 and num_clips >= ENOUGH_CLIPS):
         return ""
-    return f"temperature {temperature:.3f} is at the limit of its range"
+    found = f"temperature {temperature:.3f} is at the limit of its range"
+    too_few = f": {num_clips} held-out clips, nearly all right, are too few to fit it; train more folds, or add clips"
+    return found + too_few if temperature < 1 else found
