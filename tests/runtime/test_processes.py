@@ -38,6 +38,7 @@ BUDGET = {
     "spectral.fft_samples": 256,
     "model.width": 4,
     "train.num_epochs": 2,
+    "train.batch_size": 32,
     "train.log_every_steps": 1,
     "train.folds": "(0,)",
     "train.compilation_cache": False,

@@ -110,7 +110,7 @@ def test_report(finished):
     expected = f"""\
 {re.escape(str(finished))}: log_db:demo, 3 classes, dataset f1a9e2
 its configuration differs from that of --config:
-  train\\.num_epochs  2, in --config 20
+  train\\.num_epochs  2, in --config 18
 
 fold 0: 2 steps kept
   step 10: {date}, items position, state
