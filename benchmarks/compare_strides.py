@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from audiotag_jax.evaluation.intervals import holm
+from audiotag_jax.evaluation.intervals import correct
 from audiotag_jax.study import store
 from audiotag_jax.study.across import across
 from audiotag_jax.study.datasets import PREDICTIONS
@@ -47,8 +47,7 @@ def compare(workdirs: list[Path], dataset: str, margin: float, **options: int) -
         found = across(one, baseline=first, margin=margin, pooled=[], **options)["datasets"][dataset]["differences"]
         rows += [each | {"variant": variant.variant, "run": each["variant"]} for each in found]
     for name in ("p_bootstrap", "p_equivalence"):
-        for row, p in zip(rows, holm([row[name] for row in rows]), strict=True):
-            row[f"{name}_holm"] = p
+        correct(rows, name)
     return rows
 
 

@@ -104,7 +104,7 @@ def forms(study: Path) -> list[str]:
         "",
         "Probes of high-resolution images changed by an option of the channel (docs/reassignment.md); not among the",
         "protocol's hypotheses, and none of them chosen. `smooth-N`: energies filtered with a Gaussian of N frames and",
-        "bins; `perhz`: divided by the width of the bin; `split`: q = 1 from 1 kHz up.",
+        "bins.",
         "",
         *beside_tables(found),
     ]
