@@ -4,14 +4,15 @@
 
 The networks were trained on clean sounds; each clip is tagged by the network whose fold held it out. The clips are
 drawn evenly over the folds by a hash of their ids, the same for every variant. Run it where the study ran: the clips
-are read from the prepared dataset. MP3 needs PyAV (`pip install -r requirements-av.txt`). The tables show accuracies,
-and how much more a variant loses than the first one, paired by clip, with 95 % intervals over recordings, uncorrected.
+are read from the prepared dataset. Variants that were saved before are not computed again. MP3 needs PyAV
+(`pip install -r requirements-av.txt`).
 """
 
 import argparse
 import hashlib
 import io
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -26,6 +27,7 @@ from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions  # 
 from audiotag_jax.inference.tagger import load_tagger  # noqa: E402
 from audiotag_jax.runtime.files import write_npz  # noqa: E402
 from audiotag_jax.settings.record import read_record  # noqa: E402
+from audiotag_jax.study.markdown import interval, table  # noqa: E402
 
 CONDITIONS = ("clean", "noise 20 dB", "noise 10 dB", "noise 0 dB", "gain -20 dB", "MP3 32 kbit/s")
 BATCH = 16
@@ -36,15 +38,22 @@ def main() -> None:
     parser.add_argument("--study", required=True, type=Path, help="folder of a study on one data set")
     parser.add_argument("--variants", required=True, help="names separated by commas, the baseline first")
     parser.add_argument("--clips", type=int, default=600, help="number of clips, drawn over all folds")
-    parser.add_argument("--out", type=Path, help="folder for the predictions: a file for each variant")
+    parser.add_argument("--out", type=Path, help="folder for the predictions (default: robustness in the study's)")
     options = parser.parse_args()
+    out = options.out or options.study / "robustness"
     variants = options.variants.split(",")
-    correct, recordings = {}, {}
+    recordings: dict[str, str] = {}
     for variant in variants:
         folds = fold_dirs(options.study, variant)
-        correct[variant], ids, recordings = evaluate(folds, options.clips, options.out, variant)
-        print(variant, *(f"{name} {correct[variant][name].mean():.3f}" for name in CONDITIONS), flush=True)
-    print_table(correct, recording_numbers(ids, recordings))
+        clips = drawn(folds, options.clips)
+        for each in clips.values():
+            recordings |= dict(zip(each["ids"].tolist(), each["recordings"].tolist(), strict=True))
+        path = out / f"{variant}.npz"
+        if not path.exists():
+            out.mkdir(parents=True, exist_ok=True)
+            write_npz(path, **evaluate(folds, clips))
+        print(f"{variant}: {path}", flush=True)
+    print("", *tables(read(out, variants), recordings), sep="\n")
 
 
 def fold_dirs(study: Path, variant: str) -> dict[int, Path]:
@@ -57,32 +66,47 @@ def fold_dirs(study: Path, variant: str) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def evaluate(folds: dict[int, Path], count: int, out: Path | None, variant: str):
-    """Right or wrong [n] by condition, the ids [n] and the recordings by id."""
-    settings = read_record(next(iter(folds.values()))).settings
-    examples = read_split(prepare_run_clips(settings), "train")
-    place = {clip: k for k, clip in enumerate(examples.ids.tolist())}
-    parts, recordings = [], {}
+def drawn(folds: Mapping[int, Path], count: int) -> dict[int, dict[str, np.ndarray]]:
+    """By fold the `ids`, `labels` and `recordings` of the clips drawn."""
+    found = {}
     for fold, workdir in folds.items():
         saved = load_predictions(workdir / f"fold_{fold}" / VALIDATION)
         order = np.argsort([hashlib.sha256(clip.encode()).hexdigest() for clip in saved["ids"].tolist()])
         chosen = order[: -(-count // len(folds))]
-        ids, labels = saved["ids"][chosen], saved["labels"][chosen]
-        recordings |= dict(zip(ids.tolist(), saved["recordings"][chosen].tolist(), strict=True))
+        found[fold] = {name: saved[name][chosen] for name in ("ids", "labels", "recordings")}
+    return found
+
+
+def evaluate(folds: Mapping[int, Path], clips: Mapping[int, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """`ids` and `labels` [n], and by condition the log-probabilities [n, K] in float16."""
+    settings = read_record(next(iter(folds.values()))).settings
+    examples = read_split(prepare_run_clips(settings), "train")
+    place = {clip: k for k, clip in enumerate(examples.ids.tolist())}
+    parts = []
+    for fold, workdir in folds.items():
+        ids, labels = clips[fold]["ids"], clips[fold]["labels"]
         waveforms = examples.inputs[np.array([place[clip] for clip in ids.tolist()])]
         tagger = load_tagger(workdir, (fold,))
-        answers = {}
+        part = {"ids": ids, "labels": labels}
         for name in CONDITIONS:
             sounds = [disturb(x, name, clip, tagger.sample_rate_hz) for x, clip in zip(waveforms, ids, strict=True)]
-            answers[name] = tag(tagger, np.array(sounds, np.float32))
-        parts.append((ids, labels, answers))
-    ids, labels = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
-    answers = {name: np.concatenate([part[2][name] for part in parts]) for name in CONDITIONS}
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        logs = {name: np.log(np.maximum(p, 1e-30)).astype(np.float16) for name, p in answers.items()}
-        write_npz(out / f"{variant}.npz", ids=ids, labels=labels, **logs)
-    return {name: p.argmax(axis=1) == labels for name, p in answers.items()}, ids.tolist(), recordings
+            answers = tag(tagger, np.array(sounds, np.float32))
+            part[name] = np.log(np.maximum(answers, 1e-30)).astype(np.float16)
+        parts.append(part)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def read(folder: Path, variants: Sequence[str] = ()) -> dict[str, dict[str, np.ndarray]]:
+    """What was saved in a folder, by variant, in the given order; exits if the clips are not the same."""
+    found = {}
+    for name in variants or sorted(path.stem for path in folder.glob("*.npz")):
+        with np.load(folder / f"{name}.npz") as saved:
+            found[name] = dict(saved)
+    first = next(iter(found.values()))
+    for name, each in found.items():
+        if each["ids"].tolist() != first["ids"].tolist():
+            sys.exit(f"{folder / name}.npz is of other clips than {next(iter(found))}.npz; remove one of them")
+    return found
 
 
 def tag(tagger, waveforms: np.ndarray) -> np.ndarray:
@@ -127,20 +151,28 @@ def mp3(x: np.ndarray, rate_hz: int, bits_per_second: int) -> np.ndarray:
     return np.pad(shifted, (0, len(x) - len(shifted)))
 
 
-def print_table(correct: dict[str, dict[str, np.ndarray]], groups: np.ndarray) -> None:
-    baseline = next(iter(correct))
-    print("\n| variant |", " | ".join(CONDITIONS), "|\n|", " | ".join(["---"] * (len(CONDITIONS) + 1)), "|")
-    for variant, found in correct.items():
-        print(f"| `{variant}` |", " | ".join(f"{found[name].mean():.3f}" for name in CONDITIONS), "|")
-    print(f"\nAccuracy lost by the disturbance, minus what `{baseline}` loses:\n")
-    print("| variant |", " | ".join(CONDITIONS[1:]), "|\n|", " | ".join(["---"] * len(CONDITIONS)), "|")
-    for variant in list(correct)[1:]:
-        cells = []
-        for name in CONDITIONS[1:]:
-            lost = [correct[v]["clean"].astype(float) - correct[v][name] for v in (variant, baseline)]
-            interval = bootstrap_means((lost[0] - lost[1])[:, None], -2.0, groups)
-            cells.append(f"{np.mean(lost[0] - lost[1]):+.3f} ({interval.low[0]:+.3f} to {interval.high[0]:+.3f})")
-        print(f"| `{variant}` |", " | ".join(cells), "|")
+def tables(found: Mapping[str, Mapping[str, np.ndarray]], recordings: Mapping[str, str]) -> list[str]:
+    """The accuracies of all variants, and what each loses by a disturbance minus what the first one loses."""
+    right = {
+        variant: {name: (each[name].argmax(axis=1) == each["labels"]).astype(float) for name in CONDITIONS}
+        for variant, each in found.items()
+    }
+    baseline, first = next(iter(found.items()))
+    groups = recording_numbers(first["ids"].tolist(), recordings)
+    accuracies = [[f"`{v}`", *(f"{each[name].mean():.3f}" for name in CONDITIONS)] for v, each in right.items()]
+    lost = {v: np.stack([each["clean"] - each[name] for name in CONDITIONS[1:]], axis=1) for v, each in right.items()}
+    rows = []
+    for variant in list(lost)[1:]:
+        bounds = bootstrap_means(lost[variant] - lost[baseline], -2.0, groups)._asdict()
+        limits = [{key: float(bounds[key][k]) for key in ("value", "low", "high")} for k in range(len(CONDITIONS) - 1)]
+        rows.append([f"`{variant}`", *(interval(each, "+") for each in limits)])
+    return [
+        *table(("variant", *CONDITIONS), accuracies),
+        f"Accuracy lost by the disturbance, minus what `{baseline}` loses, paired by clip; uncorrected 95 % intervals",
+        "over recordings; below 0 a variant bears the disturbance better:",
+        "",
+        *table(("variant", *CONDITIONS[1:]), rows),
+    ]
 
 
 if __name__ == "__main__":

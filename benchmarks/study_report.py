@@ -21,14 +21,14 @@ from audiotag_jax.study.charts import signed  # noqa: E402
 from audiotag_jax.study.markdown import interval, table  # noqa: E402
 from audiotag_jax.study.naming import p_text  # noqa: E402
 from audiotag_jax.study.report import write_text  # noqa: E402
+from benchmarks.study_exploratory import averages, channels, forms  # noqa: E402
 from benchmarks.study_sections import (  # noqa: E402
     BASELINE,
     FAMILIES,
     HIGH,
     HIRES,
     MARGIN,
-    averages,
-    forms,
+    disturbed,
     read,
     strides,
     take,
@@ -39,10 +39,7 @@ YAMNET = "yamnet"
 CONTROL, CONFIRMING = "mix_linear_mel_log", "esc50"
 
 
-WHY = (
-    "Which cells of the images the probes of the drum machines use: [occlusion](occlusion/drums/report.md). How they",
-    "answer noise, gain and MP3: [disturbed sounds](../RESULTS.md#disturbed-sounds).",
-)
+WHY = ("Which cells of the images the probes of the drum machines use: [occlusion](occlusion/drums/report.md).",)
 REPEATED = (
     "From these predictions by `python benchmarks/study_report.py`, which also writes `across.html` beside each",
     "`across.md`; one data set with the statistics of any comparison, for example, by",
@@ -94,7 +91,7 @@ def report(found: Mapping[str, Mapping], study: Path) -> str:
     ]
     cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
     lines += table(("data set", "accuracy"), [list(each) for each in cells.items()])
-    lines += ["## Why", "", *WHY, ""]
+    lines += ["## Why", "", *WHY, "", *disturbed(study)]
     lines += strides(study) + windows(study, found)
     lines += take(found)
     lines += forms(study)
@@ -105,6 +102,12 @@ def report(found: Mapping[str, Mapping], study: Path) -> str:
     lines += ["uncorrected. Does a high-resolution image add to the usual one what another usual image does not?", ""]
     for family in ("probes", "small"):
         lines += [f"{FAMILIES[family]}:", "", *averages(read(study / family))]
+    lines += ["## Exploratory: channels of one network, or averaged answers", ""]
+    lines += [
+        "Accuracy of one network that sees several variants as its channels, minus that of the mean of one network"
+    ]
+    lines += ["each, intervals uncorrected.", ""]
+    lines += channels(read(study / "probes"))
     lines += ["## How this page is repeated", "", *REPEATED, ""]
     return "\n".join(lines)
 

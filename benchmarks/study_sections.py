@@ -4,17 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import scipy.special
-
-from audiotag_jax.evaluation.intervals import LEVEL, bootstrap_means, recording_numbers
+from audiotag_jax.evaluation.intervals import LEVEL
 from audiotag_jax.study import store
 from audiotag_jax.study.across import across
 from audiotag_jax.study.across_report import differs, is_equivalent
 from audiotag_jax.study.datasets import PREDICTIONS
 from audiotag_jax.study.markdown import interval, table
 from audiotag_jax.study.naming import p_text
-from benchmarks import compare_strides
+from benchmarks import compare_strides, robustness
 
 FAMILIES = {
     "probes": "Probes: linear classifiers of frozen EfficientNet-Lite0, ImageNet weights",
@@ -23,19 +20,7 @@ FAMILIES = {
 }
 HIRES = ("hires_q1", "hires_q2", "hires_q4", "hires_q8")
 HIGH = (*HIRES, "mix_q1_q4_q8", "mix_q1_q8_log")
-AVERAGES = tuple(
-    ("log_db", *more.split())
-    for more in (
-        "mel_db",
-        "linear_db",
-        "linear_linear",
-        "hires_q2",
-        "hires_q8",
-        "mel_db linear_db",
-        "hires_q1 hires_q8",
-    )
-)
-FORMS, WINDOWS, STRIDES = "forms", "windows", "strides"  # folders of runs
+WINDOWS, STRIDES, ROBUSTNESS = "windows", "strides", "robustness"  # folders of runs
 BASELINE, MARGIN = "log_db", 0.01
 
 
@@ -77,37 +62,21 @@ def beside(study: Path, folder: str, more: tuple[str, ...] = ()) -> dict[str, Ma
     return found
 
 
-def beside_tables(found: Mapping[str, Mapping]) -> list[str]:
+def beside_tables(found: Mapping[str, Mapping], inner: Mapping[str, Mapping[str, float]] | None = None) -> list[str]:
+    """A table for each data set, with the losses on `inner` splits by data set and name where they are given."""
     lines = []
     for dataset, each in found.items():
         accuracy = each["variants"]
-        cells = [
-            [
-                f"`{d['variant']}`",
-                interval(accuracy[d["variant"]]),
-                interval(d, "+"),
-                p_text(d["p_bootstrap_holm"]),
-            ]
-            for d in each["differences"]
-        ]
-        baseline = [f"`{BASELINE}`", interval(accuracy[BASELINE]), "", ""]
-        lines += table((dataset, "accuracy", f"difference to `{BASELINE}`", "p"), [baseline, *cells])
+        rows = [[BASELINE, "", ""]]
+        rows += [[d["variant"], interval(d, "+"), p_text(d["p_bootstrap_holm"])] for d in each["differences"]]
+        cells = [[f"`{name}`", interval(accuracy[name]), *rest] for name, *rest in rows]
+        header = [dataset, "accuracy", f"difference to `{BASELINE}`", "p"]
+        if inner is not None:
+            header.append("inner")
+            losses = (inner[dataset].get(name) for name, *_ in rows)
+            cells = [[*row, "–" if loss is None else f"{loss:.3f}"] for row, loss in zip(cells, losses, strict=True)]
+        lines += table(header, cells)
     return lines
-
-
-def forms(study: Path) -> list[str]:
-    found = beside(study, FORMS, ("hires_q2", "hires_q8"))
-    if not found:
-        return []
-    return [
-        "## Exploratory: other forms of the image",
-        "",
-        "Probes of high-resolution images changed by an option of the channel (docs/reassignment.md); not among the",
-        "protocol's hypotheses, and none of them chosen. `smooth-N`: energies filtered with a Gaussian of N frames and",
-        "bins.",
-        "",
-        *beside_tables(found),
-    ]
 
 
 def windows(study: Path, found: Mapping[str, Mapping]) -> list[str]:
@@ -149,6 +118,22 @@ def strides(study: Path) -> list[str]:
     ]
 
 
+def disturbed(study: Path) -> list[str]:
+    """What the probes answer on disturbed sounds, by data set, in the order of the probes' variants."""
+    lines = []
+    for dataset, of_probes in read(study / "probes").items():
+        folder = study / ROBUSTNESS / dataset
+        there = {path.stem for path in folder.glob("*.npz")}
+        variants = [v.variant for v in of_probes.results.variants if v.variant in there]
+        if variants:
+            recordings = {clip: of_probes.results.recordings.get(clip, "") for clip in of_probes.results.held_out.ids}
+            found = robustness.read(folder, variants)
+            clips = len(found[variants[0]]["labels"])
+            lines += [f"Disturbed sounds: probes of {dataset} trained on clean sounds, {clips} held-out clips.", ""]
+            lines += robustness.tables(found, recordings)
+    return lines
+
+
 def take(found: Mapping[str, Mapping]) -> list[str]:
     """How many times the clips would be needed to find a difference of the margin in four of five studies."""
     lines = ["## What is open, and what it would take", ""]
@@ -174,20 +159,3 @@ def _settled(each: Mapping) -> bool:
     if "fixed" in each:
         return differs(each) or is_equivalent(each)
     return each["p_bootstrap_holm"] < LEVEL or each["p_equivalence_holm"] < LEVEL
-
-
-def averages(saved: Mapping[str, store.Saved]) -> list[str]:
-    """A table of the accuracy of averaged probabilities minus that of the baseline, paired by clip."""
-    cells: dict[str, list[str]] = {}
-    for each in saved.values():
-        results = each.results
-        labels, ids = results.held_out.labels, results.held_out.ids.tolist()
-        answers = {v.variant: scipy.special.softmax(v.held_out[0], axis=-1) for v in results.variants}
-        alone = answers[BASELINE].argmax(axis=-1) == labels
-        for names in (names for names in AVERAGES if set(names) <= answers.keys()):
-            mean = np.mean([answers[name] for name in names], axis=0)
-            gain = (mean.argmax(axis=-1) == labels).astype(float) - alone
-            found = bootstrap_means(gain[:, None], -1.0, recording_numbers(ids, results.recordings))
-            limits = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high")}
-            cells.setdefault(" + ".join(f"`{name}`" for name in names), []).append(interval(limits, "+"))
-    return table(("average", *saved), [[name, *row] for name, row in cells.items()])

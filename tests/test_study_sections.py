@@ -1,15 +1,17 @@
 """Sections of the study's report from predictions beside the main tables, and maps of occlusion, on known answers."""
 
 import dataclasses
+import json
 import shutil
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from audiotag_jax.evaluation.predictions import VALIDATION
 from audiotag_jax.study import store
 from audiotag_jax.study.results import Clips, Results, VariantLogits
-from benchmarks import occlusion, study_sections
+from benchmarks import inner_losses, occlusion, robustness, study_exploratory, study_sections
 
 N = 400
 
@@ -43,8 +45,75 @@ def test_other_settings_stand_beside_the_committed_probes(study):
     probes = {"probes": {"datasets": {"drums": {"variants": dict.fromkeys(study_sections.HIGH, {"value": 0.65})}}}}
     text = "\n".join(study_sections.windows(study, probes))
     assert "(0.650); above it: `log_db, window-512`." in text and "| `log_db, window-512` | 0.700 (" in text
-    text = "\n".join(study_sections.forms(study))
+    text = "\n".join(study_exploratory.forms(study))
     assert "| `hires_q2, smooth-1` | 0.600 (" in text and "| `hires_q8` | 0.500 (" in text
+
+
+def losses(folder, **by_variant):
+    folder.joinpath(inner_losses.FILE).write_text(json.dumps({name: {"loss": v} for name, v in by_variant.items()}))
+
+
+def test_the_form_that_inner_splits_choose_is_shown_on_data_that_chose_nothing(study, tmp_path):
+    shutil.copytree(study / "probes", tmp_path / "probes")
+    shutil.copytree(study / "probes/predictions/drums", tmp_path / "probes/predictions/digits")
+    for dataset, share in (("drums", 0.45), ("digits", 0.75)):
+        saved(tmp_path / f"forms/smooth-1/predictions/{dataset}", {"hires_q2": share, "hires_q8": share})
+        saved(tmp_path / f"forms/smooth-2/predictions/{dataset}", {"hires_q2": 0.99})
+        losses(tmp_path / f"forms/smooth-1/predictions/{dataset}", hires_q2=1.0, hires_q8=1.5)
+        losses(tmp_path / f"forms/smooth-2/predictions/{dataset}", hires_q2=1.1 if dataset == "drums" else 0.1)
+        losses(tmp_path / f"probes/predictions/{dataset}", hires_q2=1.2, hires_q8=1.2)
+    text = "\n".join(study_exploratory.forms(tmp_path))
+    assert "Of `hires_q2` the inner splits of drums choose `smooth-1`; digits chose nothing:" in text
+    assert "| digits | +0.250 (" in text and "| drums | −0.050 (" in text and "smooth-2` − " not in text
+    assert "Of `hires_q8` the inner splits of drums choose no other form." in text
+    assert "p | inner |" in text and "| 1.200 |" in text
+
+
+def test_channels_are_compared_with_the_average_of_their_parts(tmp_path):
+    parts = {"hires_q1": 0.5, "hires_q8": 0.5, "log_db": 0.5}
+    saved(tmp_path, parts | {"mix_q1_q8_log": 0.75})
+    [row] = [line for line in study_exploratory.channels({"a": store.read(tmp_path)}) if "`mix" in line]
+    assert row.startswith("| `mix_q1_q8_log` | +0.250 (")
+
+
+def test_the_loss_on_inner_splits_is_that_of_each_folds_best_trial(tmp_path):
+    labels = np.array([0, 1, 1, 0])
+    for variant, factor, fold, probability in (
+        ("log_db", "0.1", 0, 0.9),
+        ("log_db", "10", 0, 0.5),
+        ("log_db", "0.1", 1, 0.4),
+        ("log_db", "10", 1, 0.8),
+        ("mel_db", "0.1", 0, 0.99),  # its other fold is not finished
+    ):
+        logits = np.log(np.where(np.eye(2)[labels], probability, 1 - probability))
+        folder = tmp_path / f"search/{variant}-rate_{factor}/fold_{fold}"
+        folder.mkdir(parents=True)
+        clips = {"ids": labels.astype(str), "recordings": labels.astype(str), "verified": np.ones(4, bool)}
+        np.savez(folder / VALIDATION, **clips, labels=labels, logits=logits.astype(np.float32))
+    found = inner_losses.inner_losses(tmp_path)
+    assert found.keys() == {"log_db"}
+    assert found["log_db"]["loss"] == pytest.approx(-(np.log(0.9) + np.log(0.8)) / 2, rel=1e-5)
+
+
+def answers(share_by_condition):
+    labels = np.arange(N) % 4
+    found = {"ids": np.array([f"{k:04d}" for k in range(N)]), "labels": labels}
+    for name in robustness.CONDITIONS:
+        wrong = np.arange(N) >= share_by_condition.get(name, 0.8) * N
+        found[name] = np.log(0.1 + np.eye(4)[(labels + wrong) % 4]).astype(np.float16)
+    return found
+
+
+def test_what_a_disturbance_costs_is_compared_with_what_it_costs_the_first(tmp_path):
+    for name, share in (("log_db", 0.6), ("mel_db", 0.5)):
+        np.savez(tmp_path / f"{name}.npz", **answers({"MP3 32 kbit/s": share}))
+    text = "\n".join(robustness.tables(robustness.read(tmp_path, ("log_db", "mel_db")), {}))
+    assert "| `log_db` | 0.800 | 0.800 | 0.800 | 0.800 | 0.800 | 0.600 |" in text
+    assert text.splitlines()[-1].rpartition("`mel_db` | ")[2].split(" | ")[-1].startswith("+0.100 (")
+    other = answers({}) | {"ids": np.arange(N).astype(str)}
+    np.savez(tmp_path / "z.npz", **other)
+    with pytest.raises(SystemExit, match="other clips than log_db"):
+        robustness.read(tmp_path)
 
 
 def test_strides_are_compared_with_the_first_in_the_order_of_their_numbers(study):
@@ -57,7 +126,7 @@ def test_what_is_not_there_has_no_section(study, tmp_path):
     shutil.copytree(study / "probes", tmp_path / "probes")
     probes = {"probes": {"datasets": {}}}
     assert study_sections.strides(tmp_path) + study_sections.windows(tmp_path, probes) == []
-    assert study_sections.forms(tmp_path) == []
+    assert study_exploratory.forms(tmp_path) == []
 
 
 def test_other_clips_are_refused(study, tmp_path):
