@@ -18,9 +18,11 @@ from audiotag_jax.study import across_report  # noqa: E402
 from audiotag_jax.study.across import CONTRAST, across  # noqa: E402
 from audiotag_jax.study.across_report import differs, is_equivalent  # noqa: E402
 from audiotag_jax.study.charts import signed  # noqa: E402
+from audiotag_jax.study.datasets import PREDICTIONS  # noqa: E402
 from audiotag_jax.study.markdown import interval, table  # noqa: E402
 from audiotag_jax.study.naming import p_text  # noqa: E402
 from audiotag_jax.study.report import write_text  # noqa: E402
+from benchmarks import inner_losses  # noqa: E402
 from benchmarks.study_exploratory import averages, channels, forms  # noqa: E402
 from benchmarks.study_sections import (  # noqa: E402
     BASELINE,
@@ -76,14 +78,13 @@ def report(found: Mapping[str, Mapping], study: Path) -> str:
     for family, title in FAMILIES.items():
         each = found[family]
         lines += [f"## {title}", "", f"![Differences in accuracy to {BASELINE}]({family}/across.svg)", ""]
-        header = ("variant", *each["datasets"], "these data sets", "p", "equivalent")
-        if len(each["datasets"]) == 1:
-            header = header[:2]
-        lines += table(header, [row[: len(header)] for row in rows(each)])
+        mean = ["these data sets"] if len(each["datasets"]) > 1 else []
+        lines += table(("variant", *each["datasets"], *mean, "p", "equivalent"), rows(each))
         lines += [
             f"Differences in accuracy to `{BASELINE}`, 95 % intervals over recordings; p values are Holm's over the"
         ]
         lines += [f"variants. [All figures]({family}/across.md).", ""]
+    lines += chosen_for_tuning(found["finetuned"], inner_losses.read(study / "probes" / PREDICTIONS / CONFIRMING))
     lines += ["## YAMNet, an outside reference", ""]
     lines += [
         "Probes of a network trained on AudioSet, on its own mel spectrograms; they enter no test.",
@@ -119,12 +120,29 @@ def rows(found: Mapping) -> list[list[str]]:
     text = []
     for name in names:
         cells = [next((interval(d, "+") for d in e["differences"] if d["variant"] == name), "–") for e in datasets]
-        if name in pooled:
+        if len(datasets) == 1:
+            [only] = (d for e in datasets for d in e["differences"] if d["variant"] == name)
+            cells += [p_text(only["p_bootstrap_holm"]), "yes" if only["p_equivalence_holm"] < LEVEL else "no"]
+        elif name in pooled:
             each = pooled[name]
             cells += [interval(each["fixed"], "+"), p_text(each["fixed"]["p_holm"])]
             cells.append("yes" if is_equivalent(each) else "no")
         text.append([f"`{name}`", *cells])
     return text
+
+
+def chosen_for_tuning(tuned: Mapping, losses: Mapping[str, float]) -> list[str]:
+    """Whether the variant that was fine-tuned is the one that the protocol's rule takes."""
+    chosen = min(HIGH, key=lambda name: losses.get(name, float("inf")))
+    shown = [d["variant"] for d in tuned["datasets"][CONFIRMING]["differences"]]
+    if not losses or chosen in shown:
+        return []
+    return [
+        f"By the protocol the variant with the lowest cross-entropy on inner splits of {CONFIRMING} would have been "
+        f"fine-tuned, `{chosen}` ({losses[chosen]:.3f}); what was is exploratory: "
+        + ", ".join(f"`{name}` ({losses[name]:.3f})." for name in shown),
+        "",
+    ]
 
 
 def summary(found: Mapping[str, Mapping]) -> list[str]:

@@ -12,7 +12,7 @@ from audiotag_jax.study import colours, html
 from audiotag_jax.study import forest as forest_plots
 from audiotag_jax.study.across import CONTRAST
 from audiotag_jax.study.across_chart import forest
-from audiotag_jax.study.across_tables import Table, sections
+from audiotag_jax.study.across_tables import Table, is_pooled, sections
 from audiotag_jax.study.charts import signed
 from audiotag_jax.study.figures import standalone
 from audiotag_jax.study.markdown import escape, table
@@ -69,7 +69,7 @@ def page(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], plot: M
 def _forests(found: Mapping) -> list[dict]:
     """What the macro `forest` draws: the means over data sets if there are any, then each data set, on one scale."""
     by_dataset = {name: each["differences"] for name, each in found["datasets"].items() if each["differences"]}
-    pooled = [each for each in found["pooled"] if len(each["datasets"]) > 1]
+    pooled = found["pooled"] if is_pooled(found) else []
     shown = [*(d for each in by_dataset.values() for d in each), *(each["fixed"] for each in pooled)]
     if not shown:
         return []
@@ -127,13 +127,14 @@ def _pooled_sentences(found: Mapping) -> list[str]:
             ways["open"].append(each)
     limits = sorted({f"{each['detectable'][1]:.3f}" for each in pooled})
     span = limits[0] if len(limits) == 1 else f"{limits[0]} to {limits[-1]}, depending on the variant,"
+    where = f"On the average of {names}" if is_pooled(found) else f"In {names}"
     text = [
-        f"On the average of {names}, better than {baseline}: {_listed(ways['better'])}; "
+        f"{where}, better than {baseline}: {_listed(ways['better'])}; "
         f"worse: {_listed(ways['worse'])}; equivalent within {found['margin']:g}: {_listed(ways['equivalent'])}; "
         f"open: {_listed(ways['open'])}.",
         f"A true difference of {span} would be found in four of five such studies after the correction.",
     ]
-    if len(pooled[0]["datasets"]) > 1:
+    if is_pooled(found):
         general = [each for each in pooled if each["random"]["p_holm"] < LEVEL]
         largest = max(pooled, key=lambda each: each["tau2"])
         text += [

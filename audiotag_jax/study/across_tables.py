@@ -10,13 +10,15 @@ from audiotag_jax.study.naming import p_text
 
 METHODS = (
     "Each data set is a study of its own: differences are paired by clip, their intervals and standard errors are "
-    "those of the bootstrap over recordings ({num_resamples:,} resamples). *These data sets* is their mean with equal "
-    "weights, which extends to no other data set. *Random effects* takes the data sets as a sample of those there "
-    "might be: τ, the standard deviation of true differences between data sets, by Paule and Mandel, the interval by "
-    "Hartung and Knapp, never narrower than without heterogeneity; with a few data sets little can be shown so. "
-    "*Equivalent*: two one-sided tests exclude differences of {margin:g} or more either way. All p values are "
-    "corrected by Holm's method over the variants. *Prediction*: 95 % limits of the true difference in another data "
-    "set of such a kind; with three data sets they are all but unbounded."
+    "those of the bootstrap over recordings ({num_resamples:,} resamples). *Equivalent*: two one-sided tests exclude "
+    "differences of {margin:g} or more either way. All p values are corrected by Holm's method over the variants."
+)
+POOLED = (
+    "*These data sets* is their mean with equal weights, which extends to no other data set. *Random effects* takes "
+    "the data sets as a sample of those there might be: τ, the standard deviation of true differences between data "
+    "sets, by Paule and Mandel, the interval by Hartung and Knapp, never narrower than without heterogeneity; with a "
+    "few data sets little can be shown so. *Prediction*: 95 % limits of the true difference in another data set of "
+    "such a kind; with three data sets they are all but unbounded."
 )
 KINDS = (
     "The kind is that of the class, from two descriptors of its clips' sounds averaged over the class: the harmonic "
@@ -45,7 +47,7 @@ def sections(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]]) -> 
     """All tables of the report, and what they mean."""
     baseline = found["baseline"]
     listed = [Section("Data sets", [_datasets(found, about)]), Section(found["score"].title(), [_accuracy(found)])]
-    if found["pooled"]:
+    if pooled := is_pooled(found):
         listed.append(Section(f"Differences to {baseline}, pooled", [_pooled(found)]))
     for name, each in found["datasets"].items():
         if each["differences"]:
@@ -53,7 +55,12 @@ def sections(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]]) -> 
     if found["kinds"]:
         listed.append(Section("By kind of sound", _kinds(found)))
     methods = METHODS.format(num_resamples=found["num_resamples"], margin=found["margin"])
-    return [*listed, Section("How to read the figures", [methods])]
+    return [*listed, Section("How to read the figures", [methods, *([POOLED] if pooled else [])])]
+
+
+def is_pooled(found: Mapping) -> bool:
+    """Whether several data sets make means: the mean of one is its own difference."""
+    return bool(found["pooled"]) and len(found["pooled"][0]["datasets"]) > 1
 
 
 def _datasets(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]]) -> Table:
