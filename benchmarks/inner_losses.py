@@ -15,8 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions  # noqa: E402
-from audiotag_jax.evaluation.task import task_of  # noqa: E402
+from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions, mean_loss  # noqa: E402
 from audiotag_jax.runtime.files import write_json  # noqa: E402
 from audiotag_jax.study.markdown import table  # noqa: E402
 
@@ -42,8 +41,7 @@ def inner_losses(study: Path) -> dict[str, dict]:
     trials: dict[str, dict[str, list[float]]] = {}
     for path in sorted(study.glob(f"search/*-rate_*/fold_*/{VALIDATION}")):
         variant, _, _ = path.parents[1].name.rpartition("-rate_")
-        saved = load_predictions(path)
-        loss = float(task_of(saved["labels"]).losses(saved["logits"], saved["labels"]).mean())
+        loss = mean_loss(load_predictions(path))
         trials.setdefault(variant, {}).setdefault(path.parent.name.removeprefix("fold_"), []).append(loss)
     by_fold = {variant: {fold: min(each) for fold, each in folds.items()} for variant, folds in trials.items()}
     most = max(map(len, by_fold.values()), default=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audiotag_jax.evaluation.task import task_of
+from audiotag_jax.evaluation.task import is_scored, task_of
 from audiotag_jax.runtime.errors import UserError
 
 VALIDATION, TEST = "predictions.npz", "test_predictions.npz"  # in the folder of a fold
@@ -29,6 +29,12 @@ def load_predictions(path: Path, *, logits: bool = True) -> Predictions:
             return found | {"recordings": recordings}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}).\nRemove it and run the same command again.") from error
+
+
+def mean_loss(predictions: Predictions) -> float:
+    """The mean cross-entropy of the clips whose labels are known."""
+    known = select(predictions, is_scored(predictions["labels"]))
+    return float(task_of(known["labels"]).losses(known["logits"], known["labels"]).mean())
 
 
 def select(predictions: Predictions, chosen: np.ndarray) -> Predictions:

@@ -1,6 +1,7 @@
 """When a recording's tags sound: events with onsets and offsets, from the probabilities of overlapping windows."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,7 +158,7 @@ def window_scores(
     """Returns the probabilities of the windows of a recording: a file, or samples at `rate_hz`.
 
     `probabilities` maps waveforms `[B, N]` float32 to `[B, K]`: `tagger.probabilities`, or an exported program. Raises
-    ValueError where the recording cannot be read.
+    ValueError where the recording cannot be read, and warns where a part of it is missing.
     """
     if isinstance(sound, str | Path):
         items = read_windows([Path(sound)], window_options)
@@ -168,6 +169,8 @@ def window_scores(
         if item.start_s is None or item.end_s is None:
             raise AudioError(f"{item.path}: {item.note}")
         rows.append((item.start_s, item.end_s, values))
+        if item.note.startswith("truncated"):
+            warnings.warn(f"{item.path}: {item.note}", stacklevel=3)
     return stack_windows(rows)
 
 

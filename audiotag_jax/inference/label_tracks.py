@@ -11,7 +11,7 @@ from typing import TextIO
 from audiotag_jax.inference.tables import UNCERTAIN, RecordingPrediction, TagOptions, Window
 from audiotag_jax.runtime.errors import UserError
 
-AUDACITY, RAVEN = "audacity", "raven"
+FORMATS = AUDACITY, RAVEN = "audacity", "raven"
 TABLES_OF_ALL = ("csv", "json")  # which are always written
 _RAVEN_COLUMNS = (
     "Selection",
@@ -30,12 +30,11 @@ _NAME_LENGTH = 200  # bytes of a recording, in that of its files
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     """The formats of this module among those asked for; raises UserError, listing the choices, on an unknown one."""
-    known = (AUDACITY, RAVEN)
     for name in formats:
-        if name not in (*known, *TABLES_OF_ALL):
-            listed = ", ".join(known)
+        if name not in (*FORMATS, *TABLES_OF_ALL):
+            listed = ", ".join(FORMATS)
             raise UserError(f"Unknown --format {name!r}; choose from {listed} (CSV and JSON are always written).")
-    return tuple(name for name in known if name in formats)
+    return tuple(name for name in FORMATS if name in formats)
 
 
 class LabelTracks:

@@ -26,5 +26,11 @@ def choose_folder(out: Path | None, default: Path, names: Sequence[str], overwri
     return next(each for end in endings if not (each := default.with_name(f"{default.name}_{now}{end}")).exists())
 
 
+def earlier_tables(folder: Path, names: Sequence[str], written: Sequence[str]) -> str:
+    """Which files of these `names` are there besides those `written` now, named in a warning; else empty."""
+    left = [name for name in names if name not in written and (folder / name).exists()]
+    return f"warning: {folder} also contains {', '.join(left)} of an earlier call" if left else ""
+
+
 def _existing(folder: Path, names: Sequence[str]) -> str:
     return next((name for name in names if (folder / name).exists()), "")

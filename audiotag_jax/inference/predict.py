@@ -14,8 +14,8 @@ from audiotag_jax.evaluation.task import MULTI_LABEL
 from audiotag_jax.inference import event_reference
 from audiotag_jax.inference.batches import each_window
 from audiotag_jax.inference.events import EventOptions, find_events, stack_windows
-from audiotag_jax.inference.label_tracks import LabelTracks, check_formats
-from audiotag_jax.inference.output import choose_folder
+from audiotag_jax.inference.label_tracks import FORMATS, LabelTracks, check_formats
+from audiotag_jax.inference.output import choose_folder, earlier_tables
 from audiotag_jax.inference.published import open_tagger
 from audiotag_jax.inference.tables import (
     EVENTS,
@@ -100,6 +100,8 @@ def run(
             lines += event_reference.describe(scores)
     log("\n".join(lines))
     log(f"written to {out}: {', '.join(names)}")
+    if warning := earlier_tables(out, (EVENTS, event_reference.SCORES, *FORMATS), names):
+        log(warning)
 
 
 def tag_recordings(

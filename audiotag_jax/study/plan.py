@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from audiotag_jax.evaluation.predictions import TEST, VALIDATION, load_predictions
-from audiotag_jax.evaluation.task import task_of
+from audiotag_jax.evaluation.predictions import TEST, VALIDATION, load_predictions, mean_loss
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.record import FILE_NAME, check_same_data, check_same_settings, fold_dir, read_record
@@ -131,7 +130,7 @@ def choose_factor(trials: dict[float, Training], fold: int) -> float:
         if trials[factor].diverged(fold).exists():
             return np.inf
         saved = load_predictions(fold_dir(trials[factor].workdir, fold) / VALIDATION)
-        return float(task_of(saved["labels"]).losses(saved["logits"], saved["labels"]).mean())
+        return mean_loss(saved)
 
     return float(min(trials, key=lambda factor: (loss(factor), abs(np.log(factor)))))
 

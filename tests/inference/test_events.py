@@ -185,6 +185,13 @@ def test_silence_has_no_events(tagger, recording):
     assert tagger.events(np.zeros(10 * LENGTH), RATE_HZ) == []
 
 
+def test_a_cut_file_is_warned_of(tagger, recording, tmp_path):
+    whole = recording.read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match=r"cut.wav: truncated: .* s decoded"):
+        tagger.events(tmp_path / "cut.wav", options=OPTIONS)
+
+
 def test_a_file_that_cannot_be_read(tagger, tmp_path):
     (tmp_path / "empty.wav").touch()
     with pytest.raises(ValueError, match=r"empty\.wav"):

@@ -216,7 +216,7 @@ def test_wrong_paths_are_named_before_the_model_is_loaded(tmp_path, folder):
         predict.run(tmp_path / "no run", [str(folder)], out=tmp_path / "file")
 
 
-def test_earlier_tables_are_not_replaced(workdir, folder, tmp_path, monkeypatch):
+def test_earlier_tables_are_not_replaced(workdir, folder, tmp_path, monkeypatch, capsys):
     """The default folder gets date and time; one that is named needs --overwrite."""
     short, long = str(folder / "short.wav"), str(folder / "long.wav")
     run = Path(shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("predicted*")))
@@ -228,8 +228,11 @@ def test_earlier_tables_are_not_replaced(workdir, folder, tmp_path, monkeypatch)
     with pytest.raises(UserError, match=r"predicted contains predictions\.csv of an earlier call\.\n.*--overwrite"):
         predict.run(run, [long], out=run / "predicted")
     assert (run / "predicted/predictions.json").read_bytes() == before
+    (run / "predicted/events.csv").write_text("of an earlier call with events\n")
     predict.run(run, [long], overwrite=True)
     assert [Path(row["path"]).name for row in tables(run / "predicted")[0]] == ["long.wav"]
+    assert "predicted also contains events.csv of an earlier call" in capsys.readouterr().out
+    assert (run / "predicted/events.csv").read_text() == "of an earlier call with events\n"
     clock = types.SimpleNamespace(now=lambda: datetime.datetime(2030, 1, 2, 3, 4, 5))
     monkeypatch.setattr(output, "datetime", types.SimpleNamespace(datetime=clock))
     (run / "predicted_2030-01-02_03-04-05").mkdir()
