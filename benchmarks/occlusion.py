@@ -1,7 +1,7 @@
 """Where in an image a study's finished networks find a class: the true class's logit lost when a cell is silenced.
 
     python benchmarks/occlusion.py --study=runs/study-probes/drums --variants=log_db,mel_db,hires_q2,hires_q8 \\
-        --descriptors=benchmarks/study/probes/predictions/drums --out=benchmarks/study/occlusion/drums
+        --predictions=benchmarks/study/probes/predictions/drums --out=benchmarks/study/occlusion/drums
 
 A cell is 16 x 16 points of the 224 x 224 image, set to 0: silence in every variant. Each clip is answered by the
 network whose fold held it out. The clips are drawn evenly over classes by a hash of their ids, the same for every
@@ -16,6 +16,7 @@ import functools
 import hashlib
 import io
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -25,10 +26,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from audiotag_jax.evaluation.intervals import bootstrap_means, recording_numbers  # noqa: E402
-from audiotag_jax.evaluation.kinds import KINDS, class_means, kind_of  # noqa: E402
+from audiotag_jax.evaluation.kinds import KINDS, kind_of  # noqa: E402
 from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions  # noqa: E402
 from audiotag_jax.runtime.files import write_npz  # noqa: E402
-from benchmarks.robustness import fold_dirs  # noqa: E402
+from audiotag_jax.study import store  # noqa: E402
+from audiotag_jax.study.across import class_descriptors  # noqa: E402
+from audiotag_jax.study.markdown import table  # noqa: E402
+from benchmarks.robustness import fold_dirs, is_saved  # noqa: E402
 
 CELL, BATCH = 16, 32
 BELOW_HZ = 500.0  # "low" cells
@@ -38,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, help="folder of a study on one data set, where its runs are")
     parser.add_argument("--variants", required=True, help="names separated by commas, the baseline first")
-    parser.add_argument("--descriptors", required=True, type=Path, help="folder with the study's descriptors.npz")
+    parser.add_argument("--predictions", required=True, type=Path, help="folder of the study's saved predictions")
     parser.add_argument("--clips", type=int, default=10, help="clips of each class")
     parser.add_argument("--out", required=True, type=Path, help="folder of maps, tables and plot")
     parser.add_argument("--tables", action="store_true", help="use the maps in --out")
@@ -48,26 +52,44 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     variants = options.variants.split(",")
     for variant in () if options.tables else variants:
-        if not (options.out / f"{variant}.npz").exists():
-            write_npz(options.out / f"{variant}.npz", **occlude_variant(options.study, variant, options.clips))
+        folds = fold_dirs(options.study, variant)
+        clips = drawn(folds, options.clips)
+        if not is_saved(options.out / f"{variant}.npz", clips["ids"]):
+            write_npz(options.out / f"{variant}.npz", **occlude_variant(folds, clips))
             print(f"{variant}: maps written to {options.out}", flush=True)
     paths = {variant: options.out / f"{variant}.npz" for variant in variants}
-    descriptors = options.descriptors / "descriptors.npz"
-    for path in (*paths.values(), descriptors):
+    for path in paths.values():
         if not path.exists():
             sys.exit(f"{path} is missing")
     saved = {variant: dict(np.load(path)) for variant, path in paths.items()}
     check_same_clips(saved)
-    with np.load(descriptors) as file:
-        kinds = kinds_of_clips(file, saved[variants[0]])
+    kinds = kinds_of_clips(store.read(options.predictions), saved[variants[0]]["ids"])
     text = tables(saved, kinds)
     (options.out / "report.md").write_text(text, encoding="utf-8")
     plot(saved, kinds, options.out / "maps.svg")
     print(text)
 
 
-def occlude_variant(study: Path, variant: str, count: int) -> dict[str, np.ndarray]:
-    """The maps of `count` held-out clips of each class, with ids, labels, recordings and the axes of the cells."""
+def drawn(folds: Mapping[int, Path], count: int) -> dict[str, np.ndarray]:
+    """`ids`, `labels`, `recordings` and `folds` of `count` held-out clips of each class, or of all that it has."""
+    parts = []
+    for fold, path in folds.items():
+        saved = load_predictions(path / f"fold_{fold}" / VALIDATION)
+        part = {name: saved[name] for name in ("ids", "labels", "recordings")}
+        parts.append(part | {"folds": np.full(len(saved["ids"]), fold)})
+    clips = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    chosen = by_class(clips["ids"], clips["labels"], count)
+    return {name: values[chosen] for name, values in clips.items()}
+
+
+def by_class(ids: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Places of `count` clips of each class, or of all that it has, by a hash of their ids."""
+    order = np.argsort([hashlib.sha256(clip.encode()).hexdigest() for clip in ids.tolist()])
+    return np.concatenate([order[labels[order] == label][:count] for label in np.unique(labels)])
+
+
+def occlude_variant(folds: Mapping[int, Path], clips: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The `maps` of the clips, beside what was given of them and the axis of the cells."""
     from audiotag_jax.datasets.prepare import prepare_run_clips
     from audiotag_jax.datasets.reader import read_split
     from audiotag_jax.inference.tagger import round_to_half
@@ -76,7 +98,6 @@ def occlude_variant(study: Path, variant: str, count: int) -> dict[str, np.ndarr
     from audiotag_jax.spectral.front_end import normalize, to_images
     from audiotag_jax.training.frozen_body import read_network
 
-    folds = fold_dirs(study, variant)
     record = read_record(next(iter(folds.values())))
     settings, num_classes = record.settings, len(record.classes)
     network, front_end = settings.network(num_classes), settings.waveform_front_end
@@ -88,28 +109,16 @@ def occlude_variant(study: Path, variant: str, count: int) -> dict[str, np.ndarr
     def logits(variables, images):
         return network.apply(variables, normalize(images, front_end), train=False)
 
-    saved = {fold: load_predictions(path / f"fold_{fold}" / VALIDATION) for fold, path in folds.items()}
-    fold_of = {clip: fold for fold, each in saved.items() for clip in each["ids"].tolist()}
-    everything = {key: np.concatenate([e[key] for e in saved.values()]) for key in ("ids", "labels", "recordings")}
-    chosen = {key: everything[key][drawn(everything, count)] for key in everything}
     variables = {fold: read_network(fold_dir(path, fold) / "checkpoints")[1] for fold, path in folds.items()}
     maps = []
-    for clip, label in zip(chosen["ids"].tolist(), chosen["labels"].tolist(), strict=True):
+    for clip, label, fold in zip(*(clips[name].tolist() for name in ("ids", "labels", "folds")), strict=True):
         waveform = jnp.asarray(examples.inputs[np.array([place[clip]])], jnp.float32)
         image = np.asarray(images_of(waveform)[0])
-        answer = functools.partial(logits, variables[fold_of[clip]])
+        answer = functools.partial(logits, variables[fold])
         maps.append(occlude(image, lambda images, answer=answer, label=label: answer(images)[:, label]))
     spectral = front_end.spectral
     bins = frequencies_hz(spectral.channels[0], spectral).reshape(-1, CELL).mean(axis=1)
-    return chosen | {"maps": np.array(maps, np.float16), "frequencies_hz": bins}
-
-
-def drawn(clips: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """Places of `count` clips of each class, or of all that it has, by a hash of their ids."""
-    hashes = np.array([hashlib.sha256(clip.encode()).hexdigest() for clip in clips["ids"].tolist()])
-    order = np.argsort(hashes)
-    labels = clips["labels"][order]
-    return np.concatenate([order[labels == label][:count] for label in np.unique(labels)])
+    return {**clips, "maps": np.array(maps, np.float16), "frequencies_hz": bins}
 
 
 def occlude(image: np.ndarray, answer) -> np.ndarray:
@@ -142,13 +151,12 @@ def _cell(t: int, f: int) -> tuple[slice, slice]:
     return slice(t * CELL, (t + 1) * CELL), slice(f * CELL, (f + 1) * CELL)
 
 
-def kinds_of_clips(descriptors, clips: dict[str, np.ndarray]) -> np.ndarray:
-    """The kind [n] of each clip's class, from the descriptors of all clips of the data set that have a label here."""
-    label_of = dict(zip(clips["ids"].tolist(), clips["labels"].tolist(), strict=True))
-    inside = np.array([clip in label_of for clip in descriptors["ids"].tolist()])
-    labels = np.array([label_of[clip] for clip in descriptors["ids"][inside].tolist()])
-    share, flatness = (class_means(descriptors[name][inside], labels) for name in ("harmonic_share", "flatness_db"))
-    return np.array([kind_of(share[label], flatness[label]) for label in clips["labels"].tolist()])
+def kinds_of_clips(saved: store.Saved, ids: np.ndarray) -> np.ndarray:
+    """The kind [n] of each clip's class, from the descriptors of all clips of the data set."""
+    kinds = {label: kind_of(*values) for label, values in class_descriptors(saved).items()}
+    clips = saved.results.held_out
+    label_of = dict(zip(clips.ids.tolist(), clips.labels.tolist(), strict=True))
+    return np.array([kinds[label_of[clip]] for clip in ids.tolist()])
 
 
 def measures(each: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -178,10 +186,7 @@ def tables(saved: dict[str, dict[str, np.ndarray]], kinds: np.ndarray) -> str:
         chosen = np.flatnonzero((kinds == kind) | (kind == "all"))
         groups = recording_numbers(saved[baseline]["ids"][chosen].tolist(), recordings)
         names = list(found[baseline])
-        lines += [f"## {kind} ({len(chosen)} clips)", "", f"| variant | {' | '.join(names)} |"]
-        lines.append("| --- |" + " --- |" * len(names))
-        cells = [f"{found[baseline][name][chosen].mean():.3g}" for name in names]
-        lines.append(f"| `{baseline}` | {' | '.join(cells)} |")
+        rows = [[f"`{baseline}`", *(f"{found[baseline][name][chosen].mean():.3g}" for name in names)]]
         for variant in others:
             cells = []
             for name in names:
@@ -192,8 +197,8 @@ def tables(saved: dict[str, dict[str, np.ndarray]], kinds: np.ndarray) -> str:
                     low, high = limits.low[0], limits.high[0]
                 mean = found[variant][name][chosen].mean()
                 cells.append(f"{mean:.3g} ({change.mean():+.3g}: {low:+.3g} to {high:+.3g})")
-            lines.append(f"| `{variant}` | {' | '.join(cells)} |")
-        lines.append("")
+            rows.append([f"`{variant}`", *cells])
+        lines += [f"## {kind} ({len(chosen)} clips)", "", *table(("variant", *names), rows)]
     return "\n".join(lines)
 
 

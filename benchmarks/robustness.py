@@ -49,7 +49,7 @@ def main() -> None:
         for each in clips.values():
             recordings |= dict(zip(each["ids"].tolist(), each["recordings"].tolist(), strict=True))
         path = out / f"{variant}.npz"
-        if not path.exists():
+        if not is_saved(path, np.concatenate([each["ids"] for each in clips.values()])):
             out.mkdir(parents=True, exist_ok=True)
             write_npz(path, **evaluate(folds, clips))
         print(f"{variant}: {path}", flush=True)
@@ -75,6 +75,16 @@ def drawn(folds: Mapping[int, Path], count: int) -> dict[int, dict[str, np.ndarr
         chosen = order[: -(-count // len(folds))]
         found[fold] = {name: saved[name][chosen] for name in ("ids", "labels", "recordings")}
     return found
+
+
+def is_saved(path: Path, ids: np.ndarray) -> bool:
+    """Whether figures of these clips were saved there; exits if they are of others, as with another --clips."""
+    if not path.exists():
+        return False
+    with np.load(path) as saved:
+        if saved["ids"].tolist() != ids.tolist():
+            sys.exit(f"{path} is of other clips: remove it, or name another --out")
+    return True
 
 
 def evaluate(folds: Mapping[int, Path], clips: Mapping[int, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

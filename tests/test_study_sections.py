@@ -178,9 +178,11 @@ def test_numbers_of_a_map():
 
 
 def test_tables_and_plot_by_kind(tmp_path):
-    descriptors = {"ids": np.array(list("abcdx")), "harmonic_share": np.array([0.1, 0.1, 0.9, 0.9, 0.5])}
-    descriptors["flatness_db"] = np.full(5, -20.0)
-    kinds = occlusion.kinds_of_clips(descriptors, maps())
+    saved(tmp_path, {"log_db": 0.5})
+    probes, clips = store.read(tmp_path), np.array(["0000", "0004", "0001", "0005"])
+    labels = probes.results.held_out.labels  # of the four classes, only that of the first two clips is percussive
+    descriptors = {"harmonic_share": np.where(labels == 0, 0.1, 0.9), "flatness_db": np.full(N, -20.0)}
+    kinds = occlusion.kinds_of_clips(dataclasses.replace(probes, descriptors=descriptors), clips)
     assert kinds.tolist() == ["percussive", "percussive", "tonal", "tonal"]
     both = {"log_db": maps(), "hires_q2": maps(maps=2 * maps()["maps"])}
     text = occlusion.tables(both, kinds)
@@ -194,9 +196,17 @@ def test_maps_of_other_clips_are_refused():
         occlusion.check_same_clips({"log_db": maps(), "hires_q2": maps(ids=np.array(list("abce")))})
 
 
+def test_figures_of_other_clips_are_not_taken_for_these(tmp_path):
+    ids = np.array(["a", "b"])
+    assert not robustness.is_saved(tmp_path / "x.npz", ids)
+    np.savez(tmp_path / "x.npz", ids=ids)
+    assert robustness.is_saved(tmp_path / "x.npz", ids)
+    with pytest.raises(SystemExit, match=r"x\.npz is of other clips"):
+        robustness.is_saved(tmp_path / "x.npz", ids[:1])
+
+
 def test_clips_are_drawn_evenly_and_the_same_in_any_order():
     ids, labels = np.array([f"{k}" for k in range(40)]), np.arange(40) % 4
-    drawn = set(ids[occlusion.drawn({"ids": ids, "labels": labels}, 3)])
-    assert np.bincount([int(clip) % 4 for clip in drawn]).tolist() == [3, 3, 3, 3]
-    back = slice(None, None, -1)
-    assert set(ids[back][occlusion.drawn({"ids": ids[back], "labels": labels[back]}, 3)]) == drawn
+    chosen = set(ids[occlusion.by_class(ids, labels, 3)])
+    assert np.bincount([int(clip) % 4 for clip in chosen]).tolist() == [3, 3, 3, 3]
+    assert set(ids[::-1][occlusion.by_class(ids[::-1], labels[::-1], 3)]) == chosen
