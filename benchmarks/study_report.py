@@ -51,7 +51,7 @@ REPEATED = (
     f"--baseline={BASELINE} --score=accuracy",
     "```",
     "",
-    "From the sounds by the commands of the [protocol](../PROTOCOL.md). Times and machines are in",
+    "From the sounds by [repeat_study.sh](../repeat_study.sh), part by part. Times and machines are in",
     "[RESULTS.md](../RESULTS.md#probes).",
 )
 

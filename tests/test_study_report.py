@@ -1,9 +1,16 @@
 """The study's report: the protocol's rules on constructed figures, and a committed page from committed predictions."""
 
+import ast
+import os
+import re
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from audiotag_jax.settings.settings import flatten, parse_settings
+from audiotag_jax.settings.variants import get_config, list_variants
 from audiotag_jax.study import across_report
 from audiotag_jax.study.across import CONTRAST, across
 from benchmarks import study_report
@@ -82,3 +89,36 @@ def test_the_readme_quotes_the_committed_pages():
         variant, *cells = [cell.strip(" `") for cell in line.strip("|").split("|")]
         for cell, page in zip(cells, (*pages[:1] * 3, *pages[1:] * 2), strict=True):
             assert f"| {variant} | {cell} |" in page
+
+
+def test_the_commands_that_repeat_the_study_are_understood(tmp_path):
+    """All parts, with programs in place of python and cp that write down how they were called."""
+    calls = tmp_path / "calls"
+    for name, what in (("python", f'printf "%s\\0" "$@" >> {calls}; printf "\\0" >> {calls}'), ("cp", ":")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{what}\n")
+        (tmp_path / name).chmod(0o755)
+    script = ROOT / "benchmarks" / "repeat_study.sh"
+    parts = re.search(r"any of: (.*)\. Every part", script.read_text()).group(1).split()
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "OUT": str(tmp_path / "out")}
+    subprocess.run(["bash", script, *parts], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
+    listed = tomllib.loads((STUDY / "datasets.toml").read_text()).keys()
+    commands = [call.split("\0") for call in calls.read_text().split("\0\0") if call]
+    assert sum(command[0] == "main.py" for command in commands) >= 15
+    for file, *arguments in commands:
+        options = [each.split("=", 1) for each in arguments if each.startswith("--")]
+        if file != "main.py":
+            text = (ROOT / file).read_text()
+            assert all(f'"{name}"' in text for name, _ in options)
+            continue
+        variant, _, preset = dict(options)["--config"].removeprefix("configs/").partition(".py:")
+        config = get_config(variant, preset)
+        fields = flatten(config.to_dict())
+        for name, value in options:
+            if field := name.removeprefix("--config.") * name.startswith("--config."):
+                given = value if isinstance(fields[field], str) else ast.literal_eval(value)
+                config.update_from_flattened_dict({field: given})
+        parse_settings(config.to_dict())
+        for name in ast.literal_eval(dict(options).get("--config.study.variants", "()")):
+            assert name in list_variants()
+        assert set(dict(options)["--config.study.datasets"].partition(":")[2].split(",")) <= listed
+    assert subprocess.run(["bash", script, "nothing"], cwd=ROOT, capture_output=True, check=False).returncode == 2
