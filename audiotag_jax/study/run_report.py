@@ -22,7 +22,7 @@ from audiotag_jax.settings.record import RunRecord, fold_dir, read_record
 from audiotag_jax.study.mistakes import ScoredPredictions, scored_predictions
 from audiotag_jax.study.report import describe_machine, describe_network, mean_curve, write_text
 from audiotag_jax.study.results import Clips, Results, Run, read_results
-from audiotag_jax.study.run_page import run_page, several_page
+from audiotag_jax.study.run_page import Content, run_page, several_page
 from audiotag_jax.study.several_page import parts_of
 from audiotag_jax.study.several_run import COLUMNS, closer_look, suspect_rows
 from audiotag_jax.study.shown import Shown, open_media
@@ -53,19 +53,19 @@ def run(workdir: Path) -> None:
     title = f"Run {workdir.resolve().name}"
     if results.task is MULTI_LABEL:
         look = closer_look(given, logits, parts, dict(rows)["held out, all"], results.recordings)
-        sentences, page = look.sentences, (rows, look.sentences, curves, shown, about, title)
-        text = several_page(given, look.context, results.recordings, *page)
+        content = Content(rows, look.sentences, curves, results.recordings, shown, about, title)
+        text = several_page(given, content, look.context)
         table = [COLUMNS, *suspect_rows(look.suspects, given, results.recordings)]
     else:
         probabilities = calibrated(logits, given.clips.labels, parts)
         suspects = doubts(probabilities, given.clips.labels, given.clips.ids)
         sentences = [*_sentences(rows, given), _about_suspects(suspects, given.clips)]
-        page = (rows, sentences, curves, shown, about, title)
-        text = run_page(given, probabilities, suspects, results.recordings, *page)
+        content = Content(rows, sentences, curves, results.recordings, shown, about, title)
+        text = run_page(given, content, probabilities, suspects)
         table = [_COLUMNS, *_suspect_rows(suspects, probabilities, given, results.recordings)]
     write_text(workdir / "report.html", text)
     kept = _write_csv(workdir / SUSPECTS, table)
-    for sentence in sentences:
+    for sentence in content.sentences:
         log(sentence)
     log(f"written: {workdir / 'report.html'} and {SUSPECTS}")
     if kept:
