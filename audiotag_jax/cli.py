@@ -99,8 +99,8 @@ def main(argv: list[str]) -> None:
             module.run(workdir, **mode_flags.options(mode, argv, settings))
         else:
             module.run(settings, workdir)
-        if mode == "train":
-            log(usage.next_commands(usage.program_of(sys.argv[0]), workdir, MODES))
+        if following := usage.next_commands(mode, usage.program_of(sys.argv[0]), workdir, sys.argv[1:]):
+            log(following)
     except UserError as error:
         _stop(str(error), at_once=_is_one_of_several())  # else JAX waits for the other processes
     except Stopped as stopped:

@@ -4,7 +4,7 @@ import importlib
 import re
 import shlex
 import textwrap
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -65,12 +65,26 @@ def full_help(program: str, modes: Iterable[str], options: Iterable[flags.Flag])
     return "\n\n".join(parts)
 
 
-def next_commands(program: str, workdir: Path, modes: Collection[str]) -> str:
-    """What to try after a training."""
+def next_commands(mode: str, program: str, workdir: Path, arguments: Sequence[str]) -> str:
+    """What to try after `program` was called with these `arguments`: commands; empty if nothing follows."""
     run = f"--workdir={shlex.quote(str(workdir))}"
-    commands = [f"{program} --mode=report {run}"] if "report" in modes else []
-    commands.append(f"{program} --mode=predict {run} --audio=FILE_OR_FOLDER")
-    return "next: " + "\n      ".join(commands)
+    commands = [f"{program} --mode=report {run}"] if mode == "train" else []
+    if mode in ("train", "report"):
+        commands.append(f"{program} --mode=predict {run} --audio=FILE_OR_FOLDER")
+    if mode == "doctor":
+        commands.append(f"{program} {shlex.join(_without_mode(arguments))}")
+    return "next: " + "\n      ".join(commands) if commands else ""
+
+
+def _without_mode(arguments: Sequence[str]) -> list[str]:
+    """The arguments less --mode, whose value may stand by itself."""
+    rest = list(arguments)
+    for place, each in enumerate(arguments):
+        name, _, value = each.partition("=")
+        if name in ("--mode", "-mode"):
+            del rest[place : place + (1 if value else 2)]
+            break
+    return rest
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> str:

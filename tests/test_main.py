@@ -376,9 +376,21 @@ def test_training_ends_with_what_to_try_next(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["main.py", DEMO, "--workdir=runs/a b"])
     main.main(main.parse_flags(sys.argv))
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.strip().removeprefix("next: ") == (
-        "python main.py --mode=predict --workdir='runs/a b' --audio=FILE_OR_FOLDER"
+    assert last.strip() == ("python main.py --mode=predict --workdir='runs/a b' --audio=FILE_OR_FOLDER")
+
+
+@pytest.mark.parametrize("given", [["--mode=doctor"], ["--mode", "doctor"]])
+def test_after_an_audit_the_same_command_trains(given, tmp_path):
+    arguments = ["--config=configs/log_db.py:folder", *given, "--config.dataset.path=a b"]
+    text = usage.next_commands("doctor", "audiotag", tmp_path, arguments)
+    assert text == "next: audiotag --config=configs/log_db.py:folder '--config.dataset.path=a b'"
+
+
+def test_after_a_report_the_run_tags(tmp_path):
+    assert usage.next_commands("report", "audiotag", tmp_path, []).startswith(
+        "next: audiotag --mode=predict --workdir="
     )
+    assert usage.next_commands("predict", "audiotag", tmp_path, []) == ""
 
 
 def test_an_interrupt_in_the_first_moments_has_no_traceback():

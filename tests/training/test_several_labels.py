@@ -11,7 +11,6 @@ import soundfile
 from ml_collections import ConfigDict
 from sklearn.metrics import average_precision_score, f1_score
 
-from audiotag_jax import usage
 from audiotag_jax.doctor import examine
 from audiotag_jax.doctor.report import format_report
 from audiotag_jax.evaluation.calibration import fit_temperature
@@ -199,4 +198,3 @@ def test_a_study_of_probes(config, finished, tmp_path):
     assert (tmp_path / "report.html").exists()
     [folder] = tmp_path.glob("runs/log_db-*")
     run_report.run(folder)
-    assert "report" in usage.next_commands("audiotag", folder, ("report",))
