@@ -114,10 +114,13 @@ def bootstrap_means(
     lowest: float,
     groups: np.ndarray | None = None,
     *,
+    highest: float = 1.0,
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> Estimates:
-    """Means of columns [n, R] of per-clip values in [lowest, 1], by resampling clips, the same ones for every column.
+    """Estimates means of columns [n, R] of per-clip values in [lowest, highest], by resampling clips.
+
+    The resamples are the same ones for every column.
 
     `groups` [n] int, every number from 0: clips with the same number, which are alike, are drawn together, as many
     groups as there are; a resample's mean is that over the clips it happens to hold (the cluster bootstrap).
@@ -156,7 +159,7 @@ def bootstrap_means(
         low = high = p = error = mean
     unseen = Z**2 / (n + Z**2)
     low = np.where(constant, mean - unseen * (mean - lowest), low)
-    high = np.where(constant, mean + unseen * (1 - mean), high)
+    high = np.where(constant, mean + unseen * (highest - mean), high)
     error = np.where(constant, (high - low) / (2 * Z), error)
     fewest = np.exp2(1.0 - np.count_nonzero(np.abs(sums) > 1e-9, axis=0))
     return Estimates(mean, low, high, np.minimum(np.maximum(p, fewest), 1.0), error)

@@ -57,9 +57,20 @@ def across(
     found["num_resamples"] = num_resamples
     found["pooled"] = _pooled({name: datasets[name] for name in pooled}, margin)
     described = {name: saved[name] for name in pooled if saved[name].descriptors is not None}
-    found["kinds"] = _kinds(described, baseline, options) if described else {}
+    found["kinds"] = _kinds(described, baseline, margin, options) if described else {}
     found["interactions"] = _interactions(described, baseline, seed) if described else []
     return found
+
+
+def finished(saved: Mapping[str, Saved], listed: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns which of the `listed` data sets are pooled, and which are left out, whatever their scores.
+
+    Pooled are those with all the variants that any of them has.
+    """
+    variants = {name: {variant.variant for variant in saved[name].results.variants} for name in listed if name in saved}
+    wanted = set().union(*variants.values())
+    chosen = [name for name in variants if variants[name] >= wanted]
+    return chosen, [name for name in listed if name not in chosen]
 
 
 def right(results: Results) -> dict[str, np.ndarray]:
@@ -129,9 +140,12 @@ def class_descriptors(saved: Saved) -> dict[int, Descriptors]:
     return {label: Descriptors(*(column[label] for column in columns)) for label in columns[0]}
 
 
-def _kinds(saved: Mapping[str, Saved], baseline: str, options: Mapping[str, Any]) -> dict:
-    """By kind: its classes, clips, and the mean differences over all its clips with intervals over recordings."""
-    parts: dict[str, dict[str, list]] = {kind: {} for kind in kinds.KINDS}
+def _kinds(saved: Mapping[str, Saved], baseline: str, margin: float, options: Mapping[str, Any]) -> dict:
+    """Returns by kind its `classes`, and of each contrast the mean over the data sets that have such classes.
+
+    Data sets have equal weights, as in the primary test; `datasets` of a difference are those of each.
+    """
+    parts: dict[str, dict[str, dict]] = {kind: {} for kind in kinds.KINDS}
     classes: dict[str, list[str]] = {kind: [] for kind in kinds.KINDS}
     for name, each in saved.items():
         results, of_class = each.results, class_descriptors(each)
@@ -143,26 +157,35 @@ def _kinds(saved: Mapping[str, Saved], baseline: str, options: Mapping[str, Any]
         for contrast, values in _contrasts(right(results), baseline).items():
             for kind in np.unique(of_clip).tolist():
                 chosen = of_clip == kind
-                parts[kind].setdefault(contrast, []).append((values[chosen], numbers[chosen]))
+                parts[kind].setdefault(contrast, {})[name] = _mean(values[chosen], numbers[chosen], options)
     found = {}
     for kind, contrasts in parts.items():
         most = max(map(len, contrasts.values()), default=0)
         differences = [
-            {"contrast": name} | _mean(pieces, options) for name, pieces in contrasts.items() if len(pieces) == most
+            {"contrast": contrast} | _equal_weights(pieces, margin) | {"datasets": pieces}
+            for contrast, pieces in contrasts.items()
+            if len(pieces) == most
         ]
         found[kind] = {"classes": classes[kind], "differences": differences}
     return found
 
 
-def _mean(pieces: Sequence[tuple[np.ndarray, np.ndarray]], options: Mapping[str, Any]) -> dict:
-    """The mean of per-clip values of several data sets; recordings of one are none of another's."""
-    offsets = np.cumsum([0, *(numbers.max() + 1 for _, numbers in pieces[:-1])])
-    groups = np.concatenate([numbers + offset for (_, numbers), offset in zip(pieces, offsets, strict=True)])
-    groups = np.unique(groups, return_inverse=True)[1]
-    values = np.concatenate([values for values, _ in pieces])
+def _mean(values: np.ndarray, numbers: np.ndarray, options: Mapping[str, Any]) -> dict:
+    """Returns the mean of per-clip differences [n] with limits by resampling recordings, `numbers` [n]."""
+    groups = np.unique(numbers, return_inverse=True)[1]
     found = bootstrap_means(values[:, None], -1.0, groups, **options)
-    numbers = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high", "standard_error")}
-    return numbers | {"num_clips": len(values), "num_recordings": int(groups.max()) + 1}
+    limits = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high", "standard_error")}
+    return limits | {"num_clips": len(values), "num_recordings": int(groups.max()) + 1}
+
+
+def _equal_weights(pieces: Mapping[str, Mapping[str, float]], margin: float) -> dict:
+    """Returns the mean over data sets with limits; of one data set those of its bootstrap."""
+    if len(pieces) == 1:
+        [only] = pieces.values()
+        return {key: only[key] for key in ("value", "low", "high", "standard_error")}
+    columns = ([each[key] for each in pieces.values()] for key in ("value", "standard_error"))
+    mean = meta_analysis(*columns, margin).fixed
+    return {key: getattr(mean, key) for key in ("value", "low", "high", "standard_error")}
 
 
 def _interactions(saved: Mapping[str, Saved], baseline: str, seed: int) -> list[dict]:

@@ -17,15 +17,17 @@ POOLED = (
     "*These data sets* is their mean with equal weights, which extends to no other data set. *Random effects* takes "
     "the data sets as a sample of those there might be: τ, the standard deviation of true differences between data "
     "sets, by Paule and Mandel, the interval by Hartung and Knapp, never narrower than without heterogeneity; with a "
-    "few data sets little can be shown so. *Prediction*: 95 % limits of the true difference in another data set of "
-    "such a kind; with three data sets they are all but unbounded."
+    "few data sets little can be shown so. *I²*: the share of the scatter that is more than chance, with the p value "
+    "of Cochran's Q, not corrected. *Prediction*: 95 % limits of the true difference in another data set of such a "
+    "kind; with three data sets they are all but unbounded."
 )
 KINDS = (
     "The kind is that of the class, from two descriptors of its clips' sounds averaged over the class: the harmonic "
-    "share of the energy and the spectral flatness within octaves. No label of a clip and no network enters. Intervals "
-    "are not corrected; the test of whether a difference depends on the kind is the slope below: of the classes' "
-    "differences on their harmonic shares (0 for clicks, near 1 for steady sounds), data set by data set around its "
-    "own mean, by permuting the shares among the classes of a data set."
+    "share of the energy and the spectral flatness within octaves. No label of a clip and no network enters. Figures "
+    "of several data sets are means with equal weights over those that have classes of the kind. Intervals are those "
+    "of the bootstrap over recordings and not corrected; the test of whether a difference depends on the kind is the "
+    "slope below: of the classes' differences on their harmonic shares (0 for clicks, near 1 for steady sounds), data "
+    "set by data set around its own mean, by permuting the shares among the classes of a data set."
 )
 
 
@@ -88,7 +90,7 @@ def _accuracy(found: Mapping) -> Table:
 
 def _pooled(found: Mapping) -> Table:
     tested = ("p", "equivalent (p)")
-    header = ("variant", "these data sets", *tested, "random effects", *tested, "τ", "I²", "prediction")
+    header = ("variant", "these data sets", *tested, "random effects", *tested, "τ", "I² (p of Q)", "prediction")
     rows = []
     for each in found["pooled"]:
         limits = each["prediction"]
@@ -97,7 +99,7 @@ def _pooled(found: Mapping) -> Table:
             [interval(each[key], "+"), p_text(each[key]["p_holm"]), _equivalent(each[key])]
             for key in ("random", "fixed")
         )
-        spread = [f"{each['tau2'] ** 0.5:.3f}", f"{100 * each['i2']:.0f} %", prediction]
+        spread = [f"{each['tau2'] ** 0.5:.3f}", f"{100 * each['i2']:.0f} % ({p_text(each['p_q'])})", prediction]
         rows.append([each["variant"], *of_fixed, *of_random, *spread])
     return Table(header, rows)
 
@@ -128,6 +130,19 @@ def _kinds(found: Mapping) -> list[str | list[str] | Table]:
             cells.append(interval(own[0], "+") if own else "–")
         rows.append([contrast, *cells])
     heads = [f"{kind} ({len(each['classes'])} classes)" for kind, each in kinds.items()]
+    names = dict.fromkeys(name for each in kinds.values() for d in each["differences"] for name in d["datasets"])
+    by_dataset = []
+    for contrast in contrasts if len(names) > 1 else ():
+        for name in names:
+            cells = []
+            for each in kinds.values():
+                own = [
+                    d["datasets"][name]
+                    for d in each["differences"]
+                    if d["contrast"] == contrast and name in d["datasets"]
+                ]
+                cells.append(interval(own[0], "+") if own else "–")
+            by_dataset.append([contrast, name, *cells])
     tests = [
         [e["contrast"], signed(e["slope"], 3), signed(e["correlation"], 2), p_text(e.get("p_holm", e["p"]))]
         for e in found["interactions"]
@@ -135,6 +150,7 @@ def _kinds(found: Mapping) -> list[str | list[str] | Table]:
     return [
         Table(("difference", *heads), rows),
         KINDS,
+        *([Table(("difference", "data set", *kinds), by_dataset)] if by_dataset else []),
         Table(("difference", "slope on the harmonic share", "correlation over classes", "p"), tests),
         [f"{kind}: {', '.join(each['classes'])}" for kind, each in kinds.items()],
     ]

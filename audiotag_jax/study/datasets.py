@@ -120,11 +120,9 @@ def report(settings: Settings, workdir: Path, pooled: Mapping[str, bool]) -> Non
     if not saved:
         raise UserError(f"{workdir} has no predictions of {', '.join(pooled)} to report on.")
     study = settings.comparison
-    variants = {name: {variant.variant for variant in each.results.variants} for name, each in saved.items()}
-    wanted = set().union(*(variants[name] for name in saved if pooled[name]))
-    chosen = [name for name in saved if pooled[name] and variants[name] >= wanted]  # finished, whatever the scores are
+    chosen, left_out = across.finished(saved, [name for name, is_pooled in pooled.items() if is_pooled])
     found = across.across(saved, baseline=study.baseline, margin=study.margin, pooled=chosen)
-    found["left_out"] = [name for name in pooled if pooled[name] and name not in chosen]
+    found["left_out"] = left_out
     write_json(workdir / "across.json", found)
     across_report.write(found, {name: each.about for name, each in saved.items()}, workdir)
     for sentence in across_report.sentences(found)[:3]:
