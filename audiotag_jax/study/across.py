@@ -36,7 +36,7 @@ def across(
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> dict:
-    """All figures on several data sets as dicts, lists, numbers and None, from the predictions saved of each.
+    """Returns all figures on several data sets as dicts, lists, numbers and None, from the saved predictions of each.
 
     `datasets`: of each its size, the accuracy of every variant and its differences to the baseline as `study_scores`
     gives them, with `p_equivalence` (see `equivalence_p`) and the differences `detectable` with a probability of 0.5
@@ -74,7 +74,7 @@ def finished(saved: Mapping[str, Saved], listed: Sequence[str]) -> tuple[list[st
 
 
 def right(results: Results) -> dict[str, np.ndarray]:
-    """By variant, the accuracy [n] of each held-out clip, the mean over seeds."""
+    """Returns by variant the accuracy [n] of each held-out clip, 0 to 1, the mean over seeds."""
     labels = results.held_out.labels
     hits = {}
     for variant in results.variants:
@@ -104,7 +104,7 @@ def _dataset(results: Results, baseline: str, margin: float, options: Mapping[st
 
 
 def _pooled(datasets: Mapping[str, dict], margin: float) -> list[dict]:
-    """The meta-analyses of the variants that all data sets have."""
+    """Returns the meta-analysis of each variant that all data sets have, as a dict."""
     by_variant: dict[str, list[dict]] = {}
     for each in datasets.values():
         for difference in each["differences"]:
@@ -134,7 +134,7 @@ def _contrasts(hits: Mapping[str, np.ndarray], baseline: str) -> dict[str, np.nd
 
 
 def class_descriptors(saved: Saved) -> dict[int, Descriptors]:
-    """The mean descriptors of each class."""
+    """Returns the mean descriptors of each class, by its number."""
     labels, descriptors = saved.results.held_out.labels, saved.descriptors or {}
     columns = [kinds.class_means(descriptors[name], labels) for name in Descriptors._fields]
     return {label: Descriptors(*(column[label] for column in columns)) for label in columns[0]}
@@ -189,7 +189,7 @@ def _equal_weights(pieces: Mapping[str, Mapping[str, float]], margin: float) -> 
 
 
 def _interactions(saved: Mapping[str, Saved], baseline: str, seed: int) -> list[dict]:
-    """For each contrast that all data sets have: does it depend on the harmonic share of the class?"""
+    """Tests for each contrast that all data sets have whether it depends on the harmonic share of the class."""
     shares: list[dict[int, float]] = []
     by_contrast: dict[str, list[dict[int, float]]] = {}
     for each in saved.values():

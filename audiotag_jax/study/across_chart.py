@@ -14,7 +14,7 @@ _ROW, _GAP, _LEFT, _WIDTH = 17, 12, 210, 720  # pixels
 
 
 def forest(found: Mapping) -> Markup | None:
-    """Each variant's differences by data set, and below them the pooled one as a diamond; None without differences."""
+    """Draws each variant's differences by data set, and below them the pooled one as a diamond; None without any."""
     groups = [
         (
             name,

@@ -32,7 +32,7 @@ def write(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], workdi
 
 
 def report(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], *, plot: str = "") -> str:
-    """The Markdown text."""
+    """Returns the report as Markdown, with the image at the path `plot`, if any."""
     lines = [f"# {TITLE}", "", *(f"- {sentence}" for sentence in sentences(found)), ""]
     if plot:
         lines += [f"![{_caption(found)}]({plot})", ""]
@@ -47,7 +47,7 @@ def report(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], *, pl
 
 
 def page(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], plot: Markup | None) -> str:
-    """The same as a page of one file."""
+    """Returns the report as an HTML page of one file."""
     emphasized = [
         section._replace(blocks=[_emphasized(block) if isinstance(block, str) else block for block in section.blocks])
         for section in sections(found, about)
@@ -67,7 +67,7 @@ def page(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]], plot: M
 
 
 def _forests(found: Mapping) -> list[dict]:
-    """What the macro `forest` draws: the means over data sets if there are any, then each data set, on one scale."""
+    """Returns plots for the macro `forest`: the means over data sets, if any, then each data set, on one scale."""
     by_dataset = {name: each["differences"] for name, each in found["datasets"].items() if each["differences"]}
     pooled = found["pooled"] if is_pooled(found) else []
     shown = [*(d for each in by_dataset.values() for d in each), *(each["fixed"] for each in pooled)]
@@ -85,7 +85,7 @@ def _forests(found: Mapping) -> list[dict]:
 
 
 def leading_number(cell: str) -> float | None:
-    """The number that a cell begins with, to sort by, as 0.001 of "< 0.001"; NaN of an empty one, None of text."""
+    """Returns the number that a cell begins with, to sort by: 0.001 of "< 0.001", NaN of an empty one, None of text."""
     found = re.match(r"(?:< )?([+−]?)([\d,]*\.?\d+)", cell)
     if found is None:
         return float("nan") if cell == "–" else None
@@ -101,7 +101,7 @@ def _caption(found: Mapping) -> str:
 
 
 def sentences(found: Mapping) -> list[str]:
-    """What the figures support, in sentences: differences, equivalence, what stays open, and the kinds of sound."""
+    """Returns what the figures support, in sentences: differences, equivalence, what stays open, kinds of sound."""
     text = _pooled_sentences(found) if found["pooled"] else ["No other variant is finished on all data sets."]
     for name, each in found["datasets"].items():
         real = [d for d in each["differences"] if d["p_bootstrap_holm"] < LEVEL]
@@ -147,12 +147,12 @@ def _pooled_sentences(found: Mapping) -> list[str]:
 
 
 def differs(each: Mapping) -> bool:
-    """Whether the mean over these data sets is distinguished from 0, after correction."""
+    """Returns whether the mean over these data sets is distinguished from 0, after correction."""
     return each["fixed"]["p_holm"] < LEVEL
 
 
 def is_equivalent(each: Mapping) -> bool:
-    """Whether a mean over these data sets as large as the margin is excluded, after correction."""
+    """Returns whether a mean over these data sets as large as the margin is excluded, after correction."""
     return each["fixed"]["p_equivalence_holm"] < LEVEL
 
 

@@ -46,7 +46,7 @@ class Section(NamedTuple):
 
 
 def sections(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]]) -> list[Section]:
-    """All tables of the report, and what they mean."""
+    """Returns all tables of the report by section, and last how to read them."""
     baseline = found["baseline"]
     listed = [Section("Data sets", [_datasets(found, about)]), Section(found["score"].title(), [_accuracy(found)])]
     if pooled := is_pooled(found):
@@ -61,7 +61,7 @@ def sections(found: Mapping, about: Mapping[str, Sequence[tuple[str, str]]]) -> 
 
 
 def is_pooled(found: Mapping) -> bool:
-    """Whether several data sets make means: the mean of one is its own difference."""
+    """Returns whether several data sets are pooled: the mean of one is its own difference."""
     return bool(found["pooled"]) and len(found["pooled"][0]["datasets"]) > 1
 
 

@@ -17,9 +17,9 @@ from audiotag_jax.study.sources import Network, Sources
 
 
 def align(sources: Sources, baseline: str, labels: Labels | None = None) -> tuple[Results, list[str]]:
-    """The results of all sources on the clips common to them, and notes on what was left out.
+    """Returns the results of all sources on the clips common to them, and notes on what was left out.
 
-    Labels, folds, recordings and verified flags are those of `labels`, else of the first source that knows them.
+    Labels, folds, recordings and verified flags are those of `labels`, else of the first source that has them.
     Raises UserError where classes or labels contradict each other, where no clip is common or none has a label.
     """
     networks = [network for each in sources.values() for network in each]
@@ -47,7 +47,7 @@ def align(sources: Sources, baseline: str, labels: Labels | None = None) -> tupl
 
 
 def average(results: Results, name: str, members: Sequence[str], seed: int) -> VariantLogits:
-    """The mean of the members' probabilities, of all their seeds and, on test clips, folds, as logits of it."""
+    """Returns logits of the mean of the members' probabilities over all their seeds and, on test clips, folds."""
     task = results.task
 
     def mean(logits: Callable[[VariantLogits], np.ndarray]) -> np.ndarray:  # [S, J, n, K] to [1, n, K]
@@ -120,7 +120,7 @@ def _left_out(sources: Sources, tables: Mapping[int, tuple], held_out: list[str]
 
 
 def _seeds(sources: Sources, baseline: str) -> dict[str, tuple[int, ...]]:
-    """Each source's seeds where all share one with the baseline; else its networks are numbered, to pair them."""
+    """Returns each source's seeds where all share one with the baseline; else numbers its networks, to pair them."""
     own = {name: tuple(network.seed for network in networks) for name, networks in sources.items()}
     known = all(None not in seeds and len(set(seeds)) == len(seeds) for seeds in own.values())
     if known and all(set(seeds) & set(own[baseline]) for seeds in own.values()):
@@ -150,12 +150,12 @@ def _variant(
 
 
 def _test_logits(network: Network, clips: Clips, table: Mapping[str, np.ndarray], classes: Sequence[str]) -> np.ndarray:
-    """The logits [J, m, K] of a network on test clips."""
+    """Returns the logits [J, m, K] of a network on test clips."""
     return _logits(network, clips, table, classes).swapaxes(0, 1)
 
 
 def _logits(network: Network, clips: Clips, table: Mapping[str, np.ndarray], classes: Sequence[str]) -> np.ndarray:
-    """The logits [n, ..., K] of a network on clips; of a file's probabilities, those of the clips' task."""
+    """Returns the logits [n, ..., K] of a network on clips; of a file's probabilities, those of the clips' task."""
     order = [network.classes.index(each) for each in classes]
     if not len(clips):
         return np.zeros((0, len(classes)))
@@ -192,7 +192,7 @@ class _Truth:
         self.folds, self.verified = self._first("folds"), self._first("verified")
 
     def clips(self, ids: Sequence[str], *, tested: bool) -> Clips:
-        """The clips of these ids, as they are known."""
+        """Returns the clips of these ids; by default unlabelled, verified and of fold 0, of fold -1 if `tested`."""
         return Clips(
             np.array(ids, str),
             self.lists.array([self.labels.get(clip, "") for clip in ids]),
@@ -201,14 +201,14 @@ class _Truth:
         )
 
     def _of_networks(self, field: str) -> dict:
-        """By clip what the first network that knows it has."""
+        """Returns `field` by clip id; of several networks with a clip, the first counts."""
         found: dict = {}
         for network in reversed(self.networks):
             found |= getattr(network, field)
         return found
 
     def _first(self, field: str) -> dict:
-        """By clip what the table of labels has, else the first network that knows it."""
+        """Returns `field` by clip id, from the table of labels, else from the first network that has the clip."""
         return self._of_networks(field) | (getattr(self.table, field) if self.table is not None else {})
 
     def _check_labels(self) -> None:

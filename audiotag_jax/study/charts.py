@@ -17,7 +17,7 @@ _MOST_CELLS = 4000  # of a confusion matrix; one of 200 classes would have ten t
 
 
 def forest_plots(differences: Sequence[Mapping], *, baseline: str) -> dict[str, Markup]:
-    """By metric, a forest plot of the differences in it, as `study_scores` gives them; none where none has a value."""
+    """Returns by metric a forest plot of its differences from `study_scores`; none where none has a value."""
     plots = {}
     for metric in (*metrics.METRICS, *metrics.MULTI_LABEL_METRICS):
         chosen = [each for each in differences if each["score"] == metric.name and each["value"] is not None]
@@ -69,7 +69,7 @@ def _forest_row(figure, axes, each: Mapping, place: int, y: float) -> None:
 
 
 def learning_curves(curves: Mapping[str, np.ndarray], *, baseline: str) -> Markup:
-    """A panel a variant: its training loss over steps, from [n, 2] of (step, loss), before all the others in grey.
+    """Draws a panel a variant: its training loss over steps, from [n, 2] of (step, loss), before the others in grey.
 
     Raises ValueError if there is no finite loss at all.
     """
@@ -106,7 +106,7 @@ def learning_curves(curves: Mapping[str, np.ndarray], *, baseline: str) -> Marku
 
 
 def confusion_plot(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str], *, variant: str) -> Markup:
-    """The confusion matrix: `shares[true, predicted]` [K, K] of each true class's clips, `counts` [K] in number.
+    """Draws the confusion matrix: `shares[true, predicted]` [K, K] of each true class's clips, `counts` [K] of clips.
 
     Cells are coloured by the square root of their share, so that the rare ones show; those of 0 % are left out, and
     beyond 4,000 cells the rarest, since a page has a matrix for every variant.
@@ -157,7 +157,7 @@ def _drawn_cells(shares: np.ndarray) -> list[list[int]]:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage with at most one decimal; a dash where there is none."""
+    """Formats a share of 0 to 1 as a percentage with at most one decimal; a dash where there is none."""
     return f"{100 * share:.1f}".removesuffix(".0") + "\u00a0%" if np.isfinite(share) else "–"
 
 
@@ -170,7 +170,7 @@ def signed(value: float | None, decimals: int) -> str:
 
 
 def thinned(curve: np.ndarray, most: int = _CURVE_POINTS) -> np.ndarray:
-    """The finite points of [n, 2], averaged in groups where there are more than `most`."""
+    """Returns the finite points of [n, 2], averaged in groups where there are more than `most`."""
     curve = curve[np.isfinite(curve).all(axis=1)]
     groups = np.array_split(curve, min(len(curve), most)) if len(curve) else []
     return np.array([group.mean(axis=0) for group in groups]).reshape(-1, 2)

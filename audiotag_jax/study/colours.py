@@ -10,7 +10,7 @@ _COLOURS = {  # text and lines have a contrast of 4.5 or more to the background 
 
 
 def theme_css() -> str:
-    """The variables `--bg`, `--fg`, `--muted`, `--line`, `--accent`, `--l0` .., `--t0` ..; table cells of a level."""
+    """Returns CSS: `--bg`, `--fg`, `--muted`, `--line`, `--accent`, `--l0` .., `--t0` .., and table cells by level."""
     themes = {name: ";".join(f"--{key}:{value}" for key, value in theme(name).items()) for name in _COLOURS}
     # Paper is light.
     dark = f"@media screen and (prefers-color-scheme:dark){{:root{{{themes['dark']}}}}}"
@@ -30,7 +30,7 @@ def theme(name: str) -> dict[str, str]:
 
 
 def level(share: float) -> int:
-    """The heat-map level of a share of 0 to 1; anything above 0 has at least level 1."""
+    """Returns the heat-map level, a whole number, of a share of 0 to 1; anything above 0 has at least level 1."""
     return 0 if not share > 0 else max(1, min(NUM_LEVELS - 1, round(share * (NUM_LEVELS - 1))))
 
 

@@ -109,7 +109,7 @@ def _usage(sources: Sources) -> dict[str, str]:
 
 
 def _origins(sources: Sources) -> dict:
-    """What the verdict must know of where predictions come from."""
+    """Returns whether all networks are `probes`, and the sources with predictions from files (`elsewhere`)."""
     networks = [network for each in sources.values() for network in each]
     probes = all(network.settings is not None and network.settings.training.probe for network in networks)
     elsewhere = [name for name, each in sources.items() if any(network.path.is_file() for network in each)]

@@ -48,7 +48,7 @@ def run(settings: Settings, workdir: Path) -> None:
 
 
 def read_datasets(settings: Settings) -> list[DataSet]:
-    """The data sets that the TOML file `config.study.datasets` lists; raises UserError, naming what is wrong.
+    """Reads the data sets that the TOML file `config.study.datasets` lists; raises UserError, naming what is wrong.
 
     A table a data set, its name the table's; in it the fields that it changes, such as `dataset.path = "…"`, relative
     to the current folder, and `pooled = false` where it is not to count in what the data sets share.

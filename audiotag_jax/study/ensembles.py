@@ -35,14 +35,14 @@ class Entry:
         return np.zeros(0) if self.read is None else self.read()
 
     def of(self, chosen: np.ndarray) -> "Entry":
-        """The row on the clips under a mask [n]."""
+        """Returns the row on the clips under a mask [n]."""
         if self.read is not None:
             return dataclasses.replace(self, read=lambda: self.logits[:, :, chosen])
         return dataclasses.replace(self, ranks=self.ranks[..., chosen])
 
 
 def entries(results: Results, *, test: bool = False, averages: bool = True) -> tuple[Clips, list[Entry]]:
-    """The scored clips (held out or test: those with a label) and the rows over them, `single` ones first.
+    """Returns the scored clips (held out or test: those with a label) and the rows over them, `single` ones first.
 
     `single`: every network by itself. `seeds`: the seeds' probabilities averaged, network by network. `folds` (test
     clips only): those of a seed's folds averaged, as in a submission. `variants`: those of several variants averaged,
@@ -77,7 +77,7 @@ def entries(results: Results, *, test: bool = False, averages: bool = True) -> t
 
 
 def common_answers(rows: Mapping[tuple, Entry], variant: str, baseline: str) -> list[tuple[Entry, int]] | None:
-    """The rows of two variants with one answer a clip, and the place in each of the first seed that both have.
+    """Returns the rows of two variants with one answer a clip, and in each the place of the first seed that both have.
 
     `rows` are by variants and kind; on test clips one answer is the average of the folds. None without such a seed.
     """
@@ -87,14 +87,14 @@ def common_answers(rows: Mapping[tuple, Entry], variant: str, baseline: str) -> 
 
 
 def _scored(variant: VariantLogits, test: bool, chosen: np.ndarray) -> np.ndarray:
-    """The logits [S, J, n, K] of the clips under a mask."""
+    """Returns the logits [S, J, n, K] of the clips under a mask."""
     return variant.by_fold(test)[:, :, chosen]
 
 
 def _own_averages(
     variant: VariantLogits, probabilities: np.ndarray, clips: Clips, read: Callable[[], np.ndarray]
 ) -> list[Entry]:
-    """The averages of one variant's probabilities [S, J, n, K] over its seeds and over its folds; `read` its logits."""
+    """Averages one variant's probabilities [S, J, n, K] over its seeds and over its folds; `read` reads its logits."""
     rows = []
     for axis, kind in enumerate(("seeds", "folds")):
         if probabilities.shape[axis] > 1:
@@ -110,7 +110,7 @@ def _averaged(task: Task, read: Callable[[], np.ndarray], axis: int) -> np.ndarr
 
 
 def _groups(variants: Sequence[VariantLogits]) -> Mapping[str, tuple[VariantLogits, ...]]:
-    """Which variants are averaged, by the row's name; groups of less than two are left out, equal ones come once."""
+    """Returns the variants to average, by row name; groups of less than two are left out, equal ones come once."""
     standard = tuple(variant for variant in variants if variant.variant in STANDARD)
     hires = tuple(variant for variant in variants if variant.variant.startswith("hires_"))
     found = {"all": tuple(variants), "standard": standard, "high-resolution": hires}
@@ -130,7 +130,7 @@ def _entry(
     clips: Clips,
     read: Callable[[], np.ndarray],
 ) -> Entry:
-    """The row of logits or probabilities `scores` [S, J, n, K], which `read` gives again."""
+    """Returns the row of logits or probabilities `scores` [S, J, n, K], which `read` returns again."""
     names = tuple(variant.variant for variant in variants)
     if clips.task is MULTI_LABEL:
         return Entry(name, kind, names, tuple(seeds), np.zeros(0, int), read)

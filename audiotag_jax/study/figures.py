@@ -24,13 +24,13 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def colour(role: str) -> str:
-    """What to draw with, to get the theme's `role`: "fg", "accent", "l3" and so on, as `colours.theme` names them."""
+    """Returns the colour to draw with for the theme's `role`: "fg", "accent", "l3" and so on, as in `colours.theme`."""
     return _PLACEHOLDERS[role]
 
 
 @contextlib.contextmanager
 def canvas(width: float, height: float) -> Iterator:
-    """An empty Matplotlib figure of that many pixels, and Matplotlib's own defaults within the block."""
+    """Yields an empty Matplotlib figure of that many pixels; within the block Matplotlib's own defaults apply."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
@@ -50,29 +50,29 @@ def add_axes(figure, left: float, top: float, width: float, height: float):
 
 
 def add_text(figure, x: float, y: float, text: object, *, size: float = 11, role: str = "fg", **options) -> None:
-    """A line of text whose baseline begins (`ha`, `va` else) at pixels from the upper left corner."""
+    """Draws a line of text whose baseline begins (`ha`, `va` else) at pixels from the upper left corner."""
     across, down = figure.bbox.size
     options = {"fontsize": size, "color": colour(role), **options}
     figure.text(x / across, 1 - y / down, clean(str(text)), **options)
 
 
 def clean(text: str) -> str:
-    """The text on one line, U+FFFD in place of what XML forbids."""
+    """Returns the text on one line, U+FFFD in place of what XML forbids."""
     return _NOT_XML.sub("\ufffd", " ".join(text.split()))
 
 
 def shortened(text: str, most: int) -> str:
-    """The text, or its beginning and an ellipsis, in at most so many characters."""
+    """Returns the text, or its beginning and an ellipsis, in at most `most` characters."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def titled(kind: str, *titles: str) -> str:
-    """The `gid` of an artist that gets `kind` as its class and a tooltip, or one for each shape of a collection."""
+    """Returns the `gid` that gives an artist `kind` as class and a tooltip, or one for each shape of a collection."""
     return f"{kind}|{_SEPARATOR.join(map(clean, titles))}"
 
 
 def to_svg(figure, description: str) -> Markup:
-    """The figure as one `<svg>`, announced as `description`; the same figure gives the same text."""
+    """Returns the figure as one `<svg>` with `description` as `aria-label`; the same figure gives the same text."""
     file = io.StringIO()
     figure.savefig(file, format="svg")
     root = ElementTree.fromstring(file.getvalue())
@@ -86,13 +86,13 @@ def to_svg(figure, description: str) -> Markup:
 
 
 def standalone(drawing: Markup) -> str:
-    """The text of an `.svg` file of such a drawing: with its style and a background, in the reader's colour theme."""
+    """Returns such a drawing as the text of an `.svg` file, with its style and background, in the reader's theme."""
     head, rest = str(drawing).split(">", 1)
     return f'{head}><style>{theme_css()}</style><rect width="100%" height="100%" fill="var(--bg)"/>{rest}\n'
 
 
 def _rewritten(element: Element, shapes: dict[str, Element]) -> list[Element]:
-    """The element as a page can use it: groups dissolved but those with a title, markers drawn where they are used."""
+    """Rewrites the element for a page: groups dissolved but those with a title, markers drawn where they are used."""
     tag = element.tag.removeprefix(f"{{{_NAMESPACE}}}")
     if tag in ("defs", "metadata"):
         return []
@@ -128,7 +128,7 @@ def _rewritten(element: Element, shapes: dict[str, Element]) -> list[Element]:
 
 
 def _properties(element: Element) -> dict[str, str]:
-    """The element's style as attributes; fonts are the page's."""
+    """Returns the element's style as attributes; fonts are the page's."""
     pairs = (entry.partition(":") for entry in element.get("style", "").split(";") if entry.strip())
     found = {name.strip(): value.strip() for name, _, value in pairs}
     found.pop("font-family", None)

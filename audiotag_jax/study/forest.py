@@ -15,7 +15,7 @@ _TICKS = 8
 
 
 def forest(differences: Sequence[Mapping], metric: metrics.Metric, limits: tuple[float, float]) -> dict[str, Any]:
-    """What the macro `forest` draws of paired differences as `study_scores` gives them, on a scale of these limits."""
+    """Returns what the macro `forest` draws of the paired differences of `study_scores`, on a scale of these limits."""
     title = f"difference in {metric.label_in_text} to {differences[0]['baseline']}"
     rows = [(each["variant"], each, is_real(each)) for each in differences]
     return plot(rows, title, limits, lower_is_better=metric.lower_is_better)
@@ -24,7 +24,7 @@ def forest(differences: Sequence[Mapping], metric: metrics.Metric, limits: tuple
 def plot(
     rows: Sequence[tuple[str, Mapping, bool]], title: str, limits: tuple[float, float], *, lower_is_better: bool = False
 ) -> dict[str, Any]:
-    """What the macro draws of rows: a name, a mapping with `value`, `low` and `high`, and whether it is filled."""
+    """Returns what the macro draws of rows: a name, a mapping with `value`, `low`, `high`, and whether it is filled."""
     low, high = limits
 
     def place(value: float) -> str:
@@ -47,7 +47,7 @@ def plot(
 
 
 def limits_of(differences: Iterable[Mapping]) -> tuple[float, float]:
-    """The limits of a scale for all these differences, 0 among them."""
+    """Returns the limits (low, high) of a scale for all these differences, 0 among them."""
     values = [each[key] for each in differences for key in ("low", "value", "high")]
     low, high = min(0.0, *values), max(0.0, *values)
     margin = _MARGIN * (high - low) or 0.01
@@ -55,6 +55,6 @@ def limits_of(differences: Iterable[Mapping]) -> tuple[float, float]:
 
 
 def shared_limits(differences: Sequence[Mapping]) -> dict[str, tuple[float, float]]:
-    """By metric `limits_of` all these differences."""
+    """Returns by metric the `limits_of` its differences."""
     names = dict.fromkeys(each["score"] for each in differences)
     return {name: limits_of(each for each in differences if each["score"] == name) for name in names}
