@@ -58,7 +58,7 @@ def write_html(
 
 
 def page(results, scores, about, curves, media, *, title) -> str:
-    """The text that `write_html` writes."""
+    """Returns the text that `write_html` writes."""
     has_lines = any(len(curve) > 1 for curve in curves.values())  # a probe has one step
     given = mistakes.scored_predictions(results)
     baseline = scores["baseline"]
@@ -108,7 +108,7 @@ def page(results, scores, about, curves, media, *, title) -> str:
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of this folder, with the filters that it needs."""
+    """Loads a template of this folder, with the filters that it needs."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -122,7 +122,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def _csp_hash(text: str) -> str:
-    """The source expression that lets this very text run, and no other (Content Security Policy Level 3)."""
+    """Returns the source expression that allows this very text, and no other (Content Security Policy Level 3)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()}'"
 
 
@@ -135,7 +135,7 @@ def _title(part: str, clips: str) -> str:
 
 
 def _grouped(records: Sequence[Mapping]) -> dict[str, list[Mapping]]:
-    """By part and kind of clips, in the order in which these first come."""
+    """Groups records by the title of their part and kind of clips, in the order in which these first come."""
     groups: dict[str, list[Mapping]] = {}
     for record in records:
         groups.setdefault(_title(record["part"], record["clips"]), []).append(record)
@@ -149,7 +149,7 @@ def _tables(scores):
 
 
 def _findings(scores):
-    """The finding that the page begins with, and the others, each with its plot."""
+    """Returns the finding that the page begins with (None without any), and the others, each with its plot."""
     found, limits = findings(scores), shared_limits(scores["differences"])
     first = chosen(scores, found)
     others = [
@@ -168,7 +168,7 @@ def _findings(scores):
 
 
 def confusion_of(given, variant):
-    """The drawing and the most frequent confusions of a variant."""
+    """Returns the drawing and the most frequent confusions of a variant."""
     shares, counts = mistakes.confusion(given, variant)
     worst = mistakes.most_confused(shares, 8)
     pairs = [(given.classes[true], given.classes[predicted], share) for true, predicted, share in worst]
@@ -196,7 +196,7 @@ def _clip_title(given, index):
 
 
 def _prediction(given, variant, index):
-    """The variant's three most probable classes for the clip, and the place and probability of the label."""
+    """Returns the variant's three most probable classes for the clip, and the label's place and probability."""
     if given.clips.task is MULTI_LABEL:
         return several_page.prediction(given, variant, index)
     probabilities = given.row(variant, index)
@@ -242,7 +242,7 @@ def _size(clips):
 
 
 def mistake_articles(given, shown, wrong, media, room):
-    """The mistakes by clip, by rank over all variants: as many as there is room for, one at least."""
+    """Returns the mistakes by clip, by rank over all variants: as many as fit in `room` bytes, one at least."""
     articles: dict[int, dict] = {}
     size = 0
     for each in sorted(wrong, key=lambda mistake: (mistake.rank, shown.index(mistake.variant))):

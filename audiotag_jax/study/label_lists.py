@@ -21,7 +21,7 @@ class LabelLists:
         self.are_several = any(isinstance(label, tuple) or len(self._parts(label)) > 1 for label in set(labels))
 
     def _parts(self, label: str) -> list[str]:
-        """The classes that a cell lists; the cell itself where that is no list of classes."""
+        """Returns the classes that a cell lists; the cell itself where that is no list of classes."""
         if label in self._classes:
             return [label]
         for separator in self._separators:

@@ -21,7 +21,7 @@ _PROBES = (
 
 
 def limits(scores: dict) -> list[str]:
-    """The paragraphs, from the dict of `study_scores`."""
+    """Returns the paragraphs on what limits a study, from the dict of `study_scores`."""
     first = blocks(scores)[0]
     held_out = [row for row in single_rows(scores) if (row["part"], row["clips"]) == first]
     trained = [row for row in held_out if row["name"] not in scores.get("averages", ())]
@@ -50,7 +50,7 @@ def limits(scores: dict) -> list[str]:
 
 
 def _guessing(scores: dict) -> str:
-    """What random answers give; metrics for which that is already the best value are named apart."""
+    """Describes the scores of random answers; metrics for which that is already the best value are named apart."""
     parts, sentences, num_classes = [], [], len(scores["classes"])
     for each in score_metrics(scores):
         guess = guessing(scores, each)

@@ -69,7 +69,7 @@ VERIFIED = "*Verified* clips are those whose label was checked by hand."
 def report(
     scores: dict, about: Sequence[tuple[str, str]], plots: Mapping[str, str] | None = None, *, title: str = "Study"
 ) -> str:
-    """The Markdown text of a report from the dict of `study_scores`.
+    """Returns the Markdown text of a report from the dict of `study_scores`.
 
     `about`: pairs of what and how (data, budget, hardware...); `plots`: paths of images, relative to the report, by
     title. Both, and all names in `scores`, may hold any characters: they are escaped.
@@ -104,7 +104,7 @@ def report(
 
 
 def _scores(scores: dict, part: str, clips: str) -> list[str]:
-    """The table of one block: a line a variant, then a line an average."""
+    """Returns the lines of one block's table: a line a variant, then a line an average."""
     rows = [row for row in scores["rows"] if (row["part"], row["clips"]) == (part, clips)]
     shown, every = spread_metric(scores), score_metrics(scores)
     spread = any(row["spread_over_seeds"][shown.name] is not None for row in rows)
@@ -128,7 +128,7 @@ def _scores(scores: dict, part: str, clips: str) -> list[str]:
 
 
 def _differences(scores: dict, part: str, clips: str) -> list[str]:
-    """The tables of one block, one a score."""
+    """Returns the lines of one block's tables, one a score."""
     size = next(row["num_clips"] for row in scores["rows"] if (row["part"], row["clips"]) == (part, clips))
     test = second_test(scores)
     header = ["variant", "difference", "bootstrap p", "after Holm", f"{test.possessive} p", "after Holm"]
@@ -143,7 +143,7 @@ def _differences(scores: dict, part: str, clips: str) -> list[str]:
 
 
 def _decisions(decisions: Sequence[dict]) -> list[str]:
-    """The table of F1 and calibration errors, a line a variant."""
+    """Returns the lines of the table of F1 and calibration errors, a line a variant."""
     header = ("variant", "macro F1", "micro F1", "macro F1 at 0.5", "micro F1 at 0.5", "calibration errors")
     rows = []
     for each in decisions:
@@ -179,7 +179,7 @@ def _maybe(value: float | None) -> str:
 
 
 def escape(text: str) -> str:
-    """The text as itself in Markdown: on one line, nothing in it a tag, a link, emphasis or the end of a table cell."""
+    """Escapes the text for Markdown: on one line, nothing in it a tag, a link, emphasis or the end of a table cell."""
     text = " ".join(str(text).split()).replace("&", "&amp;").replace(">", "&gt;")
     text = re.sub(r"<(?! )", "&lt;", text)  # before a space it begins no tag
     text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)

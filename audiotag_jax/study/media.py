@@ -34,7 +34,7 @@ class Media:
 
 
 def sound_uri(waveform: np.ndarray, sample_rate_hz: int) -> str:
-    """A `data:` address of the sound [N]: MP3 where libsndfile writes it at this rate, else 16-bit WAV.
+    """Returns a `data:` URI of the sound [N]: MP3 where libsndfile writes it at this rate, else 16-bit WAV.
 
     Not Ogg, whose streams carry a random number. What exceeds full scale is clipped, NaN is silence.
     """
@@ -46,7 +46,7 @@ def sound_uri(waveform: np.ndarray, sample_rate_hz: int) -> str:
 
 
 def image_uri(image: np.ndarray) -> str:
-    """A `data:` address of a PNG of the image [T, F, C], time to the right and frequency upwards.
+    """Returns a `data:` URI of a PNG of the image [T, F, C], time to the right and frequency upwards.
 
     One channel is drawn in viridis, from 0 to 1; of more the first three as red, green and blue.
     """
@@ -80,7 +80,7 @@ def _palette():
 
 
 def _png(pixels, palette=None):
-    """A PNG file of [H, W] indices into a palette [n, 3], or of [H, W, 3] colours; all uint8."""
+    """Returns a PNG file of [H, W] indices into a palette [n, 3], or of [H, W, 3] colours; all uint8."""
     picture = PIL.Image.fromarray(pixels)
     if palette is not None:
         picture.putpalette(palette.tobytes())

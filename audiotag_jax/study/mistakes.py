@@ -41,7 +41,7 @@ class ScoredPredictions:
         return self.kept[variant, index] if (variant, index) in self.kept else self.mean(variant)[index]
 
     def label_text(self, index: int) -> str:
-        """The label of a clip; several with semicolons between them."""
+        """Returns the label of a clip; several with semicolons between them."""
         [label] = names_of(self.clips.labels[[index]], self.classes)
         return "; ".join(label) or "none of the classes" if isinstance(label, tuple) else str(label)
 
@@ -80,7 +80,7 @@ class Mistake:
 
 
 def scored_predictions(results: Results, *, test: bool | None = None) -> ScoredPredictions:
-    """The clips with a label: test clips where there are such, else held-out clips, or as `test` decides."""
+    """Returns predictions on clips with a label: test clips if any, else held-out clips, or as `test` decides."""
     on_test = results.test is not None and bool(results.test.scored.any()) if test is None else test
     clips = results.clips(on_test)
     scored = clips.scored
@@ -90,7 +90,7 @@ def scored_predictions(results: Results, *, test: bool | None = None) -> ScoredP
 
 
 def confusion(given: ScoredPredictions, variant: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of each true class [K] the share predicted as each class, [K, K], over all networks, and its number of clips [K].
+    """Returns each true class's shares predicted as each class, [K, K], over all networks, and its clips [K].
 
     NaN in the rows of classes without clips.
     """
@@ -122,7 +122,7 @@ def errors_by_class(given: ScoredPredictions, variant: str) -> dict[str, np.ndar
 
 
 def confident_mistakes(given: ScoredPredictions, variant: str, at_most: int) -> list[Mistake]:
-    """The mistakes of the variant's mean probabilities, the most confident first; ties by clip id."""
+    """Returns the mistakes of the variant's mean probabilities, the most confident first; ties by clip id."""
     probabilities = given.mean(variant)
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != given.clips.labels)
@@ -142,7 +142,7 @@ def disputed_clips(given: ScoredPredictions, at_most: int) -> list[int]:
 
 
 def extremes(rows: Sequence[dict], part: str, baseline: str, task: Task = SINGLE_LABEL) -> list[str]:
-    """The baseline and the single variants of least and of greatest first metric over all clips of the part."""
+    """Returns the baseline and the single variants of least and of greatest first metric on all clips of the part."""
     metric = metrics.metrics_of(task)[0].name
     scored = {
         row["name"]: row["scores"][metric]["value"]

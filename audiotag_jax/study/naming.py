@@ -9,12 +9,12 @@ from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL, TASKS, Task
 
 
 def blocks(scores: dict) -> list[tuple[str, str]]:
-    """The parts and choices of clips that the rows cover, in their order."""
+    """Returns the parts and choices of clips that the rows cover, in their order."""
     return list(dict.fromkeys((row["part"], row["clips"]) for row in scores["rows"]))
 
 
 def single_rows(scores: dict) -> list[dict]:
-    """The rows of the variants by themselves."""
+    """Returns the rows of the variants by themselves."""
     return [row for row in scores["rows"] if row["kind"] == "single"]
 
 
@@ -27,33 +27,33 @@ def block_name(part: str, clips: str, num_clips: int) -> str:
 
 
 def resampled(scores: dict) -> str:
-    """What the bootstrap draws: "recordings" where any gave several clips, else "clips"."""
+    """Returns what the bootstrap draws: "recordings" where any gave several clips, else "clips"."""
     several = any(row["num_recordings"] < row["num_clips"] for row in scores["rows"])
     return "recordings" if several else "clips"
 
 
 def metric_named(name: str) -> metrics.Metric:
-    """The metric of that name, of either task."""
+    """Returns the metric of that name, of either task."""
     return next(each for each in (*metrics.METRICS, *metrics.MULTI_LABEL_METRICS) if each.name == name)
 
 
 def task_of_scores(scores: Mapping) -> Task:
-    """The task that the dict of `study_scores` is of."""
+    """Returns the task of the dict of `study_scores`."""
     return TASKS[scores.get("task", SINGLE_LABEL.name)]
 
 
 def score_metrics(scores: Mapping) -> tuple[metrics.Metric, ...]:
-    """The metrics in the dict of `study_scores`."""
+    """Returns the metrics in the dict of `study_scores`."""
     return metrics.metrics_of(task_of_scores(scores))
 
 
 def spread_metric(scores: Mapping) -> metrics.Metric:
-    """The metric whose values by fold and spread over seeds are shown: the accuracy, or mAP."""
+    """Returns the metric whose values by fold and spread over seeds are shown: the accuracy, or mAP."""
     return metric_named("accuracy" if task_of_scores(scores) is SINGLE_LABEL else "map")
 
 
 def guessing(scores: Mapping, metric: metrics.Metric) -> float:
-    """What guessing gives in this metric; of several labels that depends on the clips."""
+    """Returns the value of guessing in this metric; of several labels that depends on the clips."""
     return scores["guessing"][metric.name] if "guessing" in scores else metric.guessing(len(scores["classes"]))
 
 
@@ -74,7 +74,7 @@ _SECOND_TESTS = {
 
 
 def second_test(scores: Mapping) -> SecondTest:
-    """The test beside the bootstrap's, in the dict of `study_scores` or in a difference of it."""
+    """Returns the test beside the bootstrap's, in the dict of `study_scores` or in a difference of it."""
     return _SECOND_TESTS[MULTI_LABEL.name if "p_swap" in scores else task_of_scores(scores).name]
 
 

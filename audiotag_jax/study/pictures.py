@@ -32,7 +32,7 @@ _PICTURE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
 
 
 def clip_picture(media: Media, variant: str, clip: str, title: str) -> Markup:
-    """What the variant's network sees of the clip; the waveform where it has no image of it; empty without both.
+    """Draws the variant's image of the clip, its network's input; the waveform without an image; empty without both.
 
     `title` names the clip. Bins lie evenly, so ticks stand where their frequencies are.
     """
@@ -87,12 +87,12 @@ def round_ticks(low: float, high: float, at_most: int) -> list[float]:
 
 
 def _across(left: int) -> int:
-    """How wide the plot is, beginning at `left`."""
+    """Returns the width of the plot, in pixels, beginning at `left`."""
     return _WIDTH - _BESIDE - left
 
 
 def _envelope(samples: np.ndarray, left: int) -> Markup:
-    """The least and the greatest sample [N] of each of so many columns, and the line of 0."""
+    """Draws the least and the greatest sample [N] of each column of pixels, and the line of 0."""
     middle = _TOP + _HEIGHT / 2
     columns = np.array_split(samples, min(len(samples), _across(left)))
     x = left + np.linspace(0.0, _across(left), len(columns))
@@ -103,7 +103,7 @@ def _envelope(samples: np.ndarray, left: int) -> Markup:
 
 
 def _drawn(description: str, content: Markup, axes: list, duration_s: float) -> Markup:
-    """The drawing; `axes` are (right edge, name, [(label, y), …])."""
+    """Renders the drawing; `axes` are (right edge, name, [(label, y), …])."""
     left = axes[-1][0]
     times = [(f"{tick:g}", left + _across(left) * tick / duration_s) for tick in round_ticks(0.0, duration_s, 6)]
     place = {"width": _WIDTH, "bottom": _TOP + _HEIGHT, "middle": left + _across(left) / 2}

@@ -34,25 +34,25 @@ class Training:
     folds: tuple[int, ...]
 
     def files(self, fold: int, has_test: bool) -> list[Path]:
-        """Of the fold's logits; all of them are there when it is finished."""
+        """Returns the files of the fold's logits; all of them are there when it is finished."""
         names = (VALIDATION, TEST) if has_test and not self.settings.training.inner_split else (VALIDATION,)
         return [fold_dir(self.workdir, fold) / name for name in names]
 
     def has_logits(self, fold: int, has_test: bool) -> bool:
-        """Whether the fold was trained to its end."""
+        """Returns whether the fold was trained to its end."""
         return all(path.exists() for path in self.files(fold, has_test))
 
     def unfinished(self, has_test: bool) -> tuple[int, ...]:
-        """The folds that are still to be trained; a trial that diverged is not tried again."""
+        """Returns the folds that are still to be trained; a trial that diverged is not tried again."""
         folds = (fold for fold in self.folds if not self.diverged(fold).exists())
         return tuple(fold for fold in folds if not self.has_logits(fold, has_test))
 
     def diverged(self, fold: int) -> Path:
-        """The file that says why the fold of a trial has no logits."""
+        """Returns the path of the file with the reason why the fold of a trial has no logits."""
         return fold_dir(self.workdir, fold) / "diverged.json"
 
     def check(self, dataset: str | None) -> str | None:
-        """The fingerprint of the data that the training began on; `dataset` before it began.
+        """Returns the fingerprint of the data that the training began on; `dataset` before it began.
 
         Raises UserError if its folder contains a run of other settings, or of other data than a given `dataset`.
         """
@@ -65,7 +65,7 @@ class Training:
 
 
 def variant_names(study: StudySettings) -> tuple[str, ...]:
-    """The variants of a study, the baseline first; raises UserError, listing the choices, on an unknown one."""
+    """Returns the variants of a study, the baseline first; raises UserError, listing the choices, on an unknown one."""
     choices = list_variants()
     names = tuple(dict.fromkeys(study.variants)) or tuple(name for name in choices if name not in NETWORKS)
     for name in (study.baseline, *names):
@@ -85,7 +85,7 @@ def check_study(settings: Settings) -> None:
 
 
 def variant_settings(base: Settings, variant: str) -> Settings:
-    """The settings of another variant under the same preset, with all that `base` changes on the command line.
+    """Returns the settings of another variant under the same preset, with all that `base` changes on the command line.
 
     What a variant's own file sets apart from the base's file, such as its channels, stays as that file has it.
     """
@@ -101,7 +101,7 @@ def variant_settings(base: Settings, variant: str) -> Settings:
 
 
 def search(base: Settings, workdir: Path, variant: str, folds: Sequence[int]) -> dict[float, Training]:
-    """The trials of a variant's learning rates, by factor: short, and scored on inner splits alone."""
+    """Returns the trials of a variant's learning rates, by factor: short, and scored on inner splits alone."""
     trials = {}
     for factor in base.comparison.rate_factors:
         settings = variant_settings(base, variant)
@@ -121,7 +121,7 @@ def search(base: Settings, workdir: Path, variant: str, folds: Sequence[int]) ->
 
 
 def choose_factor(trials: dict[float, Training], fold: int) -> float:
-    """The factor with the lowest mean cross-entropy on the fold's inner split; of equal ones the nearest to 1.
+    """Returns the factor with the lowest mean cross-entropy on the fold's inner split; of equal ones the nearest to 1.
 
     A trial that diverged is worse than any other.
     """
@@ -136,7 +136,7 @@ def choose_factor(trials: dict[float, Training], fold: int) -> float:
 
 
 def final(base: Settings, workdir: Path, variant: str, seed: int, factors: Mapping[int, float]) -> list[Training]:
-    """The trainings of a variant and a seed, one for each learning rate, with the folds for which it was chosen."""
+    """Returns the trainings of a variant and a seed, one a learning rate, with the folds for which it was chosen."""
     trainings = []
     for factor in sorted(set(factors.values())):
         folds = tuple(fold for fold in sorted(factors) if factors[fold] == factor)
@@ -153,7 +153,7 @@ def final(base: Settings, workdir: Path, variant: str, seed: int, factors: Mappi
 
 
 def finished_run(trainings: Sequence[Training], seed: int, has_test: bool) -> Run | None:
-    """The run that a variant's trainings of one seed make together, if all are finished."""
+    """Returns the run that a variant's trainings of one seed make together; None unless all are finished."""
     if any(training.unfinished(has_test) for training in trainings):
         return None
     workdirs = {fold: training.workdir for training in trainings for fold in training.folds}
@@ -170,7 +170,7 @@ class Trained(NamedTuple):
 
 
 def read_trained(workdir: Path, variant: str) -> Trained:
-    """What the runs of a variant in a study's directory record; needs no data. Raises UserError if there is none."""
+    """Reads what the runs of a variant in a study's directory record; needs no data. Raises UserError without any."""
     runs = [path.parent for path in sorted(workdir.glob(f"runs/{variant}-seed_*/{FILE_NAME}"))]
     files = [path for run in runs for path in run.glob(f"fold_*/{VALIDATION}")]
     if not files:
@@ -186,12 +186,12 @@ def read_trained(workdir: Path, variant: str) -> Trained:
 
 
 def searched(settings: Settings) -> str:
-    """What the factors of a search multiply."""
+    """Returns what the factors of a search multiply: "penalty" or "learning rates"."""
     return "penalty" if settings.training.probe else "learning rates"
 
 
 def without_repetitions(settings: Settings) -> Settings:
-    """The settings with one seed where it changes nothing: a probe draws nothing at random."""
+    """Returns the settings with one seed where it changes nothing: a probe draws nothing at random."""
     seeds = settings.comparison.seeds
     if not settings.training.probe or len(seeds) == 1:
         return settings
@@ -200,7 +200,7 @@ def without_repetitions(settings: Settings) -> Settings:
 
 
 def without_networks(settings: Settings, variants: Sequence[str]) -> tuple[str, ...]:
-    """The variants; in a study of probes, without those that train a network of their own, such as `waveform`."""
+    """Returns the variants; of a study of probes, without those that train their own network, such as `waveform`."""
     if not settings.training.probe:
         return tuple(variants)
     kept = tuple(name for name in variants if variant_settings(settings, name).training.probe)
