@@ -50,7 +50,7 @@ def write(settings: Settings, workdir: Path, runs: Sequence[Run], classes: Seque
 
 
 def _dataset(runs: Sequence[Run], variant: str) -> str | None:
-    """The name of the dataset that a variant was trained on."""
+    """Returns the name of the dataset that a variant was trained on; None if none is recorded."""
     run = next(run for run in runs if run.variant == variant)
     return recorded_dataset(next(iter(run.workdirs.values())))
 
@@ -97,7 +97,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def describe_data(settings: Settings, results: Results) -> list[tuple[str, str]]:
-    """What was tagged, and by which networks: the study's, and those that variants have of their own."""
+    """Describes what was tagged, and by which networks: the study's, and those that variants have of their own."""
     clips = f"{len(results.held_out)} clips of {settings.dataset.duration_s:g} s, {len(results.classes)} classes"
     if results.test is not None:
         clips += f"; {len(results.test)} test clips"
@@ -109,7 +109,7 @@ def describe_data(settings: Settings, results: Results) -> list[tuple[str, str]]
 
 
 def describe_network(model: ModelSettings, whose: str = "") -> list[tuple[str, str]]:
-    """The body, its first weights, and what these were trained on; `whose` it is, as " of NAME"."""
+    """Describes the body, its first weights, and what these were trained on; `whose` it is, as " of NAME"."""
     width = f", width {model.width}" if model.name not in FIXED_SIZE else ""
     first = model.pretrained or model.init_from or "random weights"
     first = Path(first).name if Path(first).is_absolute() else first  # a page is shared: no folders of one machine
@@ -119,7 +119,7 @@ def describe_network(model: ModelSettings, whose: str = "") -> list[tuple[str, s
 
 
 def describe_machine() -> list[tuple[str, str]]:
-    """What the report was made on, and with."""
+    """Describes the device and the versions of libraries that the report was made with."""
     device = jax.devices()[0]
     kind = f"{platform.machine()} CPU, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
     versions = f"Python {platform.python_version()}, JAX {jax.__version__}, Flax {flax.__version__}"
@@ -127,7 +127,7 @@ def describe_machine() -> list[tuple[str, str]]:
 
 
 def mean_curve(runs: Sequence[Run], split: str = "train", name: str = "loss") -> np.ndarray:
-    """A recorded value by step `[n, 2]`, the mean over the folds and seeds of one variant's runs."""
+    """Returns a recorded value by step `[n, 2]`, the mean over the folds and seeds of one variant's runs."""
     losses: dict[int, list[float]] = {}
     for run in runs:
         for fold, workdir in run.workdirs.items():

@@ -47,7 +47,7 @@ class Clips:
         return is_scored(self.labels)
 
     def __getitem__(self, chosen: np.ndarray) -> "Clips":
-        """The clips at indices, or under a mask, `chosen`."""
+        """Returns the clips at indices, or under a mask, `chosen`."""
         return Clips(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(Clips)))
 
 
@@ -78,7 +78,7 @@ class VariantLogits:
         return self.stored_test is not None
 
     def of_seed(self, place: int, test: bool) -> np.ndarray:
-        """The part [n, K] of one seed, of test clips [J, m, K]. Raises ValueError where there are no test clips."""
+        """Returns the part [n, K] of one seed, of test clips [J, m, K]. Raises ValueError without test clips."""
         stored = self.stored_test if test else self.stored
         if stored is None:
             raise ValueError(f"{self.variant} has no test predictions")
@@ -109,7 +109,7 @@ class Results:
         return self.held_out.task
 
     def clips(self, test: bool) -> Clips:
-        """The test clips or the held-out ones. Raises ValueError where there are no test clips."""
+        """Returns the test clips or the held-out ones. Raises ValueError where there are no test clips."""
         if not test:
             return self.held_out
         if self.test is None:
@@ -121,7 +121,7 @@ class Results:
 
 
 def read_results(runs: Sequence[Run], classes: Sequence[str]) -> Results:
-    """The results of finished runs, variants in the order in which they first come, seeds ascending.
+    """Reads the results of finished runs, variants in the order in which they first come, seeds ascending.
 
     Raises UserError if a prediction file is damaged, or if clips or labels differ between runs.
     """
@@ -145,7 +145,7 @@ def read_results(runs: Sequence[Run], classes: Sequence[str]) -> Results:
 
 
 def _recordings(runs: Sequence[Run]) -> dict[str, str]:
-    """The recordings that the runs' predictions name, by clip id."""
+    """Returns the recordings that the runs' predictions name, by clip id."""
     files = [
         fold_dir(path, fold) / name
         for run in runs
@@ -160,12 +160,12 @@ def _recordings(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _read(stored) -> np.ndarray:
-    """The array of all seeds."""
+    """Returns the array of all seeds, [S, …]; reads and stacks their parts where they are functions."""
     return stored if isinstance(stored, np.ndarray) else np.stack([part() for part in stored])
 
 
 def _held_out_clips(run: Run) -> Clips:
-    """The clips of all folds of a run, by id."""
+    """Returns the clips of all folds of a run, sorted by id."""
     saved = _held_out(run, logits=False)
     clips = _clips(saved, saved["folds"])
     if len(np.unique(clips.ids)) < len(clips):
@@ -191,7 +191,7 @@ def _test_files(run: Run) -> list[Path]:
 
 
 def _test_clips(run: Run) -> Clips | None:
-    """The test clips of a run, by id; None without a test split."""
+    """Returns the test clips of a run, sorted by id; None without a test split."""
     files = _test_files(run)
     if not all(file.exists() for file in files):
         return None

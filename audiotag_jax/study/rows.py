@@ -32,32 +32,32 @@ NO_ROWS = Rows({}, lambda: np.zeros((0, 0)))
 
 
 def number(ids: Sequence[str]) -> dict[str, int]:
-    """The places of ids in their order."""
+    """Returns the place of each id in this order, from 0."""
     return dict(zip(ids, itertools.count()))  # noqa: B905, the second has no end
 
 
 def take(table: Mapping[str, np.ndarray], ids: Sequence[str]) -> np.ndarray:
-    """The rows of clips, stacked in this order."""
+    """Returns the rows of clips, [n, …], stacked in this order."""
     if isinstance(table, Rows):
         return table.read()[[table.places[clip] for clip in ids]]
     return np.array([table[clip] for clip in ids])
 
 
 def only(table: Mapping[str, np.ndarray], chosen: Callable[[str], bool], *, as_test: bool) -> Mapping[str, np.ndarray]:
-    """The rows of the chosen clips; `as_test` those of one fold, [n, 1, K] of [n, K]."""
+    """Returns the rows of the chosen clips; `as_test` those of one fold, [n, 1, K] of [n, K]."""
     rows = table if isinstance(table, Rows) else Rows(number([*table]), lambda: take(table, [*table]))
     places = {clip: place for clip, place in rows.places.items() if chosen(clip)}
     return Rows(places, (lambda: rows.read()[:, None]) if as_test else rows.read)
 
 
 def joined(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Rows:
-    """The rows of both, which have no clip in common."""
+    """Returns the rows of both, which have no clip in common."""
     ids, others = [*first], [*second]
     return Rows(number([*ids, *others]), lambda: np.concatenate([take(first, ids), take(second, others)]))
 
 
 def side_by_side(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Rows:
-    """Of the same test clips [n, J, K] the folds of both."""
+    """Returns the rows of the same test clips [n, J, K] with the folds of both."""
     ids = [*first]
     folds = num_folds(first) + num_folds(second)
     return Rows(number(ids), lambda: np.concatenate([take(first, ids), take(second, ids)], axis=1), folds)

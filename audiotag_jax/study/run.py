@@ -82,12 +82,12 @@ class Study:
     seconds_per_step: float
 
     def trials(self, variant: str) -> dict[float, Training]:
-        """Of the learning rates; none where there is nothing to choose."""
+        """Returns the trials of the learning rates, by factor; none where there is nothing to choose."""
         one = len(self.settings.comparison.rate_factors) == 1
         return {} if one else search(self.settings, self.workdir, variant, self.folds)
 
     def factors(self, variant: str) -> dict[int, float] | None:
-        """The factor of the learning rates chosen for each fold, None before all trials are finished."""
+        """Returns the factor of the learning rates chosen for each fold, None before all trials are finished."""
         trials = self.trials(variant)
         if not trials:
             return dict.fromkeys(self.folds, float(self.settings.comparison.rate_factors[0]))
@@ -96,7 +96,7 @@ class Study:
         return {fold: choose_factor(trials, fold) for fold in self.folds}
 
     def trainings(self) -> Iterator[Training]:
-        """All that is to be trained, in order; those after a search are known once it is finished."""
+        """Yields all trainings in order; raises UserError at those after a search that is not finished."""
         for seed in self.settings.comparison.seeds:
             for variant in self.variants:
                 yield from self.trials(variant).values()
@@ -118,7 +118,7 @@ class Study:
                     dataset = training.check(dataset)
 
     def finished_runs(self) -> Iterator:
-        """The finished runs, variant by variant."""
+        """Yields the runs variant by variant, None for one that is not finished."""
         for variant in self.variants:
             factors = self.factors(variant)
             for seed in self.settings.comparison.seeds if factors else ():
@@ -164,7 +164,7 @@ class Study:
         return sum(count * self.steps[inner] for inner, (count, _) in self.count_folds().items())
 
     def count_folds(self) -> dict[bool, tuple[int, int]]:
-        """How many folds are left and how many there are, of the trials (True) and of the rest (False)."""
+        """Counts the folds that are left and all folds, of the trials (True) and of the rest (False)."""
         counts = {True: [0, 0], False: [0, 0]}
         for variant in self.variants:
             for trial in self.trials(variant).values():
@@ -178,7 +178,7 @@ class Study:
         return {inner: (left, total) for inner, (left, total) in counts.items()}
 
     def describe(self) -> str:
-        """The plan, for a person."""
+        """Describes the plan in a few lines of text."""
         study, counts = self.settings.comparison, self.count_folds()
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
         probe = self.settings.training.probe
@@ -205,7 +205,7 @@ class Study:
         return "\n".join(lines)
 
     def budget(self, num_runs: int) -> list[tuple[str, str]]:
-        """What every variant is given, for the report; and how many runs it lacks, if so many are finished."""
+        """Describes what every variant is given, for the report, and how many runs are missing beside `num_runs`."""
         study, train_fields = self.settings.comparison, self.settings.training
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
         epochs = train_fields.frozen_epochs + train_fields.num_epochs
@@ -225,7 +225,7 @@ class Study:
 
 
 def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> Study:
-    """The study of these settings; prepares the baseline's dataset, and times a few steps if any are left."""
+    """Returns the study of these settings; prepares the baseline's dataset, and times a few steps if any are left."""
     for variant in variants:
         variant_settings(settings, variant)  # bad values are found before any training
     if not settings.comparison.train:  # a report needs no data, and computes none

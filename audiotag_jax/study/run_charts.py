@@ -46,7 +46,7 @@ def curves_plot(name: str, curves: Mapping[str, np.ndarray]) -> Markup | None:
 def reliability_plot(
     kinds: Mapping[str, Sequence[Bin]], tag: str = "first tag", share: str = "share that is right"
 ) -> Markup:
-    """The share of right first tags against their probability, with 95 % intervals; the diagonal is perfect.
+    """Draws the share of right first tags against their probability, with 95 % intervals; the diagonal is perfect.
 
     `kinds` are bins by name, "before" hollow, all others filled; `tag` and `share` name what the axes show.
     """

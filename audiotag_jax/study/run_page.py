@@ -33,7 +33,7 @@ class Content(NamedTuple):
 
 
 def run_page(given: ScoredPredictions, content: Content, probabilities: np.ndarray, suspects: np.ndarray) -> str:
-    """The text of the page.
+    """Returns the HTML of the page where clips have one label.
 
     `given` has one network; `probabilities` [n, K] are its calibrated ones, `suspects` indices of clips, the most
     doubtful first.
@@ -63,7 +63,7 @@ def run_page(given: ScoredPredictions, content: Content, probabilities: np.ndarr
 
 
 def several_page(given: ScoredPredictions, content: Content, context: Mapping[str, Any]) -> str:
-    """The text of the page where clips have any number of labels; `context` is that of `several_run.closer_look`."""
+    """Returns the HTML of the page where clips have any number of labels; `context` of `several_run.closer_look`."""
     [name] = given.networks
     wrong = confident_mistakes(given, name, html.NUM_MISTAKES)
     return _page("run_several.html.jinja", given, content, wrong, html.MAX_BYTES, **context)
@@ -72,7 +72,7 @@ def several_page(given: ScoredPredictions, content: Content, context: Mapping[st
 def _page(
     template: str, given: ScoredPredictions, content: Content, wrong: Sequence[Mistake], room: int, **more: Any
 ) -> str:
-    """The template filled with what all pages show, mistakes in `room` bytes, and what one kind of page has `more`."""
+    """Fills the template with what all pages show, mistakes in `room` bytes, and what one kind of page has `more`."""
     [name] = given.networks
     seen = content.media([str(given.clips.ids[each.index]) for each in wrong])
     groups, task = recording_numbers(given.clips.ids.tolist(), content.recordings), given.clips.task
@@ -95,7 +95,7 @@ def _page(
 
 
 def _plots(curves: Mapping[str, Mapping[str, np.ndarray]], task: Task) -> list:
-    """The loss of training and validation in one plot, then each score of validation."""
+    """Draws the loss of training and validation in one plot, then each score of validation."""
     loss = {"training": curves["train"]["loss"], "validation": curves["validation"]["loss"]}
     found = [curves_plot("loss", loss)]
     for metric in metrics.metrics_of(task):

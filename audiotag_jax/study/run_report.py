@@ -75,7 +75,7 @@ def run(workdir: Path) -> None:
 def score_rows(
     results: Results, logits: np.ndarray, clips: Clips, test_files: Sequence[Path]
 ) -> list[tuple[str, dict]]:
-    """By title, what `score_table` gives of all held-out clips, of verified ones, of each fold, and of test clips.
+    """Returns by title the `score_table` of all held-out clips, of verified ones, of each fold, and of test clips.
 
     Of several labels, that of all held-out clips has the scores by class, too.
     """
@@ -98,7 +98,7 @@ def score_rows(
 def _suspect_rows(
     suspects: np.ndarray, probabilities: np.ndarray, given: ScoredPredictions, recordings: Mapping[str, str]
 ) -> list[list[str | int]]:
-    """The cells of a row for each clip of `suspects`, in that order; `doubt` is how much more probable the tag is."""
+    """Returns a row of cells for each clip of `suspects`, in order; doubt is the tag's probability less the label's."""
     clips, rows = given.clips, []
     for index in suspects.tolist():
         label, tag = int(clips.labels[index]), int(probabilities[index].argmax())
@@ -132,7 +132,7 @@ def _write_csv(path: Path, rows: Sequence[Sequence[str | int]]) -> str:
 
 
 def _sentences(rows: Sequence[tuple[str, dict]], given: ScoredPredictions) -> list[str]:
-    """The scores of all held-out clips, and whether these are better than naming the most frequent class."""
+    """Describes the scores of all held-out clips, and whether they are no better than the most frequent class."""
     table = dict(rows)["held out, all"]
     values = []
     for each in metrics.METRICS:

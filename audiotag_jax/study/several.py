@@ -35,11 +35,11 @@ class Block:
         return {each: self._entry(values[each][0], self.drawn[name][each]) for each in multilabel.METRICS}
 
     def by_seed(self, name: str) -> dict[str, list[float]]:
-        """Of each metric a value for each seed, the mean over its networks."""
+        """Returns by metric a value for each seed, the mean over its networks."""
         return {each: self.seen[name][each].mean(axis=1)[:, 0].tolist() for each in multilabel.METRICS}
 
     def by_part(self, name: str, masks: Sequence[np.ndarray]) -> dict[str, list[float | None]]:
-        """Of each metric a value for each of some choices of clips [n]; None where it is not defined."""
+        """Returns by metric a value for each of some choices of clips [n]; None where it is not defined."""
         found: dict[str, list[float | None]] = {each: [] for each in multilabel.METRICS}
         logits = self.rows[name].logits
         for mask in masks:
@@ -51,7 +51,7 @@ class Block:
         return found
 
     def by_class(self, name: str, classes: Sequence[str]) -> list[dict]:
-        """Of each class its number of positive clips, average precision and ROC AUC with limits."""
+        """Returns each class's number of positive clips, average precision and ROC AUC with limits."""
         values = _mean(self.seen[name])
         return [
             {"class": each, "num_positive": int(self.truth[:, k].sum())}
@@ -63,7 +63,7 @@ class Block:
         ]
 
     def differences(self, name: str, baseline: str, pair: tuple[np.ndarray, np.ndarray] | None) -> dict[str, Any]:
-        """By metric, and by score of the classes in a list, the difference of two rows with limits and p values.
+        """Returns by metric, and by class score in a list, the difference of two rows with limits and p values.
 
         `pair` are the logits [n, K] of one network of each, of which predictions are swapped; None: no such test.
         """
@@ -115,5 +115,5 @@ def _of_networks(logits: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> S
 
 
 def _mean(scores: Scores) -> Scores:
-    """The mean over networks."""
+    """Returns the mean over networks: [R] of [S, J, R], [R, K] of [S, J, R, K]."""
     return {name: values.mean(axis=(0, 1)) for name, values in scores.items()}

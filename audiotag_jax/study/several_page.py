@@ -32,7 +32,7 @@ class Confusion(NamedTuple):
 
 
 def confusions(given: ScoredPredictions, results: Results) -> list[dict]:
-    """By variant the pairs of a label and a false tag that occur most, and most beyond chance."""
+    """Returns for each variant the pairs of a label and a false tag that occur most, and most beyond chance."""
     found = []
     for name in given.networks:
         tags = decided(results, name, test=given.part == "test")
@@ -75,14 +75,14 @@ def decided(results: Results, variant: str, *, test: bool) -> np.ndarray:
 
 
 def parts_of(clips: Clips, recordings: Mapping[str, str]) -> np.ndarray:
-    """Which clips [n] are left out together: the folds, of one fold alone parts by recording."""
+    """Returns the number [n] of each clip's part, left out together: its fold, of one fold alone by recording."""
     if len(np.unique(clips.folds)) > 1:
         return clips.folds
     return recording_numbers(clips.ids.tolist(), recordings) % PARTS
 
 
 def class_tables(scores: Mapping, part: str) -> list[dict]:
-    """A table a score: a row a class with its number of clips and, for each variant, value, limits and difference."""
+    """Returns a table a score: a row a class, its number of clips and, by variant, value, limits and difference."""
     of_variant = [each["classes"] for each in scores["by_class"] if each["part"] == part]
     tables = []
     for score in CLASS_METRICS:
@@ -98,7 +98,7 @@ def class_tables(scores: Mapping, part: str) -> list[dict]:
 
 
 def _is_sure(difference: Mapping | None) -> bool:
-    """Whether both tests, corrected over the classes, distinguish the variant from the baseline."""
+    """Returns whether both tests, corrected over the classes, distinguish the variant from the baseline."""
     if difference is None:
         return False
     p_values = [difference[key] for key in ("p_bootstrap_holm", "p_swap_holm") if difference[key] is not None]
@@ -110,7 +110,7 @@ def _gap(score: Mapping) -> float:
 
 
 def confident_mistakes(given: ScoredPredictions, variant: str, at_most: int) -> list[Mistake]:
-    """The clips with the most probable false tags, by the variant's mean probabilities; ties by clip id."""
+    """Returns the clips with the most probable false tags, by the variant's mean probabilities; ties by clip id."""
     false = np.where(given.clips.labels == 1, -1.0, given.mean(variant)).max(axis=1)
     order = np.lexsort((given.clips.ids, -false))
     wrong = [index for index in order.tolist() if false[index] >= 0][:at_most]
@@ -128,14 +128,14 @@ def disputed_clips(given: ScoredPredictions, at_most: int) -> list[int]:
 
 
 def _spread(given: ScoredPredictions) -> np.ndarray:
-    """The standard deviation [n, K] of the variants' probabilities, which are read twice, one variant at a time."""
+    """Computes the standard deviation [n, K] of the variants' probabilities, reading these twice, one by one."""
     mean = sum(given.mean(variant) for variant in given.networks) / len(given.networks)
     squares = sum((given.mean(variant) - mean) ** 2 for variant in given.networks)
     return np.sqrt(squares / len(given.networks))
 
 
 def prediction(given: ScoredPredictions, variant: str, index: int) -> dict[str, Any]:
-    """The likeliest tags of a clip (name, probability, whether it is a label), and of its labels those and places."""
+    """Returns a clip's likeliest tags (name, probability, if it is a label) and labels (name, probability, place)."""
     probabilities, own = given.row(variant, index), given.clips.labels[index] == 1
     order = np.argsort(-probabilities, kind="stable")
     places = np.empty(len(order), int)

@@ -35,7 +35,7 @@ class Suspect(NamedTuple):
 
 
 def find_suspects(probabilities: np.ndarray, truth: np.ndarray, ids: np.ndarray) -> list[Suspect]:
-    """The suspects from calibrated probabilities and truth [n, K], the most doubtful first, then by id and class."""
+    """Returns the suspects by calibrated probabilities and truth [n, K], the most doubtful first, then by id, class."""
     shares = np.maximum(truth.mean(axis=0), 1e-12)
     doubt = np.where(truth, 1 - probabilities / shares, probabilities)
     clips, numbers = np.nonzero(doubt >= LEAST_DOUBT)
@@ -49,7 +49,7 @@ def find_suspects(probabilities: np.ndarray, truth: np.ndarray, ids: np.ndarray)
 def suspect_rows(
     suspects: Sequence[Suspect], given: ScoredPredictions, recordings: Mapping[str, str]
 ) -> list[list[str | int]]:
-    """The cells of `COLUMNS` for each suspect."""
+    """Returns the cells of `COLUMNS` for each suspect."""
     clips, rows = given.clips, []
     for each in suspects:
         clip, tag = str(clips.ids[each.clip]), given.classes[each.number]
@@ -104,7 +104,7 @@ def closer_look(
 def _class_rows(
     table: Mapping[str, dict], logits: np.ndarray, labels: np.ndarray, tags: np.ndarray
 ) -> list[tuple[str, dict]]:
-    """By class its scores, those of its tags, and the threshold and calibration that mode predict takes."""
+    """Returns by class its scores, those of its tags, the threshold of mode predict and whether that is its own."""
     by_class = f1_scores(tags, labels == 1, np.ones((1, len(labels))))
     decision = fit_decision(logits, labels)
     return [
@@ -119,7 +119,7 @@ def _class_rows(
 
 
 def _sentences(table: Mapping, decisions: Mapping) -> list[str]:
-    """The scores of all held-out clips, what thresholds give, and whether a score is better than guessing."""
+    """Describes the scores of all held-out clips, F1 by thresholds, and a macro ROC AUC no better than guessing."""
     values = [_value(each.label_in_text, table[each.name]) for each in metrics.MULTI_LABEL_METRICS]
     of_tags = [_value(label[0].lower() + label[1:], decisions[name]) for name, label in F1.items()]
     text = [

@@ -28,7 +28,7 @@ class Shown(NamedTuple):
 
 
 def open_media(variants: Mapping[str, Shown]) -> Callable[[Sequence[str]], Media]:
-    """A function of clip ids that gives their sounds and what each variant sees of them, as far as they are at hand.
+    """Returns a function of clip ids that gives their sounds and each variant's images of them, where available.
 
     The sounds are those of the first variant that has any; images of clips of another length or rate are left out.
     """
@@ -55,7 +55,7 @@ def open_media(variants: Mapping[str, Shown]) -> Callable[[Sequence[str]], Media
 
 
 def _waveforms(shown: Shown, ids: Sequence[str]) -> Mapping[str, np.ndarray]:
-    """The clips [N] by id: of the prepared dataset, else of the recordings that are there."""
+    """Returns the clips [N] by id: of the prepared dataset, else of the recordings that are there."""
     settings = shown.settings
     clips_dir, _ = stored_datasets(settings, shown.dataset)
     found = _inputs(clips_dir, ids) if clips_dir is not None else _decoded(settings, set(ids))
@@ -76,7 +76,7 @@ def _decoded(settings: Settings, ids: set[str]) -> dict[str, np.ndarray]:
 
 
 def _images(shown: Shown, ids: Sequence[str], waveforms: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """The images [T, F, C] by id: of the prepared dataset, else computed from the waveforms."""
+    """Returns the images [T, F, C] by id: of the prepared dataset, else computed from the waveforms."""
     _, images_dir = stored_datasets(shown.settings, shown.dataset)
     if images_dir is not None:
         return _inputs(images_dir, ids)
@@ -94,7 +94,7 @@ def _computed(waveforms: Mapping[str, np.ndarray], settings: SpectralSettings) -
 
 
 def _inputs(directory: Path, ids: Sequence[str]) -> Mapping[str, np.ndarray]:
-    """The inputs of some clips, of either split, by id."""
+    """Returns the inputs of some clips, of either split, by id."""
     found: dict[str, np.ndarray] = {}
     for examples in (read_split(directory, "train"), read_split(directory, "test")):
         if examples is not None:

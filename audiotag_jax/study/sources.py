@@ -47,7 +47,7 @@ _KNOWN = ("labels", "verified", "folds", "recordings")
 
 
 def read_sources(runs: Sequence[str], predictions: Sequence[str]) -> Sources:
-    """The networks by name, in the order given; each argument is `[NAME=]PATH`, of runs also a study's directory.
+    """Reads the networks by name, in the order given; each argument is `[NAME=]PATH`, of runs also a study's directory.
 
     Arguments of one name are several seeds of it or, where they share no clip, folds of one network.
     Raises UserError on what cannot be read.
@@ -92,7 +92,7 @@ def _add(found: Sources, name: str, networks: Sequence[Network]) -> None:
 
 
 def _sharing(network: Network, before: Sequence[Network]) -> Network:
-    """The network with the first one's tables in place of its own where they are equal: one in memory, not hundreds."""
+    """Returns the network with the first one's tables where its own are equal: one in memory, not hundreds."""
     equal = {}
     for field in _KNOWN if before else ():
         if getattr(network, field) == getattr(before[0], field):
@@ -116,7 +116,7 @@ def _joined(name: str, first: Network, second: Network) -> Network:
 
 
 def _run_folders(path: Path) -> list[tuple[str, Path]]:
-    """A run's directory, or those of the finished runs of a study's directory with their variants."""
+    """Returns a run's directory, or those of the finished runs of a study's directory, with their variants."""
     inside = [file.parent for file in sorted(path.glob(f"runs/*/{FILE_NAME}"))]
     if not inside or (path / FILE_NAME).exists():
         return [("", path)]
@@ -135,7 +135,7 @@ def _of_run(path: Path) -> Network:
 
 
 def finished_folds(workdir: Path) -> list[int]:
-    """The folds of a run whose predictions are saved; raises UserError if there is none."""
+    """Returns the folds of a run whose predictions are saved; raises UserError if there is none."""
     folds = sorted(int(file.parent.name.removeprefix("fold_")) for file in workdir.glob(f"fold_[0-9]*/{VALIDATION}"))
     if not folds:
         raise UserError(f"{workdir} has no predictions yet: no fold of it is trained to its end.")
@@ -154,7 +154,7 @@ def _of_test(variant: VariantLogits, place: int) -> np.ndarray:
 
 
 def _of_results(results: Results, path: Path, num_folds: int = 1) -> Sources:
-    """The networks of results of one or more variants; `num_folds` have test predictions."""
+    """Returns the networks of results by variant; test predictions are of `num_folds` folds."""
     held_out, test = results.held_out, results.test
     parts = [held_out] if test is None else [held_out, test]
     ids = [clip for part in parts for clip in part.ids.tolist()]
@@ -200,5 +200,5 @@ def _of_file(path: Path) -> Network:
 
 
 def paths_of(network: Network) -> list[Path]:
-    """The files or folders that a network was read from."""
+    """Returns the files or folders that a network was read from."""
     return list(dict.fromkeys(network.run.workdirs.values())) if network.run else [network.path]

@@ -41,9 +41,9 @@ def study_scores(
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> dict:
-    """All figures of the study as dicts, lists, numbers and None, the same for the same input.
+    """Computes all figures of the study as dicts, lists, numbers and None, the same for the same input.
 
-    `usage` tells Public from Private test clips, by id; clips that it does not name count in the part "test" only.
+    `usage` marks test clips as Public or Private, by id; clips that it does not name count in the part "test" only.
     `recordings` names what clips were cut from, by id; the bootstrap draws whole recordings. Others stand alone.
     Without `averages` there are no rows of averaged variants.
     A row's scores are per-clip scores averaged over its networks, their intervals those of `bootstrap_means`, with
@@ -127,7 +127,7 @@ def _several(samples: Sequence[_Sample], classes: Sequence[str], baseline: str, 
 
 
 def _decisions(row: Entry, sample: _Sample, number: int, seed: int) -> dict:
-    """What tags of the mean of a row's networks are worth, by thresholds of other clips."""
+    """Scores tags of the mean of a row's networks, by thresholds of other clips, as `decision_scores`."""
     folds = sample.folds or []
     parts = np.argmax(folds, axis=0) if len(folds) > 1 else sample.recordings % PARTS
     of_networks = row.logits
@@ -173,7 +173,7 @@ def _samples(
 def _estimates(
     values: Mapping[str, np.ndarray], lowest: float, options: Mapping[str, Any]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """For each name and metric a dict of the fields of `Estimates`, from per-clip values [M, n]."""
+    """Returns for each name and metric a dict of the fields of `Estimates`, from per-clip values [M, n]."""
     if not values:
         return {}
     columns = np.concatenate(list(values.values())).T
@@ -197,7 +197,7 @@ def _row(row: Entry, sample: _Sample, estimates: Mapping[str, Mapping[str, float
 
 
 def _described(row: Entry, sample: _Sample, scores: dict, by_seed: dict | None, by_fold: dict | None) -> dict:
-    """The row's entry: what it is, on which clips, and its scores."""
+    """Returns the row's entry: what it is, on which clips, and its scores."""
     return {
         "name": row.name,
         "kind": row.kind,
@@ -219,7 +219,7 @@ def _spread(values: Sequence[float]) -> float | None:
 
 
 def _differences(sample: _Sample, baseline: str, estimates: Mapping[str, Mapping[str, dict]]) -> list[dict]:
-    """The differences of every variant to the baseline, metric by metric."""
+    """Returns the differences of every variant to the baseline, metric by metric, with corrected p values."""
     found = []
     for metric in metrics.METRICS:
         family = []

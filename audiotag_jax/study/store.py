@@ -35,7 +35,7 @@ class Saved:
 
 
 def exists(folder: Path) -> bool:
-    """Whether predictions were saved there."""
+    """Returns whether predictions were saved in `folder`."""
     return (folder / _ABOUT).exists()
 
 
@@ -65,7 +65,7 @@ def write(folder: Path, results: Results, about: Sequence[tuple[str, str]]) -> N
 
 
 def read(folder: Path) -> Saved:
-    """What `write` and `write_descriptors` saved; raises UserError if a file is missing, damaged or of other clips."""
+    """Reads what `write` and `write_descriptors` saved; raises UserError on a missing, damaged or inconsistent file."""
     try:
         about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         files, pairs = about["files"], [(what, how) for what, how in about["about"]]
@@ -116,7 +116,7 @@ def _read_descriptors(folder: Path, clips: Clips) -> dict[str, np.ndarray] | Non
 
 
 def _clips(path: Path) -> tuple[Clips, dict[str, str], tuple[str, ...]]:
-    """The clips of a file, the recordings that it names by id, and its classes."""
+    """Reads the clips of a file, the recordings that it names by id, and its classes."""
     saved = load_predictions(path, logits=False)
     with np.load(path) as more:
         if not {"folds", "classes"} <= set(more.files):

@@ -24,7 +24,7 @@ LIMITS = "What it does not say"  # the heading of the last section
 
 
 def is_real(difference: Mapping) -> bool:
-    """Whether every test made of a difference rejects "no difference" at 0.05, Holm's correction included.
+    """Returns whether every test made of a difference rejects "no difference" at 0.05, Holm's correction included.
 
     Where McNemar's test saw one seed of several, its clips must also point the way that all seeds together do.
     """
@@ -73,14 +73,14 @@ def findings(scores: dict) -> list[Finding]:
 
 
 def chosen(scores: dict, found: Sequence[Finding]) -> Finding | None:
-    """The finding that a report begins with: of the chosen score, on all clips, on test clips where there are any."""
+    """Returns the finding that a report begins with: of the chosen score on all clips, on test clips if any."""
     name = chosen_metric(scores).name
     of_metric = [each for each in found if (each.metric.name, each.clips) == (name, "all")]
     return next((each for part in ("test", "held out") for each in of_metric if each.part == part), None)
 
 
 def chosen_metric(scores: dict) -> metrics.Metric:
-    """The metric that the scores name as `score`; else the first that is not perfect for guessing or all variants."""
+    """Returns the metric named by `score`; else the first in which neither guessing nor every variant is perfect."""
     if scores.get("score"):
         return metric_named(scores["score"])
     every = score_metrics(scores)
@@ -198,7 +198,7 @@ def _dispute(difference: dict) -> str:
 
 
 def _nearly(others: Sequence[dict]) -> list[str]:
-    """The sentence on differences that only the correction keeps from being distinguished; none without such."""
+    """Returns a sentence on differences that would be distinguished without the correction; none without such."""
     both = [[p for p in (each["p_bootstrap"], each[second_test(each).key]) if p is not None] for each in others]
     names = [
         f"{each['variant']} ({'better' if _is_better(each) else 'worse'}, p {_p(max(p))})"
@@ -214,7 +214,7 @@ def _nearly(others: Sequence[dict]) -> list[str]:
 
 
 def _resolution(family: Sequence[dict], num_tests: int, missed: bool) -> str:
-    """The differences that these comparisons find, corrected for `num_tests`; `missed`: they have found none.
+    """Describes the differences that these comparisons find, corrected for `num_tests`; `missed`: none was found.
 
     After Holm's correction in its first step, where a single variant that differs must pass.
     """
