@@ -86,7 +86,7 @@ def calibrated(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> np.
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> list[Bin]:
-    """The bins of equal width that have clips, by the probability of the first tag (a bin holds its upper edge)."""
+    """Returns the bins of equal width that have clips, by the probability of the first tag, upper edges included."""
     return _bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, groups)
 
 

@@ -10,11 +10,11 @@ TEMPERATURES = (0.1, 10.0)  # between these the fitted one lies, however few or 
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T for which softmax(logits / T) has the least mean negative log-likelihood; `logits` [n, K], `labels` [n].
+    """Returns the T of least mean negative log-likelihood of softmax(logits / T); `logits` [n, K], `labels` [n].
 
     With labels [n, K] of 0 and 1, any number a clip, it is sigmoid(logits / T), and one T for all classes.
 
-    It lies within `TEMPERATURES`: clips that are all right would otherwise drive it to 0. Without clips, or where no T
+    T lies within `TEMPERATURES`: clips that are all right would otherwise drive it to 0. Without clips, or where no T
     is better than another, it is 1. Logits should be of clips that the network was not trained on. Raises ValueError
     on other shapes, on logits that are not finite and on labels that are none of the K classes.
     """
@@ -59,7 +59,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, nu
 
 
 def cross_fitted_error(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> float:
-    """The expected calibration error of clips, each under the temperature fitted to the clips of the other parts.
+    """Returns the expected calibration error of clips, each under the temperature fitted to those of the other parts.
 
     `logits` [n, K], `labels` [n] or [n, K], `parts` [n]: clips with the same number are left out together. NaN without
     clips.

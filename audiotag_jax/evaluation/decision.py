@@ -39,7 +39,7 @@ class Decision:
 
 
 def fit_decision(logits: np.ndarray, labels: np.ndarray) -> Decision:
-    """The calibration and the thresholds for clips with logits [n, K] and labels [n, K] of 0 and 1.
+    """Fits the calibration and the thresholds for clips with logits [n, K] and labels [n, K] of 0 and 1.
 
     Each class is calibrated as Platt (1999) does it: logistic regression on the logit, its targets drawn a little
     towards each other. A class with fewer than `FEWEST` clips with or without it, or whose regression falls, has the
@@ -64,7 +64,7 @@ def fit_decision(logits: np.ndarray, labels: np.ndarray) -> Decision:
 
 
 def best_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """The threshold with the largest F1 of n decisions, the highest of equal ones; between two probabilities."""
+    """Returns the threshold of the largest F1 of n decisions, the highest of equal ones; between two probabilities."""
     order = np.argsort(-probabilities, kind="stable")
     ordered = probabilities[order]
     ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
@@ -89,7 +89,7 @@ def cross_fit(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> tupl
 
 
 def class_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The expected calibration error of each class by itself, the mean over the classes."""
+    """Returns the expected calibration error of each class by itself, the mean over the classes."""
     columns = range(probabilities.shape[1])
     errors = [expected_calibration_error(probabilities[:, [k]], np.asarray(labels)[:, [k]]) for k in columns]
     return float(np.mean(errors))
@@ -109,7 +109,7 @@ def f1_scores(tags: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> dict[s
 
 
 def decision_table(predictions: Predictions, parts: np.ndarray) -> dict:
-    """What tags are worth: scores of cross-fitted tags, and of those with the one threshold that `decide` has.
+    """Returns the scores of cross-fitted tags, and of those with the one threshold that `decide` has.
 
     `{"f1_macro": {"value", "low", "high"}, "f1_micro": …, "at_default_threshold": {…}, "calibration_error": {…}}`; of
     the last, `before`, `shared` and `calibrated` (cross-fitted) are means of the classes' errors. `parts` [n] are as in

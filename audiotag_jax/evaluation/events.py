@@ -80,7 +80,7 @@ def event_scores(
 
 
 def segment_scores(reference: Events, estimated: Events, *, segment_s: float = 1.0) -> dict:
-    """The same scores of segments of `segment_s`: a tag's segment counts where an event of it covers any part."""
+    """Computes the same scores of segments of `segment_s`: a segment has a tag if its event covers any part."""
     counts: dict[str, np.ndarray] = {}
     for recording in dict.fromkeys([*reference, *estimated]):
         true, found = (_segments(events.get(recording, ()), segment_s) for events in (reference, estimated))
@@ -96,7 +96,7 @@ def _columns(events: Sequence[Event]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _segments(events: Sequence[Event], segment_s: float) -> dict[str, set[int]]:
-    """The numbers of the segments of each tag."""
+    """Returns the numbers of the segments of each tag."""
     found: dict[str, set[int]] = {}
     for event in events:
         first = math.floor(event.onset_s / segment_s + _ROUNDING_S)

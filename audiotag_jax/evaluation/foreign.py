@@ -57,7 +57,7 @@ def read_foreign(path: Path) -> ForeignPredictions:
 
 
 def read_labels(path: Path) -> Labels:
-    """A CSV file: ids in the first column, `label`, and maybe `recording`, `fold` and `verified`; raises UserError."""
+    """Reads a CSV file: ids in the first column, `label`, maybe `recording`, `fold`, `verified`; raises UserError."""
     header, rows = _rows(path)
     if "label" not in header[1:]:
         raise UserError(f"{path} has no column label; its columns are {', '.join(header)}.")
@@ -154,7 +154,7 @@ def names_of(labels: np.ndarray, classes: Sequence[str]) -> list[Label | None]:
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of a CSV file, all as long as the header."""
+    """Reads the header and the rows of a CSV file, all as long as the header; else raises UserError."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file, strict=True) if row]
@@ -195,5 +195,5 @@ def _check_ids(path: Path, ids: Sequence[str]) -> None:
 
 
 def _text(values: np.ndarray) -> np.ndarray:
-    """An array of strings, of strings, bytes or numbers."""
+    """Returns an array of strings, of one of strings, bytes or numbers."""
     return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values.astype(str)

@@ -10,12 +10,12 @@ from audiotag_jax.evaluation.predictions import Predictions, select
 
 
 def majority_share(labels: np.ndarray) -> float:
-    """The share of the most frequent label, labels `[n]` of 0 or more; NaN without any."""
+    """Returns the share of the most frequent label, labels `[n]` of 0 or more; NaN without any."""
     return float(np.bincount(labels).max() / len(labels)) if len(labels) else float("nan")
 
 
 def describe_guessing(accuracy: Mapping[str, float | None], share: float) -> str:
-    """A sentence if the accuracy's 95 % interval (`value`, `low`, `high`) reaches down to `share`; else "".
+    """Returns a sentence if the accuracy's 95 % interval (`value`, `low`, `high`) reaches down to `share`; else "".
 
     `share` is that of the most frequent class among the same clips.
     """

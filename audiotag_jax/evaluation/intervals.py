@@ -44,13 +44,13 @@ def score_table(predictions: Predictions) -> dict:
 
 
 def interval_95(values: np.ndarray, groups: np.ndarray | None = None, **options: int) -> tuple[float, float]:
-    """The 95 % interval of the mean of per-clip values `[n]` in [0, 1], as `bootstrap_means` gives it."""
+    """Returns the 95 % interval (low, high) of the mean of per-clip values `[n]` in [0, 1], by `bootstrap_means`."""
     found = bootstrap_means(np.asarray(values, np.float64)[:, None], 0.0, groups, **options)
     return float(found.low[0]), float(found.high[0])
 
 
 def recording_numbers(ids: Sequence[str], recordings: Mapping[str, str]) -> np.ndarray:
-    """The number `[n]` of each clip's recording, from 0 in the order of first clips.
+    """Returns the number `[n]` of each clip's recording, from 0 in the order of first clips.
 
     `recordings` names the recordings by clip id; a clip without a name is a recording of its own.
     """
@@ -60,7 +60,7 @@ def recording_numbers(ids: Sequence[str], recordings: Mapping[str, str]) -> np.n
 
 
 def detectable_difference(standard_error: float, num_tests: int, power: float = 0.5) -> float:
-    """The true difference that a two-sided test finds with probability `power` after Holm's correction.
+    """Returns the true difference that a two-sided test finds with probability `power` after Holm's correction.
 
     For the case that no other of the `num_tests` hypotheses is rejected, where Holm's step is Bonferroni's: a normal
     test at `LEVEL / num_tests` (Holm, 1979).

@@ -21,14 +21,14 @@ class Interaction(NamedTuple):
 
 
 def kind_of(harmonic_share: float, flatness_db: float) -> str:
-    """The kind of a class from its clips' mean descriptors."""
+    """Returns the kind of a class, "percussive", "tonal" or "noisy", from its clips' mean descriptors."""
     if harmonic_share < PERCUSSIVE_BELOW:
         return "percussive"
     return "tonal" if flatness_db < TONAL_BELOW_DB else "noisy"
 
 
 def class_means(values: np.ndarray, labels: np.ndarray) -> dict[int, float]:
-    """The mean over the clips of each class of `values` [n], by class in `labels` [n]."""
+    """Returns the mean over the clips of each class of `values` [n], by class in `labels` [n]."""
     return {int(label): float(values[labels == label].mean()) for label in np.unique(labels)}
 
 

@@ -70,7 +70,7 @@ def meta_analysis(values: Sequence[float], standard_errors: Sequence[float], mar
 
 
 def _paule_mandel(y: np.ndarray, variances: np.ndarray) -> float:
-    """The tau2 for which the weighted sum of squares is what is expected of it, k - 1; 0 where it is less already."""
+    """Returns the tau2 for which the weighted sum of squares is its expectation, k - 1; 0 where it is already less."""
 
     def excess(tau2: float) -> float:
         weights = 1 / (variances + tau2)

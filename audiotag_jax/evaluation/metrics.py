@@ -96,5 +96,5 @@ MULTI_LABEL_METRICS = (
 
 
 def metrics_of(task: Task) -> tuple[Metric, ...]:
-    """The metrics of a task, the one that reports begin with first."""
+    """Returns the metrics of a task, the one that reports begin with first."""
     return MULTI_LABEL_METRICS if task is MULTI_LABEL else METRICS

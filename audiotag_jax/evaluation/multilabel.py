@@ -60,7 +60,7 @@ def interval_entry(value: float, drawn: np.ndarray, num_groups: int, lowest: flo
 
 
 def scores(logits: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores of n clips, clip i counted `counts[r, i]` times: `[R]` by the names of METRICS, and by class `[R, K]`.
+    """Computes scores of n clips, clip i counted `counts[r, i]` times: `[R]` by names of METRICS, by class `[R, K]`.
 
     `logits` `[n, K]`, `truth` `[n, K]` bool, `counts` whole numbers. NaN where a score is not defined: without a
     positive clip, or, of ROC AUC, without a negative one. Means over classes leave those out. Raises ValueError if a
@@ -87,7 +87,7 @@ def scores(logits: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> dict[st
 
 
 def guesses(truth: np.ndarray) -> dict[str, float]:
-    """What ranking at random gives on average, by the names of METRICS, of `truth` `[n, K]` bool.
+    """Returns what ranking at random gives on average, by the names of METRICS, of `truth` `[n, K]` bool.
 
     An average precision is then about the share of positive clips; a label's precision is the mean over its rank r of
     1 / r, of itself, plus (r - 1) / r times the share of labels among the other classes.
@@ -169,19 +169,19 @@ def ranking_scores(
 
 
 def _sums(places: np.ndarray, clips: np.ndarray, num_clips: int) -> scipy.sparse.csr_matrix:
-    """The matrix that sums counts of clips by place: of each decision `[n]` its place, ascending, and its clip."""
+    """Returns the matrix that sums counts of clips by place; of each decision `[n]` its place, ascending, and clip."""
     ends = np.cumsum(np.bincount(places))
     ones = np.ones(len(places), np.int32)
     return scipy.sparse.csr_matrix((ones, clips, np.append(0, ends)), shape=(len(ends), num_clips))
 
 
 def num_resamples(num_decisions: int) -> int:
-    """How many resamples scores of so many decisions (clips times classes) get."""
+    """Returns how many resamples scores of so many decisions (clips times classes) get."""
     return int(np.clip(_BUDGET // max(1, num_decisions), FEWEST_RESAMPLES, NUM_RESAMPLES))
 
 
 def resamples(groups: np.ndarray, num_decisions: int, seed: int = 0, number: int = 0) -> np.ndarray:
-    """How often each clip is drawn `[R, n]`: as many recordings as there are, with replacement, all clips of each.
+    """Draws how often each clip counts `[R, n]`: as many recordings as there are, with replacement, all clips of each.
 
     `number` replaces that of `num_resamples`.
     """
@@ -203,7 +203,7 @@ def _limits(value: float, drawn: np.ndarray, num_groups: int, lowest: float) -> 
 
 
 def mean_over_classes(values: np.ndarray) -> np.ndarray:
-    """The mean `[R]` of `[R, K]` over what is defined; NaN where nothing is."""
+    """Returns the mean `[R]` of `[R, K]` over what is defined; NaN where nothing is."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)

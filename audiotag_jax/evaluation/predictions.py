@@ -17,7 +17,7 @@ Predictions = dict[str, np.ndarray]
 
 
 def load_predictions(path: Path, *, logits: bool = True) -> Predictions:
-    """The arrays of a prediction file, but for `logits` all small; raises UserError on a damaged one.
+    """Loads the arrays of a prediction file, but for `logits` all small; raises UserError on a damaged one.
 
     Older files name no recordings.
     """
@@ -32,23 +32,23 @@ def load_predictions(path: Path, *, logits: bool = True) -> Predictions:
 
 
 def mean_loss(predictions: Predictions) -> float:
-    """The mean cross-entropy of the clips whose labels are known."""
+    """Returns the mean cross-entropy of the clips whose labels are known."""
     known = select(predictions, is_scored(predictions["labels"]))
     return float(task_of(known["labels"]).losses(known["logits"], known["labels"]).mean())
 
 
 def select(predictions: Predictions, chosen: np.ndarray) -> Predictions:
-    """The clips at indices, or under a mask, `chosen`."""
+    """Returns the clips at indices, or under a mask, `chosen`."""
     return {name: values[chosen] for name, values in predictions.items()}
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
-    """The clips of all parts, in their order."""
+    """Returns the clips of all parts, in their order."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def average_predictions(files: Sequence[Path]) -> Predictions:
-    """The arrays of prediction files of the same clips, with `logits` of which their mean probabilities are those.
+    """Averages probabilities of prediction files of the same clips; returns the arrays, `logits` of the means.
 
     Raises UserError if the clips differ.
     """

@@ -79,7 +79,7 @@ def check_submission(
 
 
 def _read_rows(path: Path, wanted: Sequence[str], order: Sequence[str]) -> list[list[str]]:
-    """The rows below the header `wanted`, as many as `order` has; raises UserError."""
+    """Reads the rows below the header `wanted`, as many as `order` has; else raises UserError."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file, strict=True))
@@ -106,5 +106,5 @@ def _check_probabilities(path: Path, rows: list[list[str]], order: Sequence[str]
 
 
 def _spelled(name: str) -> str:
-    """A class as submissions spell it."""
+    """Returns a class as submissions spell it."""
     return name.replace(" ", "_")

@@ -39,7 +39,7 @@ class Task:
         return np.asarray(np.logaddexp(0, np.where(labels == 1, -logits, logits)).mean(axis=1))
 
     def decide(self, probabilities: np.ndarray, threshold: float | Sequence[float] | None = None) -> np.ndarray:
-        """The predicted classes as a mask of the shape `[..., K]` of the probabilities.
+        """Returns the predicted classes as a mask of the shape `[..., K]` of the probabilities.
 
         With one label a clip it is the likeliest class, the first of equal ones, if it reaches `threshold` (default 0);
         else every class that does (default 0.5), or that reaches its own of K thresholds.
@@ -55,7 +55,7 @@ TASKS = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
 
 
 def task_of(labels: np.ndarray) -> Task:
-    """The task of which these are labels."""
+    """Returns the task of which these are labels."""
     return MULTI_LABEL if np.ndim(labels) == 2 else SINGLE_LABEL
 
 

@@ -38,7 +38,7 @@ class Calibration:
 
 
 def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
-    """The calibration of the networks of some folds together; raises UserError on damaged predictions.
+    """Fits the calibration of the networks of some folds together; raises UserError on damaged predictions.
 
     Temperature, errors and decision are those of the verified clips if they are enough, since labels that nobody has
     checked are partly wrong; else of all that have a label.
@@ -58,7 +58,7 @@ def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
 
 
 def _is_enough(clips: Predictions) -> bool:
-    """Whether there are enough clips, and some of each class."""
+    """Returns whether there are enough clips (`ENOUGH_CLIPS`), and some of each class."""
     labels, num_classes = clips["labels"], clips["logits"].shape[1]
     if task_of(labels) is MULTI_LABEL:
         return len(labels) >= ENOUGH_CLIPS and bool((labels == 1).any(axis=0).all())

@@ -38,7 +38,7 @@ def read_reference(path: Path, files: Sequence[Path], classes: Sequence[str]) ->
 
 
 def compare(reference: Events, found: Events, collars_s: Sequence[float]) -> dict[str, Any]:
-    """The scores of the recordings in the reference: of events, for each collar, and of segments of a second."""
+    """Scores the recordings in the reference: their events, for each collar in seconds, and segments of a second."""
     found = {recording: found.get(recording, ()) for recording in reference}
     scores: dict[str, Any] = {}
     for collar_s in collars_s:
@@ -49,7 +49,7 @@ def compare(reference: Events, found: Events, collars_s: Sequence[float]) -> dic
 
 
 def describe(scores: Mapping[str, Any]) -> list[str]:
-    """A line for each kind of score."""
+    """Describes each kind of score in a line."""
 
     def shown(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
@@ -63,7 +63,7 @@ def describe(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _recording(name: str, by_name: Mapping[str, Sequence[Path]], table: Path) -> str:
-    """The path that ends in `name`, of files by the last part of theirs."""
+    """Returns the path that ends in `name`, of files by the last part of theirs; raises UserError unless it is one."""
     parts = PurePath(name).parts
     found = [path for path in by_name.get(PurePath(name).name, ()) if path.parts[-len(parts) :] == parts]
     if len(found) != 1:

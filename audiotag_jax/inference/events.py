@@ -62,7 +62,7 @@ class EventOptions:
         return np.minimum(low, self.on) if self.on.ndim else low
 
     def with_thresholds(self, thresholds: float | Sequence[float]) -> "EventOptions":
-        """The same with the thresholds of classes, unless `on_threshold` is given or `thresholds` is one number."""
+        """Returns the options with `thresholds` by class, unless `on_threshold` is given or they are one number."""
         if self.on_threshold is not None or isinstance(thresholds, int | float):
             return self
         return dataclasses.replace(self, on_threshold=tuple(np.clip(thresholds, _LEAST, 1.0).tolist()))
@@ -137,7 +137,7 @@ def smooth_scores(scores: np.ndarray, options: EventOptions) -> np.ndarray:
 def _stretches(
     values: np.ndarray, edges_s: np.ndarray, on: float, off: float, options: EventOptions
 ) -> list[tuple[int, int]]:
-    """The windows, from first to behind the last, of the events of one class."""
+    """Returns the windows, from first to behind the last, of the events of one class."""
     is_on = np.concatenate([[False], values >= off, [False]])
     found: list[tuple[int, int]] = []
     for first, last in np.flatnonzero(is_on[1:] != is_on[:-1]).reshape(-1, 2):

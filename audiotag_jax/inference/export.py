@@ -62,7 +62,7 @@ def run(workdir: Path, *, out: Path | None = None) -> None:
 
 
 def _as_onnx(tagger: Tagger) -> bytes | None:
-    """The ONNX model; None, and a line with the reason, unless onnxruntime gives the run's probabilities with it."""
+    """Returns the ONNX model; None, logging the reason, unless onnxruntime gives the run's probabilities with it."""
     try:
         program = export_onnx.serialize(tagger)
         waveforms = probe_waveforms(tagger)
@@ -90,7 +90,7 @@ def serialize(tagger: Tagger) -> bytes:
 
 
 def compare(program: bytes, tagger: Tagger) -> float:
-    """The largest difference of a probability between the serialized function and the tagger, on made-up sounds."""
+    """Returns the largest difference of a probability of the serialized function to the tagger's, on test sounds."""
     waveforms = probe_waveforms(tagger)
     loaded = jax_export.deserialize(bytearray(program))
     found, expected = (np.asarray(function(waveforms)) for function in (loaded.call, tagger.probabilities))
@@ -109,7 +109,7 @@ def probe_waveforms(tagger: Tagger) -> np.ndarray:
 
 
 def describe(tagger: Tagger) -> dict[str, Any]:
-    """What is needed to use the file, and how long JAX guarantees that it can be loaded."""
+    """Describes what is needed to use the file, and how long JAX guarantees that it can be loaded."""
     jaxlib_version = importlib.metadata.version("jaxlib")
     last_day = six_months_after(datetime.date.today()).isoformat()
     several = tagger.task is MULTI_LABEL
@@ -144,7 +144,7 @@ def describe(tagger: Tagger) -> dict[str, Any]:
 
 
 def six_months_after(day: datetime.date) -> datetime.date:
-    """The same day of the month, or the month's last one where it is shorter."""
+    """Returns the same day of the month six months later, or that month's last one where it is shorter."""
     years, months = divmod(day.month - 1 + 6, 12)
     year, month = day.year + years, months + 1
     return datetime.date(year, month, min(day.day, calendar.monthrange(year, month)[1]))

@@ -29,7 +29,7 @@ _NAME_LENGTH = 200  # bytes of a recording, in that of its files
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    """The formats of this module among those asked for; raises UserError, listing the choices, on an unknown one."""
+    """Returns the formats of this module among those given; raises UserError, listing the choices, on an unknown."""
     for name in formats:
         if name not in (*FORMATS, *TABLES_OF_ALL):
             listed = ", ".join(FORMATS)

@@ -9,7 +9,7 @@ from audiotag_jax.runtime.errors import UserError
 
 
 def choose_folder(out: Path | None, default: Path, names: Sequence[str], overwrite: bool) -> Path:
-    """The folder for files of these `names`: `out`, or else `default`.
+    """Returns the folder for files of these `names`: `out`, or else `default`.
 
     If there are some already and not `overwrite`, it is the default with date and time behind its name; raises
     UserError if `out` was named, or is a file.
@@ -27,7 +27,7 @@ def choose_folder(out: Path | None, default: Path, names: Sequence[str], overwri
 
 
 def earlier_tables(folder: Path, names: Sequence[str], written: Sequence[str]) -> str:
-    """Which files of these `names` are there besides those `written` now, named in a warning; else empty."""
+    """Returns a warning that names those of `names` that are there besides those `written` now; "" without any."""
     left = [name for name in names if name not in written and (folder / name).exists()]
     return f"warning: {folder} also contains {', '.join(left)} of an earlier call" if left else ""
 

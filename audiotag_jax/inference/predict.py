@@ -168,7 +168,7 @@ def _with_events(
 
 
 def _names(formats: Sequence[str], events: EventOptions | None, reference: Path | None) -> tuple[str, ...]:
-    """What is written."""
+    """Returns the names of the files that are written."""
     more = [EVENTS] if events else []
     return (*TABLES, *more, *([event_reference.SCORES] if reference else []), *formats)
 
@@ -208,7 +208,7 @@ def _introduction(tagger: Tagger) -> str:
 def _about(
     tagger: Tagger, tag_options: TagOptions, window_options: WindowOptions, events: EventOptions | None
 ) -> dict[str, Any]:
-    """The settings of the prediction, for the JSON file."""
+    """Returns the settings of the prediction, for the JSON file."""
     decision = describe_decision(tagger)
     if not isinstance(tag_options.threshold, tuple):  # one for all classes, maybe in place of their own
         decision.pop("thresholds", None)

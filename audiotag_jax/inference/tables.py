@@ -57,14 +57,14 @@ class TagOptions:
     task: Task = SINGLE_LABEL
 
     def likeliest(self, probabilities: np.ndarray | None) -> list[tuple[str, float]]:
-        """The first `top` classes with their probabilities; of equal ones the earlier class first."""
+        """Returns the first `top` classes with their probabilities; of equal ones the earlier class first."""
         if probabilities is None:
             return []
         order = np.argsort(-probabilities, kind="stable")[: self.top]
         return [(self.classes[k], float(probabilities[k])) for k in order]
 
     def tags(self, probabilities: np.ndarray | None) -> list[tuple[str, float]]:
-        """The likeliest class if it reaches the threshold; where any number is possible, all that do, likeliest first.
+        """Returns the likeliest class if it reaches the threshold, of any number all that do, the likeliest first.
 
         Empty where everything is silent.
         """
@@ -75,7 +75,7 @@ class TagOptions:
         return [(self.classes[k], float(probabilities[k])) for k in order]
 
     def tag(self, probabilities: np.ndarray | None) -> str:
-        """The names of `tags`; `NONE` below the threshold, `UNCERTAIN` of such a run, "" where everything is silent."""
+        """Returns the names of `tags`; `NONE` below the threshold, `UNCERTAIN` of such a run, "" if all is silent."""
         if probabilities is None:
             return ""
         if self.is_uncertain:
@@ -186,7 +186,7 @@ def inert(cell: Any) -> Any:
 
 
 def _recording_as_json(prediction: RecordingPrediction, tag_options: TagOptions) -> dict[str, Any]:
-    """All but the path and the windows, which are written before."""
+    """Returns all fields of a recording but its path and its windows, which are written before."""
     answer = _answer(prediction.probabilities, tag_options)
     return {"duration_s": prediction.duration_s, "note": prediction.note, **answer}
 
@@ -197,7 +197,7 @@ def _window_as_json(window: Window, tag_options: TagOptions) -> dict[str, Any]:
 
 
 def _answer(probabilities: np.ndarray | None, tag_options: TagOptions) -> dict[str, Any]:
-    """The tag and all probabilities in the order of the classes; None and None where everything is silent."""
+    """Returns the tag and all probabilities in the order of the classes; None and None where everything is silent."""
     values = None if probabilities is None else [round(float(value), 6) for value in probabilities]
     answer: dict[str, Any] = {"tag": tag_options.tag(probabilities) or None}
     if tag_options.task is MULTI_LABEL:

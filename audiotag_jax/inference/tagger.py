@@ -89,12 +89,12 @@ class Tagger:
         return self.thresholds or ON_THRESHOLD
 
     def event_windows(self, hop_s: float = 0.0) -> WindowOptions:
-        """The windows in which events are looked for, one every `hop_s`; 0: as usual, but four a window at least."""
+        """Returns the windows for events, one every `hop_s` seconds; 0: as usual, but four a window at least."""
         usual_s = min(self.usual_hop_s or self.duration_s, self.duration_s / HOPS_A_WINDOW)
         return self.window_options(hop_s or usual_s)
 
     def window_options(self, hop_s: float = 0.0) -> WindowOptions:
-        """How recordings become windows, one every `hop_s`; 0: as usual. Raises ValueError on a negative one."""
+        """Returns options of windows, one every `hop_s` seconds; 0: as usual. Raises ValueError on a negative one."""
         if not hop_s >= 0:
             raise ValueError(f"hop_s is {hop_s}; it must be 0 or more")
         hop_samples = max(1, round((hop_s or self.usual_hop_s or self.duration_s) * self.sample_rate_hz))
@@ -142,7 +142,7 @@ class Tagger:
 
 
 def describe_decision(tagger: Tagger) -> dict:
-    """The calibrations and thresholds of the classes, in their order, for JSON; empty where there is one for all."""
+    """Returns the calibrations and thresholds by class, in their order, for JSON; empty where one is for all."""
     if tagger.decision is None:
         return {}
     names = ("temperatures", "offsets", "thresholds")
@@ -150,7 +150,7 @@ def describe_decision(tagger: Tagger) -> dict:
 
 
 def load_tagger(workdir: str | Path, folds: Sequence[int] = ()) -> Tagger:
-    """The tagger of a run: of the given folds, or of all that are finished. No data set is read.
+    """Loads the tagger of a run: of the given folds, or of all that are finished. No data set is read.
 
     One temperature is fitted to the folds' held-out logits together; with several labels a clip, a calibration and a
     threshold for each class that has enough of them. The mean over folds is somewhat less confident

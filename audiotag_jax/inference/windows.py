@@ -49,7 +49,7 @@ class Item:
 
 
 def find_files(audio: Sequence[str]) -> list[Path]:
-    """The files named, and the sound files below the folders named, hidden ones left out; each once, in this order.
+    """Returns the files named, and the sound files below the folders named, hidden ones left out; each once, in order.
 
     Raises UserError if there are none, or if one that is named does not exist.
     """
