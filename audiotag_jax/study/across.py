@@ -125,7 +125,7 @@ def _pooled(datasets: Mapping[str, dict], margin: float) -> list[dict]:
 
 
 def _contrasts(hits: Mapping[str, np.ndarray], baseline: str) -> dict[str, np.ndarray]:
-    """Per-clip differences [n]: every variant's to the baseline, and small q's to large q's if all four are there."""
+    """Returns per-clip differences [n]: every variant's to the baseline, small q's to large q's if all four exist."""
     found = {name: each - hits[baseline] for name, each in hits.items() if name != baseline}
     if hits.keys() >= {*SMALL_Q, *LARGE_Q}:
         small, large = (np.mean([hits[name] for name in names], axis=0) for names in (SMALL_Q, LARGE_Q))

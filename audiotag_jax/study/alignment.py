@@ -73,7 +73,7 @@ def _check_classes(sources: Sources, classes: Sequence[str]) -> None:
 
 
 def _tables(network: Network, tested: set[str]) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
-    """Logits by clip of held-out clips [K], and of test clips [J, K], to which a file's may belong."""
+    """Returns logits by clip of held-out clips [K], and of test clips [J, K], to which a file's may belong."""
     if network.run is not None:
         return network.logits, network.test
     held_out = rows.only(network.logits, lambda clip: clip not in tested, as_test=False)
@@ -101,7 +101,7 @@ def _nothing_common(sources: Sources) -> str:
 
 
 def _nothing_labelled(labels: Labels | None, clips: Sequence[str]) -> str:
-    """Why no clip has a label: nothing names one, or the ids of `labels` are others, of which one is shown."""
+    """Explains why no clip has a label: nothing names one, or `labels` are of other ids, of which one is shown."""
     if labels is None or not labels.labels:
         return "No clip has a label: name a run of these clips by --runs, or their labels by --labels=FILE.csv."
     theirs = next(iter(labels.labels))

@@ -27,7 +27,7 @@ def forest_plots(differences: Sequence[Mapping], *, baseline: str) -> dict[str, 
 
 
 def forest_plot(differences: Sequence[Mapping], metric: metrics.Metric, *, baseline: str) -> Markup:
-    """Paired differences of one metric to the baseline with their intervals, a line each.
+    """Draws paired differences of one metric to the baseline with their intervals, a line each.
 
     A difference is a dict as `study_scores` gives it; filled marks are those that `verdict.is_real`.
     Raises ValueError without differences.
@@ -149,7 +149,7 @@ def confusion_plot(shares: np.ndarray, counts: np.ndarray, classes: Sequence[str
 
 
 def _drawn_cells(shares: np.ndarray) -> list[list[int]]:
-    """Row and column of the cells that are drawn, row by row."""
+    """Returns row and column of the cells that are drawn, row by row."""
     chosen = np.flatnonzero(shares >= 0.005)
     if len(chosen) > _MOST_CELLS:
         chosen = np.sort(chosen[np.argsort(-shares.flat[chosen], kind="stable")[:_MOST_CELLS]])
@@ -162,7 +162,7 @@ def percent(share: float) -> str:
 
 
 def signed(value: float | None, decimals: int) -> str:
-    """With a sign wherever it is not zero, as typographers write it; a dash for None."""
+    """Formats a number with a sign wherever it is not zero, "−" for minus; None as a dash."""
     if value is None:
         return "–"
     text = f"{value:+.{decimals}f}"

@@ -19,7 +19,7 @@ def theme_css() -> str:
 
 
 def theme(name: str) -> dict[str, str]:
-    """Colours of the "light" or "dark" theme; `l0` .. are a heat map's levels, `t0` .. text upon them."""
+    """Returns colours of the "light" or "dark" theme; `l0` .. are a heat map's levels, `t0` .. text upon them."""
     colours = dict(_COLOURS[name])
     low, high = _rgb(colours["bg"]), _rgb(colours["accent"])
     for i in range(NUM_LEVELS):
@@ -35,7 +35,7 @@ def level(share: float) -> int:
 
 
 def contrast(first: str, second: str) -> float:
-    """Ratio of contrast of two colours `#rrggbb`, 1 to 21 (WCAG 2.2)."""
+    """Returns the ratio of contrast of two colours `#rrggbb`, 1 to 21 (WCAG 2.2)."""
     dark, light = sorted(_luminance(_rgb(colour) / 255.0) for colour in (first, second))
     return (light + 0.05) / (dark + 0.05)
 

@@ -100,7 +100,7 @@ def _check_known(option: str, name: str, sources: Sources) -> None:
 
 
 def _usage(sources: Sources) -> dict[str, str]:
-    """Public and Private test clips by id, where a run is on the challenge's data and its table is there."""
+    """Returns "Public" or "Private" by test clip where a run is on the challenge's data and its table exists."""
     for network in (network for each in sources.values() for network in each):
         dataset = network.settings.dataset if network.settings is not None else None
         if dataset is not None and dataset.source == "fsdkaggle2018" and Path(dataset.path).is_dir():

@@ -44,7 +44,7 @@ def canvas(width: float, height: float) -> Iterator:
 
 
 def add_axes(figure, left: float, top: float, width: float, height: float):
-    """Axes at that place, in pixels from the figure's upper left corner."""
+    """Adds axes at that place, in pixels from the figure's upper left corner."""
     across, down = figure.bbox.size
     return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
 
@@ -136,6 +136,6 @@ def _properties(element: Element) -> dict[str, str]:
 
 
 def _compact(numbers: str) -> str:
-    """Coordinates with at most one decimal, without spaces that need not be."""
+    """Rounds coordinates to at most one decimal, and removes spaces that are not needed."""
     short = re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]) + 0.0:.1f}".removesuffix(".0"), numbers)
     return re.sub(r"\s*([A-Zz])\s*", r"\1", short).strip()

@@ -177,7 +177,7 @@ def confusion_of(given, variant):
 
 
 def _classes(given):
-    """Tables of errors: a row a class, a column a variant."""
+    """Returns tables of errors: a row a class, a column a variant."""
     by_variant = {name: mistakes.errors_by_class(given, name) for name in given.networks}
     counts = np.bincount(given.clips.labels, minlength=len(given.classes))
     titles = {"first": "Clips whose first tag is wrong", "top3": "Clips whose label is not among the first three tags"}
@@ -218,7 +218,7 @@ def _clip(given, index, media):
 
 
 def _compared(given, indices, media):
-    """Clips with their picture in every variant, as many as may be had in their share of the page, one at least."""
+    """Returns clips with their picture in every variant, as many as fit in their share of the page, one at least."""
     clips: list[dict] = []
     for index in indices:
         title = _clip_title(given, index)

@@ -31,7 +31,7 @@ class LabelLists:
         return [label]
 
     def parsed(self, labels: Mapping[str, Label]) -> dict[str, Label]:
-        """Labels by clip; where clips have any number, tuples in the order of the classes, and "" for none known."""
+        """Returns labels by clip; of any number a clip, tuples in the order of the classes, and "" for none known."""
         if not self.are_several:
             return dict(labels)
         return {clip: self._tuple(label) if label != "" else "" for clip, label in labels.items()}
@@ -42,7 +42,7 @@ class LabelLists:
         return known + tuple(name for name in given if name not in self._classes)
 
     def array(self, labels: Sequence[Label]) -> np.ndarray:
-        """Labels as `task` has them: `[n]`, or `[n, K]`; -1 for "", none known."""
+        """Returns labels as `task` has them: `[n]`, or `[n, K]`; -1 for "", none known."""
         numbers = {name: number for number, name in enumerate(self._classes)} | {"": -1}
         if not self.are_several:
             return np.array([numbers[str(label)] for label in labels], np.int64)

@@ -167,7 +167,7 @@ def table(header: Iterable[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def interval(each: Mapping[str, float], sign: str = "") -> str:
-    """Such as "0.875 (0.840 to 0.905)"; numbers that round to 0 have no sign, and what is not defined is a dash."""
+    """Formats such as "0.875 (0.840 to 0.905)"; numbers that round to 0 have no sign, undefined ones are a dash."""
     if any(each[key] is None for key in ("value", "low", "high")):
         return _maybe(each["value"])
     value, low, high = (f"{round(each[key], 3) + 0.0:{sign}.3f}" for key in ("value", "low", "high"))

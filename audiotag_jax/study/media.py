@@ -72,7 +72,7 @@ def _uri(kind, data):
 
 
 def _palette():
-    """[_GREY_LEVELS, 3] uint8"""
+    """Returns viridis as colours [_GREY_LEVELS, 3] uint8."""
     stops = np.linspace(0.0, 1.0, len(_VIRIDIS))
     at = np.linspace(0.0, 1.0, _GREY_LEVELS)
     channels = [np.interp(at, stops, [colour[i] for colour in _VIRIDIS]) for i in range(3)]

@@ -27,7 +27,7 @@ class ScoredPredictions:
     kept: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict)
 
     def mean(self, variant: str) -> np.ndarray:
-        """Probabilities [n, K], averaged over the variant's networks."""
+        """Returns probabilities [n, K], averaged over the variant's networks."""
         return self.networks[variant].mean(axis=0)
 
     def keep(self, indices: Sequence[int]) -> None:
@@ -37,7 +37,7 @@ class ScoredPredictions:
             self.kept.update({(variant, index): mean[index].copy() for index in indices})
 
     def row(self, variant: str, index: int) -> np.ndarray:
-        """Probabilities [K] of one clip, averaged over the variant's networks."""
+        """Returns the probabilities [K] of one clip, averaged over the variant's networks."""
         return self.kept[variant, index] if (variant, index) in self.kept else self.mean(variant)[index]
 
     def label_text(self, index: int) -> str:
@@ -104,13 +104,13 @@ def confusion(given: ScoredPredictions, variant: str) -> tuple[np.ndarray, np.nd
 
 
 def most_confused(shares: np.ndarray, at_most: int) -> list[tuple[int, int, float]]:
-    """(true, predicted, share) off the diagonal of [K, K], the most frequent first."""
+    """Returns (true, predicted, share) off the diagonal of [K, K], the most frequent first."""
     pairs = [(t, p, float(shares[t, p])) for t, p in np.argwhere(np.nan_to_num(shares) > 0).tolist() if t != p]
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))[:at_most]
 
 
 def errors_by_class(given: ScoredPredictions, variant: str) -> dict[str, np.ndarray]:
-    """Share [K] of each class's clips missed by the `first` tag and by the `top3`; NaN for a class without clips."""
+    """Returns the share [K] of each class's clips missed by the `first` tag and by the `top3`; NaN without clips."""
     labels = given.clips.labels
     ranks = np.stack([label_ranks(probabilities, labels) for probabilities in given.networks[variant]])
     missed = {"first": 1.0 - hits(ranks), "top3": top3_errors(ranks)}
@@ -131,7 +131,7 @@ def confident_mistakes(given: ScoredPredictions, variant: str, at_most: int) -> 
 
 
 def disputed_clips(given: ScoredPredictions, at_most: int) -> list[int]:
-    """Indices of the clips whose label the variants find most differently probable, one a class; ties by clip id."""
+    """Returns indices of the clips whose label's probability differs most by variant, one a class; ties by clip id."""
     labels = given.clips.labels
     own = np.stack([given.mean(variant)[np.arange(len(labels)), labels] for variant in given.networks])
     chosen: list[int] = []

@@ -19,7 +19,7 @@ def single_rows(scores: dict) -> list[dict]:
 
 
 def block_name(part: str, clips: str, num_clips: int) -> str:
-    """Such as "Held-out clips, all 400" or "Test clips, the 301 Public ones"."""
+    """Returns a title such as "Held-out clips, all 400" or "Test clips, the 301 Public ones"."""
     whose = "Held-out clips" if part == "held out" else "Test clips"
     words = [part.title()] if part in ("public", "private") else []
     words += ["verified"] if clips == "verified" else []
@@ -79,12 +79,12 @@ def second_test(scores: Mapping) -> SecondTest:
 
 
 def p_text(p: float) -> str:
-    """p to three places, "< 0.001" below that, and "< 0.05" where rounding would hide that it is."""
+    """Formats p to three places, "< 0.001" below that, "< 0.05" where rounding would hide that it is below."""
     if p < 0.001:
         return "< 0.001"
     return "< 0.05" if p < LEVEL <= round(p, 3) else f"{p:.3f}"
 
 
 def listed(names: Sequence[str]) -> str:
-    """Such as "a, b and c"."""
+    """Joins names, such as "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

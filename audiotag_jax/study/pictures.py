@@ -61,7 +61,7 @@ def clip_picture(media: Media, variant: str, clip: str, title: str) -> Markup:
 
 
 def frequency_ticks(axis_hz: np.ndarray, height: float, least_gap: float = _LEAST_GAP) -> list[tuple[int, float]]:
-    """Round frequencies and how far below the top of `height` each lies, where the bins [F] lie evenly from the bottom.
+    """Returns round frequencies in Hz and how far below the top of `height` each lies, for evenly spaced bins [F].
 
     Multiples where the axis is linear, else 1, 2 and 5 times powers of ten; none closer than `least_gap` to the next.
     """
@@ -79,7 +79,7 @@ def frequency_ticks(axis_hz: np.ndarray, height: float, least_gap: float = _LEAS
 
 
 def round_ticks(low: float, high: float, at_most: int) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten within [low, high], at most so many."""
+    """Returns multiples of 1, 2 or 5 times a power of ten within [low, high], at most `at_most`."""
     from matplotlib.ticker import MaxNLocator
 
     ticks = np.round(MaxNLocator(at_most - 1, steps=[1, 2, 5, 10]).tick_values(low, high), 12)

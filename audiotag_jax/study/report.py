@@ -78,7 +78,7 @@ def write_report(
 
 
 def write_plots(workdir: Path, scores: dict) -> dict[str, str]:
-    """Forest plots of the differences as `report_*.svg`, which `report.md` shows: their names by title."""
+    """Writes forest plots of the differences as `report_*.svg`, which `report.md` shows; returns names by title."""
     written = {}
     for part, clips in blocks(scores):
         if clips != "all" or part not in ("held out", "test"):

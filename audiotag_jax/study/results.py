@@ -86,7 +86,7 @@ class VariantLogits:
         return part() if callable(part) else part
 
     def by_fold(self, test: bool) -> np.ndarray:
-        """[S, J, n, K]: of held-out clips J is 1. Raises ValueError where there are no test clips."""
+        """Returns the logits [S, J, n, K]; of held-out clips J is 1. Raises ValueError without test clips."""
         if not test:
             return self.held_out[:, None]
         if self.test is None:
@@ -174,7 +174,7 @@ def _held_out_clips(run: Run) -> Clips:
 
 
 def _held_out_logits(run: Run) -> np.ndarray:
-    """Their logits [n, K]."""
+    """Reads the logits [n, K] of `_held_out_clips`."""
     return _held_out(run)["logits"]
 
 
@@ -203,7 +203,7 @@ def _test_clips(run: Run) -> Clips | None:
 
 
 def _test_logits(run: Run) -> np.ndarray:
-    """Their logits [J, m, K] by fold."""
+    """Reads the logits [J, m, K] of `_test_clips`, by fold."""
     return np.stack([_sorted(load_predictions(file))["logits"] for file in _test_files(run)])
 
 

@@ -64,7 +64,7 @@ def side_by_side(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarra
 
 
 def num_folds(table: Mapping[str, np.ndarray]) -> int:
-    """J of rows [J, K]; 0 without rows."""
+    """Returns J of rows [J, K]; 0 without rows."""
     if isinstance(table, Rows):
         return table.num_folds if table else 0
     return len(next(iter(table.values()))) if table else 0

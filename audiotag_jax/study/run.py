@@ -43,7 +43,7 @@ _PROBE_BUDGET = "a linear classifier of frozen features, solved to its optimum; 
 
 
 def run(settings: Settings, workdir: Path) -> tuple[list[Run], tuple[str, ...], list[tuple[str, str]]]:
-    """Finished trainings are never run again, an interrupted one continues; the report comes last.
+    """Runs a study: never a finished training again, an interrupted one continues; the report comes last.
 
     Returns the finished runs, the classes, and what every variant was given.
     """
@@ -144,7 +144,7 @@ class Study:
                 left -= steps
 
     def run_training(self, training: Training, folds: tuple[int, ...]) -> None:
-        """Mode `train` on the folds; of a trial, one that diverges is noted, and the others are trained."""
+        """Runs mode `train` on the folds; of a trial, one that diverges is recorded, and the others are trained."""
         while folds:
             now = dataclasses.replace(training.settings.training, folds=folds)
             try:
@@ -160,7 +160,7 @@ class Study:
                 folds = tuple(others)
 
     def steps_left(self) -> int:
-        """Steps of all unfinished folds. Where a choice is not made yet, its folds count at factor 1."""
+        """Counts the steps of all unfinished folds; where a choice is not made yet, its folds count at factor 1."""
         return sum(count * self.steps[inner] for inner, (count, _) in self.count_folds().items())
 
     def count_folds(self) -> dict[bool, tuple[int, int]]:
@@ -263,7 +263,7 @@ def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> 
 
 
 def _time_step(experiment: Experiment) -> float:
-    """Seconds of a training step, the median of a few, on a state that is thrown away."""
+    """Returns the seconds of a training step, the median of a few, on a state that is thrown away."""
     fold = experiment.all_folds[0]
     state, clips = replicate(experiment.initial_state(fold)), experiment.training_clips(fold)
     order = TrainingOrder(clips, experiment.steps_per_epoch, experiment.num_steps, experiment.settings.seed, fold)

@@ -15,7 +15,7 @@ _LINES = {"training": {"color": "muted", "linestyle": "-"}, "validation": {"colo
 
 
 def curves_plot(name: str, curves: Mapping[str, np.ndarray]) -> Markup | None:
-    """One quantity over steps, from [n, 2] of (step, value) of "training" and "validation"; None without a line."""
+    """Draws a quantity over steps, from [n, 2] of (step, value) of "training" and "validation"; None without a line."""
     lines = {kind: thinned(np.asarray(curve, float)) for kind, curve in curves.items()}
     lines = {kind: line for kind, line in lines.items() if len(line)}
     if max(map(len, lines.values()), default=0) < 2:  # a probe has one step

@@ -30,7 +30,7 @@ class Block:
             self.drawn[row.name] = _mean(_of_networks(logits, truth, drawn))
 
     def scores(self, name: str) -> dict[str, dict]:
-        """`{METRIC: {"value", "low", "high"}}` of a row, the mean over its networks."""
+        """Returns `{METRIC: {"value", "low", "high"}}` of a row, the mean over its networks."""
         values = _mean(self.seen[name])
         return {each: self._entry(values[each][0], self.drawn[name][each]) for each in multilabel.METRICS}
 
@@ -100,7 +100,7 @@ class Block:
 
 
 def pair_of(rows: Mapping[tuple, Entry], variant: str, baseline: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """One answer a clip [n, K] of each of two variants: those of `common_answers`; None without one."""
+    """Returns one answer a clip [n, K] of each of two variants: those of `common_answers`; None without one."""
     found = common_answers(rows, variant, baseline)
     if found is None:
         return None
@@ -109,7 +109,7 @@ def pair_of(rows: Mapping[tuple, Entry], variant: str, baseline: str) -> tuple[n
 
 
 def _of_networks(logits: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> Scores:
-    """Scores [S, J, R] or [S, J, R, K] of logits [S, J, n, K]."""
+    """Computes scores [S, J, R] or [S, J, R, K] of logits [S, J, n, K]."""
     found = [[multilabel.scores(network, truth, counts) for network in of_seed] for of_seed in logits]
     return {name: np.array([[each[name] for each in of_seed] for of_seed in found]) for name in found[0][0]}
 

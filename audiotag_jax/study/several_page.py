@@ -41,7 +41,7 @@ def confusions(given: ScoredPredictions, results: Results) -> list[dict]:
 
 
 def confused(tags: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) -> list[Confusion]:
-    """Pairs of label and false tag of tags and truth [n, K] bool, those with most clips beyond what is expected first.
+    """Returns pairs of label and false tag of tags and truth [n, K] bool, those most above what is expected first.
 
     Expected is the tag's rate among all clips that do not have it.
     """
@@ -118,7 +118,7 @@ def confident_mistakes(given: ScoredPredictions, variant: str, at_most: int) -> 
 
 
 def disputed_clips(given: ScoredPredictions, at_most: int) -> list[int]:
-    """Indices of the clips of which the variants find a tag most differently probable, one a tag; ties by clip id."""
+    """Returns indices of the clips with a tag whose probability differs most by variant, one a tag; ties by clip id."""
     spread = _spread(given).round(12)
     tags, chosen = spread.argmax(axis=1), list[int]()
     for index in np.lexsort((given.clips.ids, -spread.max(axis=1))).tolist():

@@ -101,7 +101,7 @@ def _sharing(network: Network, before: Sequence[Network]) -> Network:
 
 
 def _joined(name: str, first: Network, second: Network) -> Network:
-    """One network of two that share no clip: folds of a cross-validation."""
+    """Joins two networks that share no clip, folds of a cross-validation, to one."""
     if first.test.keys() != second.test.keys() or first.classes != second.classes:
         raise UserError(
             f"{name}: {first.path} and {second.path} differ in their test clips or classes; name them apart."
@@ -149,7 +149,7 @@ def _of_store(path: Path) -> Sources:
 
 
 def _of_test(variant: VariantLogits, place: int) -> np.ndarray:
-    """Logits [m, J, K] of one seed."""
+    """Returns the logits [m, J, K] of one seed."""
     return variant.of_seed(place, test=True).swapaxes(0, 1)
 
 

@@ -82,7 +82,7 @@ def study_scores(
 
 
 def _several(samples: Sequence[_Sample], classes: Sequence[str], baseline: str, most: int, seed: int) -> dict:
-    """`study_scores` of clips with any number of labels."""
+    """Computes `study_scores` of clips with any number of labels."""
     size = max(sample.labels.size for sample in samples)
     number = min(most, multilabel.num_resamples(size))
     rows: list[dict] = []
@@ -144,14 +144,14 @@ def _several_row(row: Entry, sample: _Sample, block: Block) -> dict:
 
 
 def _values(row: Entry) -> np.ndarray:
-    """Per-clip scores [M, n] of the M metrics, averaged over seeds and networks."""
+    """Returns per-clip scores [M, n] of the M metrics, averaged over seeds and networks."""
     return np.stack([each.values(row.ranks).mean((0, 1)) for each in metrics.METRICS])
 
 
 def _samples(
     results: Results, usage: Mapping[str, str], recordings: Mapping[str, str], averages: bool
 ) -> Iterator[_Sample]:
-    """Every block that has clips; verified clips apart unless all are."""
+    """Yields every block that has clips; verified clips apart unless all are."""
     for test in (False, True) if results.test is not None else (False,):
         clips, rows = entries(results, test=test, averages=averages)
         parts = {"test" if test else "held out": np.ones(len(clips), bool)}
@@ -246,7 +246,7 @@ def _differences(sample: _Sample, baseline: str, estimates: Mapping[str, Mapping
 def _mcnemar(
     sample: _Sample, variant: str, baseline: str, metric: metrics.Metric
 ) -> tuple[float | None, list[int] | None]:
-    """McNemar's test on the first common seed, which needs one answer a clip: on test clips its folds' average."""
+    """Returns McNemar's p and the discordant clips of the first common seed, on test clips of its folds' average."""
     found = common_answers({(row.variants, row.kind): row for row in sample.rows}, variant, baseline)
     if metric.is_right is None or found is None:
         return None, None

@@ -58,7 +58,7 @@ class Finding:
 
 
 def findings(scores: dict) -> list[Finding]:
-    """Every score on every choice of clips that has differences, from the dict of `study_scores`."""
+    """Returns every score on every choice of clips that has differences, from the dict of `study_scores`."""
     found = []
     for part, clips in blocks(scores):
         family = [each for each in scores["differences"] if (each["part"], each["clips"]) == (part, clips)]
@@ -103,7 +103,7 @@ def check_score(name: str, option: str, task: Task | None = None) -> None:
 
 
 def headline(scores: dict) -> str:
-    """One sentence or two on the chosen score: which variants differ from the baseline, and on which clips."""
+    """Returns a sentence or two on the chosen score: which variants differ from the baseline, on which clips."""
     finding = chosen(scores, findings(scores))
     if finding is None:
         return f"{scores['baseline']} stands alone: there is nothing to compare it with."
@@ -111,7 +111,7 @@ def headline(scores: dict) -> str:
 
 
 def summary_lines(scores: dict) -> list[str]:
-    """Three lines for a terminal: the values of the chosen score, what differs, and what could have been found."""
+    """Returns lines for a terminal: values of the chosen score, what differs, and what could have been found."""
     finding = chosen(scores, findings(scores))
     if finding is None:
         return [headline(scores)]
@@ -122,7 +122,7 @@ def summary_lines(scores: dict) -> list[str]:
 
 
 def verdict(scores: dict) -> list[tuple[str, list[str]]]:
-    """Headings and paragraphs, plain text, from the dict of `study_scores`; on held-out clips and on all test clips."""
+    """Returns headings and paragraphs, plain text, on held-out and all test clips, from the dict of `study_scores`."""
     sections: dict[str, list[str]] = {}
     for each in findings(scores):
         if each.part in ("held out", "test"):
@@ -143,7 +143,7 @@ def _corrected(difference: Mapping) -> list[float]:
 
 
 def _about_metric(metric: metrics.Metric, family: Sequence[dict], rows: Sequence[dict]) -> tuple[str, str]:
-    """On one metric: the best and what differs from the baseline; what nearly does, and what can be found."""
+    """Describes one metric: the best and what differs from the baseline; what nearly does, and what can be found."""
     values = {row["name"]: row["scores"][metric.name]["value"] for row in rows}
     lower, baseline = metric.lower_is_better, family[0]["baseline"]
     best = f"{min(values.values()) if lower else max(values.values()):.3f}"
@@ -172,7 +172,7 @@ def _count(real: Sequence[dict], family: Sequence[dict], baseline: str) -> str:
 
 
 def _amount(difference: dict, rows: Sequence[dict]) -> str:
-    """Such as "mel_db by 0.025 (0.010 to 0.040, p = 0.013)", and with how many seeds, where several are common."""
+    """Formats as "mel_db by 0.025 (0.010 to 0.040, p = 0.013)", with how many seeds agree, if several are common."""
     sign = 1 if difference["value"] > 0 else -1
     low, high = sorted(sign * difference[key] for key in ("low", "high"))
     limits = f"{_number(low)} to {_number(high)}, p {_p(max(_corrected(difference)))}"
@@ -239,6 +239,6 @@ def _p(p: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Hours and minutes, one at least."""
+    """Formats seconds as hours and minutes, one minute at least."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"
