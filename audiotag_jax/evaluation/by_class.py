@@ -43,7 +43,7 @@ class Bin(NamedTuple):
 
 
 def class_scores(probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> list[ClassScores]:
-    """Scores of each of the K classes from `probabilities` [n, K] and `labels` [n].
+    """Computes scores of each of the K classes from `probabilities` [n, K] and `labels` [n].
 
     `groups` [n] int are the recordings, of which intervals draw whole ones.
     """
@@ -65,7 +65,7 @@ def class_scores(probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarr
 
 
 def doubts(probabilities: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Indices of the clips whose first tag is not their label, the most doubtful label first; ties by id.
+    """Returns indices of the clips whose first tag is not their label, the most doubtful first; ties by id.
 
     A label is the more doubtful the more probable the first tag is beyond it.
     """
@@ -76,7 +76,7 @@ def doubts(probabilities: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> np
 
 
 def calibrated(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Probabilities [n, K] of the clips of each part under the temperature fitted to those of all other parts."""
+    """Returns probabilities [n, K] of each part's clips under the temperature fitted to those of all other parts."""
     found = np.empty(logits.shape)
     for part in np.unique(parts):
         inside = parts == part
@@ -91,7 +91,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarra
 
 
 def decision_reliability(probabilities: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> list[Bin]:
-    """Likewise of all decisions on K classes, by their probability [n, K]: right are clips that have the class."""
+    """Returns `reliability` of all decisions by probability [n, K]; right are those on classes that the clip has."""
     return _bins(probabilities.ravel(), truth.ravel(), np.repeat(groups, probabilities.shape[1]))
 
 

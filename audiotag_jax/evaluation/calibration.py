@@ -39,9 +39,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
-    """Mean over clips of |accuracy - confidence| within bins of equal width; `probabilities` [n, K], `labels` [n].
+    """Returns the clips' mean |accuracy - confidence| in bins of equal width; `probabilities` [n, K], `labels` [n].
 
-    Confidence is the largest probability; a bin holds its upper edge. With labels [n, K] of 0 and 1, the decisions on
+    Confidence is the largest probability; a bin includes its upper edge. With labels [n, K] of 0 and 1, decisions on
     all classes are compared: |share of labels - probability| within bins of the probability. NaN without clips. Raises
     ValueError as `fit_temperature` does.
     """

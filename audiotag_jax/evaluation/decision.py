@@ -34,7 +34,7 @@ class Decision:
     is_own: np.ndarray
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities [..., K]."""
+        """Returns calibrated probabilities [..., K] of logits [..., K]."""
         return np.asarray(scipy.special.expit(np.asarray(logits, np.float64) / self.temperatures + self.offsets))
 
 
@@ -75,7 +75,7 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
 
 def cross_fit(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Calibrated probabilities [n, K] and tags [n, K] bool, of the clips of each part by `fit_decision` of the others.
+    """Returns calibrated probabilities and bool tags [n, K] of the clips of each part by `fit_decision` of the others.
 
     `parts` [n]: clips with the same number are left out together.
     """
@@ -96,7 +96,7 @@ def class_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> fl
 
 
 def f1_scores(tags: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """`f1_macro`, `f1_micro` [R] and, by class, `f1`, `precision`, `recall` [R, K] of tags and truth [n, K] bool.
+    """Computes `f1_macro`, `f1_micro` [R], by class `f1`, `precision`, `recall` [R, K] of tags and truth [n, K] bool.
 
     Clip i counts `counts[r, i]` times. NaN where not defined: macro F1 leaves out classes without a positive clip.
     """
@@ -126,7 +126,7 @@ def decision_table(predictions: Predictions, parts: np.ndarray) -> dict:
 def decision_scores(
     logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, groups: np.ndarray, seed: int = 0, number: int = 0
 ) -> dict:
-    """`decision_table` of scored clips in the order of their ids, of recordings `groups` [n], numbered from 0."""
+    """Computes `decision_table` of scored clips in the order of their ids, of recordings `groups` [n] from 0."""
     logits, truth = np.asarray(logits, np.float64), labels == 1
     probabilities, tags = cross_fit(logits, labels, parts)
     shared = _shared(logits, labels, parts)
@@ -146,7 +146,7 @@ def _intervals(tags: np.ndarray, truth: np.ndarray, drawn: np.ndarray, groups: n
 
 
 def _shared(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Probabilities of each part by the one temperature that is fitted to the others."""
+    """Returns probabilities [n, K] of each part by the one temperature that is fitted to the others."""
     found = np.zeros(logits.shape)
     for part in np.unique(parts):
         inside = parts == part
@@ -155,7 +155,7 @@ def _shared(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> np.nda
 
 
 def _platt(logits: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes and offsets [K] of the logistic regressions of truth on logits [n, K], by Newton's method.
+    """Returns slopes and offsets [K] of logistic regressions of truth on logits [n, K], by Newton's method.
 
     The targets are Platt's: (N + 1) / (N + 2) for N positive clips, 1 / (M + 2) for M negative ones, so that a
     solution exists where the classes are separated.

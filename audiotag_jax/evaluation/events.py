@@ -37,7 +37,7 @@ def match_events(
     with_offset: bool = True,
     offset_share: float = OFFSET_SHARE,
 ) -> list[tuple[int, int]]:
-    """Pairs of places in `reference` and `estimated`, of one recording, that are the same event: as many as can be.
+    """Returns pairs of places in `reference` and `estimated` of one recording that match: as many as can be.
 
     They have the same tag and onsets at most `collar_s` apart and, `with_offset`, offsets at most `collar_s` or
     `offset_share` of the reference's length apart, whichever is more. Each event is in one pair at most.
@@ -62,7 +62,7 @@ def event_scores(
     with_offset: bool = True,
     offset_share: float = OFFSET_SHARE,
 ) -> dict:
-    """`{"f1", "precision", "recall", "reference", "estimated", "correct", "macro_f1", "classes"}` of events.
+    """Returns `{"f1", "precision", "recall", "reference", "estimated", "correct", "macro_f1", "classes"}` of events.
 
     The first six are over all events (micro); "classes" has them by tag, "macro_f1" is the mean of the tags' F1. What
     would be 0 / 0 is None. The parameters are those of `match_events`.
@@ -80,7 +80,7 @@ def event_scores(
 
 
 def segment_scores(reference: Events, estimated: Events, *, segment_s: float = 1.0) -> dict:
-    """Computes the same scores of segments of `segment_s`: a segment has a tag if its event covers any part."""
+    """Computes the `event_scores` of segments of `segment_s`: one has a tag where an event of it covers any part."""
     counts: dict[str, np.ndarray] = {}
     for recording in dict.fromkeys([*reference, *estimated]):
         true, found = (_segments(events.get(recording, ()), segment_s) for events in (reference, estimated))

@@ -48,7 +48,7 @@ class Labels:
 
 
 def read_foreign(path: Path) -> ForeignPredictions:
-    """Predictions of an `.npz` or a `.csv` file, as docs/comparing.md describes them; raises UserError on bad ones."""
+    """Reads predictions of an `.npz` or `.csv` file as docs/comparing.md describes; raises UserError on bad ones."""
     if path.suffix.lower() not in (".npz", ".csv"):
         raise UserError(f"{path}: predictions are .npz or .csv files.")
     found = _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path)
@@ -112,7 +112,7 @@ def _read_npz(path: Path) -> ForeignPredictions:
 
 
 def _label_names(path: Path, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Labels as names, of names or of numbers of classes, -1 for none; [n, K] of 1, 0 and -1 as tuples of names."""
+    """Returns labels as names, from names or numbers of classes, -1 for none; [n, K] of 1, 0, -1 as tuples."""
     if labels.ndim == 2:
         if labels.dtype.kind not in "iub" or (labels.size and not -1 <= labels.min() <= labels.max() <= 1):
             raise UserError(f"{path}: labels of several classes a clip must be 1, 0, or -1 where they are not known.")
@@ -147,7 +147,7 @@ def _read_csv(path: Path) -> ForeignPredictions:
 
 
 def names_of(labels: np.ndarray, classes: Sequence[str]) -> list[Label | None]:
-    """Labels `[n]` as names of classes, `[n, K]` as tuples of names; None where they are not known."""
+    """Returns labels `[n]` as names of classes, `[n, K]` as tuples of names; None where they are not known."""
     if np.ndim(labels) == 1:
         return [None if label < 0 else classes[label] for label in labels.tolist()]
     return [None if row.min() < 0 else tuple(classes[k] for k in np.flatnonzero(row).tolist()) for row in labels]

@@ -27,7 +27,7 @@ def describe_guessing(accuracy: Mapping[str, float | None], share: float) -> str
 
 
 def guessing_of(predictions: Predictions) -> str:
-    """`describe_guessing` of labelled predictions, with the interval by recording as in `score_table`."""
+    """Returns `describe_guessing` of labelled predictions, with the interval by recording as in `score_table`."""
     saved = select(predictions, np.argsort(predictions["ids"], kind="stable"))
     if not len(saved["labels"]):
         return ""

@@ -25,7 +25,7 @@ class Estimates(NamedTuple):
 
 
 def score_table(predictions: Predictions) -> dict:
-    """`{"num_clips": n, "num_recordings": …, METRIC: {"value", "low", "high"}, …}`; None without clips.
+    """Returns `{"num_clips": n, "num_recordings": …, METRIC: {"value", "low", "high"}, …}`; None without clips.
 
     Intervals are those of `bootstrap_means` over recordings, with the clips in the order of their ids: the same numbers
     as in a study's report on the same clips.
@@ -70,7 +70,7 @@ def detectable_difference(standard_error: float, num_tests: int, power: float = 
 
 
 def equivalence_p(difference: float, standard_error: float, margin: float, degrees: float = np.inf) -> float:
-    """p of two one-sided tests that the true difference lies within -margin to margin (Schuirmann, 1987).
+    """Returns p of two one-sided tests that the true difference lies within ±`margin` (Schuirmann, 1987).
 
     The larger of both p values, by t with so many `degrees` of freedom; infinite ones give the normal distribution.
     Below 0.05 the 90 % interval lies inside the margins. With a standard error of 0 it is 0 or 1.
@@ -82,7 +82,7 @@ def equivalence_p(difference: float, standard_error: float, margin: float, degre
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[float, list[int]]:
-    """p of McNemar's exact two-sided test that two classifiers are right equally often, and the clips they differ on.
+    """Returns p of McNemar's exact two-sided test that two classifiers are right equally often, and discordant clips.
 
     `first`, `second` [n] bool: right or wrong, clip by clip. The discordant clips `[only first, only second]` are
     binomial with 1/2 under the null (McNemar, 1947); p is 1 where there are none.
@@ -93,7 +93,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[float, list[int]]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Step-down p values that hold the chance of any false rejection among them (Holm, 1979)."""
+    """Returns step-down p values that control the chance of any false rejection among them (Holm, 1979)."""
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p, kind="stable")
     adjusted = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
@@ -123,7 +123,7 @@ def bootstrap_means(
     The resamples are the same ones for every column.
 
     `groups` [n] int, every number from 0: clips with the same number, which are alike, are drawn together, as many
-    groups as there are; a resample's mean is that over the clips it happens to hold (the cluster bootstrap).
+    groups as there are; a resample's mean is that over the clips that it contains (the cluster bootstrap).
 
     Limits are the 2.5 and 97.5 percentiles of the resampled means. Where all clips (or groups) have the same
     mean, resampling gives no width: there an unseen share of up to Wilson's limit for 0 of n of them may have any

@@ -9,7 +9,7 @@ from audiotag_jax.evaluation.task import MULTI_LABEL, Task
 
 
 def label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Ranks `[B]`, from 0, of each label among logits `[B, K]`; of equal logits the smaller class comes first.
+    """Returns ranks `[B]`, from 0, of each label among logits `[B, K]`; of equal ones the smaller class is first.
 
     Raises ValueError if a logit is not finite or a label is not one of the K classes.
     """
@@ -22,17 +22,17 @@ def label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def top3_errors(ranks: np.ndarray) -> np.ndarray:
-    """1.0 where the label is not among the first three, else 0.0."""
+    """Returns 1.0 where the label is not among the first three, else 0.0, in the shape of `ranks`."""
     return (ranks >= 3).astype(np.float64)
 
 
 def hits(ranks: np.ndarray) -> np.ndarray:
-    """1.0 where the label comes first, else 0.0; their mean is the accuracy."""
+    """Returns 1.0 where the label comes first, else 0.0; their mean is the accuracy."""
     return (ranks == 0).astype(np.float64)
 
 
 def average_precisions_at_3(ranks: np.ndarray) -> np.ndarray:
-    """1, 1/2, 1/3 where the label is first, second, third, else 0; their mean is the challenge's MAP@3.
+    """Returns 1, 1/2, 1/3 where the label is first, second, third, else 0; the mean is the challenge's MAP@3.
 
     With a single true label the average precision at 3 is the precision at the label's own rank
     (Fonseca et al., "General-purpose tagging of Freesound audio", DCASE 2018).

@@ -21,7 +21,7 @@ _AT_ONCE = 8_000_000  # numbers in memory
 
 
 def score_table(predictions: Predictions, classes: Sequence[str] = ()) -> dict:
-    """`{"num_clips", "num_recordings", METRIC: {"value", "low", "high"}, …}`; None where a score is not defined.
+    """Returns `{"num_clips", "num_recordings", METRIC: {"value", "low", "high"}, …}`; None where one is not defined.
 
     With `classes`, "classes" has by name `num_positive`, `average_precision` and `roc_auc`. Limits are the 2.5 and 97.5
     percentiles of up to 1,000 resamples of recordings; where all of these are equal, Wilson's for none of n recordings.
@@ -53,7 +53,7 @@ def score_table(predictions: Predictions, classes: Sequence[str] = ()) -> dict:
 
 
 def interval_entry(value: float, drawn: np.ndarray, num_groups: int, lowest: float = 0.0) -> dict[str, float | None]:
-    """`{"value", "low", "high"}` of a value in [lowest, 1] and its resamples; None where it is not defined."""
+    """Returns `{"value", "low", "high"}` of a value in [lowest, 1] and its resamples; None where it is not defined."""
     limits = _limits(value, drawn, num_groups, lowest)
     named = zip(("value", "low", "high"), limits, strict=True)
     return {name: None if np.isnan(each) else each for name, each in named}
@@ -106,7 +106,7 @@ def guesses(truth: np.ndarray) -> dict[str, float]:
 
 
 def label_precisions(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """`[n, K]`: at each label of a clip, the share of labels among the classes ranked as high or higher; 0 elsewhere.
+    """Returns `[n, K]`: at labels of a clip, the share of labels among classes ranked as high or higher; 0 elsewhere.
 
     Their mean over all labels of all clips is lwlrap, label-weighted label-ranking average precision (Howard and Ellis,
     for FSDKaggle2019). Equal logits share the worse rank, as in scikit-learn.
@@ -126,14 +126,14 @@ def label_precisions(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def by_columns(counts: np.ndarray) -> np.ndarray:
-    """Counts `[R, n]` as `ranking_scores` takes them: `[n, R]` int32, a row a clip."""
+    """Returns counts `[R, n]` as `ranking_scores` takes them: `[n, R]` int32, a row a clip."""
     return np.ascontiguousarray(np.asarray(counts).T, dtype=np.int32)
 
 
 def ranking_scores(
     values: np.ndarray, truth: np.ndarray, counts: np.ndarray, clips: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision `[R]` (the sum of precision times the step of recall) and ROC AUC `[R]` of n decisions.
+    """Returns average precision `[R]` (sum of precision times the step of recall) and ROC AUC `[R]` of n decisions.
 
     `counts` `[n, R]` int32, or `[m, R]` and the clip of each decision in `clips` `[n]`. Equal values are one threshold.
     """

@@ -41,7 +41,7 @@ def bootstrap_difference(first: np.ndarray, second: np.ndarray, value: np.ndarra
 def swap_test(
     first: np.ndarray, second: np.ndarray, truth: np.ndarray, groups: np.ndarray, *, seed: int = 0, num_swaps: int = 0
 ) -> dict[str, np.ndarray]:
-    """Two-sided p of "the predictions are exchangeable", by the names of `scores`: numbers, of classes `[K]`.
+    """Returns two-sided p of "the predictions are exchangeable", by the names of `scores`: numbers, of classes `[K]`.
 
     `first`, `second` are logits `[n, K]`, `truth` `[n, K]` bool, `groups` `[n]` the recordings, from 0. Of random
     recordings the predictions are swapped; p is (1 + swaps with a difference as large as the one seen) / (1 + swaps).
@@ -55,7 +55,7 @@ def swap_test(
     counts = by_columns(np.concatenate([np.hstack([1 - swapped, swapped]), np.hstack([swapped, 1 - swapped])]))
 
     def differences(ranks: np.ndarray, labels: np.ndarray, clips: np.ndarray | None = None) -> list[np.ndarray]:
-        """Average precision and ROC AUC `[swaps]` of the first less those of the second, of ranks of both in turn."""
+        """Returns average precision and ROC AUC `[swaps]`, first less second, of ranks of both in turn."""
         return [each[:number] - each[number:] for each in ranking_scores(ranks, labels, counts, clips)]
 
     ranks, labels = _ranks_by_class(first, second), np.concatenate([truth, truth])

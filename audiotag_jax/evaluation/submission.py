@@ -28,9 +28,9 @@ def check_classes(classes: Sequence[str]) -> None:
 
 
 def format_submission(predictions: Predictions, classes: Sequence[str], order: Sequence[str]) -> str:
-    """CSV with a row for each id of `order`, the label column holding the three likeliest labels separated by spaces.
+    """Formats CSV with a row for each id of `order`; the label column has the three likeliest labels, space-separated.
 
-    Where clips have any number of labels, a column for each class holds its probability, as FSDKaggle2019 asks. Raises
+    Where clips have any number of labels, a column for each class has its probability, as FSDKaggle2019 asks. Raises
     UserError if the ids of `predictions` and `order` differ.
     """
     if task_of(predictions["labels"]) is MULTI_LABEL:

@@ -21,18 +21,18 @@ class Task:
     activation: str  # softmax or sigmoid
 
     def probabilities(self, logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> np.ndarray:
-        """Float64 probabilities `[..., K]` of logits `[..., K]` divided by the temperature, one or one a row."""
+        """Returns float64 probabilities `[..., K]` of logits `[..., K]` / temperature, which is one or one a row."""
         scaled = np.asarray(logits, np.float64) / temperature
         return scipy.special.softmax(scaled, axis=-1) if self.activation == "softmax" else scipy.special.expit(scaled)
 
     def logits(self, probabilities: np.ndarray) -> np.ndarray:
-        """Finite logits of which these are the probabilities."""
+        """Returns finite logits of which these are the probabilities."""
         tiny = np.finfo(np.float64).tiny
         logs = np.log(np.maximum(probabilities, tiny))
         return logs if self.activation == "softmax" else logs - np.log(np.maximum(1 - probabilities, tiny))
 
     def losses(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Cross-entropy `[n]` of logits `[n, K]` and scored labels: with several labels the mean over the classes."""
+        """Returns the cross-entropy `[n]` of logits `[n, K]` and scored labels: with several, the mean over classes."""
         logits = np.asarray(logits, np.float64)
         if self.activation == "softmax":
             return -scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels]

@@ -79,7 +79,7 @@ def _as_onnx(tagger: Tagger) -> bytes | None:
 
 
 def serialize(tagger: Tagger) -> bytes:
-    """`tagger.probabilities` for any number of waveforms and for `PLATFORMS`, weights inside, as `jax.export` has it.
+    """Serializes `tagger.probabilities` by `jax.export`, weights inside, for any number of waveforms and `PLATFORMS`.
 
     Where a choice depends on the kind of device, it is that of the device at hand: elsewhere it is right, but slower.
     """
@@ -98,7 +98,7 @@ def compare(program: bytes, tagger: Tagger) -> float:
 
 
 def probe_waveforms(tagger: Tagger) -> np.ndarray:
-    """Waveforms [9, N]: decaying noise, tones, a click and silence."""
+    """Returns waveforms [9, N] float32: decaying noise, tones, a click and silence."""
     rng, length = np.random.default_rng(0), tagger.length_samples
     decays = np.exp(-np.linspace(0, 1, length) * rng.uniform(0, 20, (4, 1)))
     tones = np.sin(2 * np.pi * np.array([[0.003], [0.03], [0.3]]) * np.arange(length))

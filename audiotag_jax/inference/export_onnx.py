@@ -27,7 +27,7 @@ INPUT, OUTPUT, BATCH = "waveforms", "probabilities", "batch"
 
 
 def serialize(tagger: Tagger) -> bytes:
-    """`tagger.probabilities` for any number of waveforms, weights inside, as an ONNX model.
+    """Serializes `tagger.probabilities` for any number of waveforms, weights inside, as an ONNX model.
 
     Raises UserError, in one line, where the packages are missing or do not convert the function.
     """
@@ -42,7 +42,7 @@ def serialize(tagger: Tagger) -> bytes:
 
 
 def probabilities(program: bytes, waveforms: np.ndarray) -> np.ndarray:
-    """[B, K] of `waveforms` [B, N], as onnxruntime computes them on a CPU; raises UserError where it cannot."""
+    """Computes [B, K] of `waveforms` [B, N] by onnxruntime on a CPU; raises UserError where it cannot."""
     try:
         import onnxruntime
 
@@ -74,7 +74,7 @@ def _convert(tagger: Tagger) -> bytes:
 
 @contextlib.contextmanager
 def _window_maxima_by_slices() -> Iterator[None]:
-    """Within it, jax2onnx converts maxima over windows as `window_maxima` computes them."""
+    """Makes jax2onnx convert maxima over windows as `window_maxima` computes them, within the block."""
     from jax2onnx.plugins.jax.lax._control_flow_utils import lower_jaxpr_eqns
     from jax2onnx.plugins.plugin_system import PLUGIN_REGISTRY, PrimitiveLeafPlugin, import_all_plugins
 
@@ -110,7 +110,7 @@ def _drop_unused(graph) -> set[str]:
 
 
 def window_maxima(values, *, window_dimensions, window_strides, padding, base_dilation, window_dilation):
-    """`lax.reduce_window_max_p` by slices and elementwise maxima, one axis after the other; exact.
+    """Computes `lax.reduce_window_max_p` by slices and elementwise maxima, one axis after the other; exact.
 
     Raises NotImplementedError for dilated windows.
     """

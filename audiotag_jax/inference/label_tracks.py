@@ -29,7 +29,7 @@ _NAME_LENGTH = 200  # bytes of a recording, in that of its files
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    """Returns the formats of this module among those given; raises UserError, listing the choices, on an unknown."""
+    """Returns this module's formats among those given; raises UserError, listing the choices, on an unknown one."""
     for name in formats:
         if name not in (*FORMATS, *TABLES_OF_ALL):
             listed = ", ".join(FORMATS)
@@ -102,7 +102,7 @@ class LabelTracks:
         return file
 
     def _labels(self, prediction: Window | RecordingPrediction) -> list[tuple[float, float, str, float]]:
-        """Begins, ends, tags and their probabilities; empty where there are none."""
+        """Returns (start_s, end_s, tag, probability) of each label; empty where there are none."""
         if isinstance(prediction, RecordingPrediction):
             return [(each.onset_s, each.offset_s, each.tag, each.score) for each in prediction.events]
         if self._of_events:

@@ -56,7 +56,7 @@ class Tagger:
         return self.length_samples / self.sample_rate_hz
 
     def __call__(self, waveform: ArrayLike, rate_hz: int, hop_s: float = 0.0) -> dict[str, float]:
-        """Probabilities by class, the likeliest first, of a recording of any length; empty if all of it is silent.
+        """Returns probabilities by class, the likeliest first, of a recording of any length; empty if all is silent.
 
         `waveform` is [n] or [n, channels] at `rate_hz`, of floats or of signed integers. As in mode predict, a
         recording longer than a clip is windows, one every `hop_s` (0: as usual), and its probabilities are the mean
@@ -75,9 +75,9 @@ class Tagger:
     def events(
         self, sound: str | Path | ArrayLike, rate_hz: int = 0, hop_s: float = 0.0, options: EventOptions | None = None
     ) -> list[Event]:
-        """Events (tag, onset_s, offset_s, score) of a recording by onset: a file, or samples at `rate_hz`.
+        """Returns events (tag, onset_s, offset_s, score) of a recording by onset: a file, or samples at `rate_hz`.
 
-        `find_events` says how windows, one every `hop_s`, become events; with any number of tags a recording each class
+        `find_events` defines how windows, one every `hop_s`, become events; with several tags a recording each class
         has its own threshold, unless `options` sets one. Raises ValueError on what is no recording.
         """
         scores = window_scores(sound, self.probabilities, self.event_windows(hop_s), rate_hz)
@@ -101,7 +101,7 @@ class Tagger:
         return WindowOptions(self.sample_rate_hz, self.length_samples, hop_samples)
 
     def probabilities(self, waveforms: ArrayLike) -> jax.Array:
-        """[B, K] float32, the mean over folds, of `waveforms` [B, N] float32, finite; raises ValueError on other N.
+        """Returns [B, K] float32, the mean over folds, of finite `waveforms` [B, N]; raises ValueError on other N.
 
         Compiled once for each B; a row's probabilities do not depend on the other rows.
         """
@@ -120,7 +120,7 @@ class Tagger:
         return DEFAULT_THRESHOLD if self.task is MULTI_LABEL else 0.0
 
     def embeddings(self, waveforms: ArrayLike, fold: int | None = None) -> jax.Array:
-        """[B, D] float32, the mean over positions of the body's features, of `waveforms` as above.
+        """Returns [B, D] float32, the mean over positions of the body's features, of `waveforms` as above.
 
         They are those of one network, since features of different networks have no common axes: of `fold`, or of the
         first. Raises ValueError on a fold that is not loaded.
@@ -231,7 +231,7 @@ def _embeddings(variables, waveforms, *, body, front_end, rounds_images):
 
 
 def mean_features(body: nn.Module, variables: dict, images: jax.Array) -> jax.Array:
-    """[B, D] float32: the features of normalized images [B, T, F, C], averaged over their positions."""
+    """Returns [B, D] float32: the features of normalized images [B, T, F, C], averaged over their positions."""
     features = jnp.asarray(body.apply(variables, images, train=False), jnp.float32)
     return features.mean(range(1, features.ndim - 1))
 
@@ -242,7 +242,7 @@ def _images(waveforms, front_end, rounds_images):
 
 
 def round_to_half(values: jax.Array) -> jax.Array:
-    """`values` in [0, 1] rounded to half precision, still float32.
+    """Rounds `values` in [0, 1] to half precision, still float32.
 
     Two casts would be removed by the compiler as redundant; `reduce_precision` alone flushes the subnormal numbers of
     half precision to zero.
