@@ -124,7 +124,7 @@ def _segment(row: list[str], place: str, names: Mapping[str, str]) -> _Segment:
 
 
 def _files_by_video(paths: Sequence[Path]) -> _Files:
-    """The sound files by the video that their names may mean, with and without a leading Y."""
+    """Returns start (or None) and path of sound files by the videos that names may mean, with and without a first Y."""
     files = defaultdict(list)
     for path in paths:
         for stem in {path.stem, path.stem.removeprefix("Y")}:
@@ -134,7 +134,7 @@ def _files_by_video(paths: Sequence[Path]) -> _Files:
 
 
 def _file_of(segment: _Segment, files: _Files) -> Path | None:
-    """The file with the segment's start in its name, else the one of its video without any."""
+    """Returns the file with the segment's start in its name, in s or ms, else the one of its video without a start."""
     own = files.get(segment.video, ())
     for starts in ((segment.start_s, 1000 * segment.start_s), (None,)):
         for start, path in own:

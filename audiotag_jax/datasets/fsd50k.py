@@ -49,7 +49,7 @@ def _clip(row: dict[str, str], folder: Path, fold: int, split: str) -> Clip:
 
 
 def _vocabulary(table: Path) -> tuple[str, ...]:
-    """The classes in the order of `vocabulary.csv`, rows of number, name and AudioSet's id without a header."""
+    """Returns the classes in the order of `vocabulary.csv`, rows of number, name and AudioSet's id without a header."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file, strict=True) if row]

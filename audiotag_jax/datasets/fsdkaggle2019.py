@@ -78,7 +78,7 @@ def _test_clips(root: Path) -> list[Clip]:
 
 
 def _classes(root: Path, train: list[Clip]) -> tuple[str, ...]:
-    """The classes in the order of the sample submission's columns, else sorted."""
+    """Returns the classes in the order of the sample submission's columns; sorted if there is no such table."""
     classes, table = train_classes(train), _find(root, SUBMISSION_TABLE)
     if table is None:
         return classes
