@@ -30,7 +30,7 @@ class ArrayRow:
 
 
 def describe_arrays(tree: Any, groups: Any = None) -> list[ArrayRow]:
-    """A row for each array of a tree, named by its path; `groups` is a tree of labels of the same structure."""
+    """Returns a row for each array of a tree, named by its path; `groups` is a tree of labels of the same structure."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     labels = [""] * len(leaves) if groups is None else jax.tree.leaves(groups)
     return [
@@ -47,7 +47,7 @@ def _describe_array(name: str, array: np.ndarray, group: str) -> ArrayRow:
 
 
 def format_arrays(rows: Sequence[ArrayRow]) -> list[str]:
-    """A table, one line an array; the group's column is left out where no row has one."""
+    """Returns the lines of a table, one an array; the group's column is left out where no row has one."""
     has_groups = any(row.group for row in rows)
     cells = [["name", "shape", "dtype", *(["group"] if has_groups else []), "mean", "std", "NaN/Inf"]]
     for row in rows:
@@ -58,7 +58,7 @@ def format_arrays(rows: Sequence[ArrayRow]) -> list[str]:
 
 
 def format_totals(rows: Sequence[ArrayRow]) -> list[str]:
-    """A table of arrays, values and NaN or Inf by group, and over all."""
+    """Returns the lines of a table of arrays, values and NaN or Inf by group, and over all."""
     cells = [["group", "arrays", "values", "NaN/Inf"]]
     for group in [*sorted({row.group for row in rows}), "total"]:
         own = [row for row in rows if group in ("total", row.group)]
@@ -68,7 +68,7 @@ def format_totals(rows: Sequence[ArrayRow]) -> list[str]:
 
 
 def format_verdict(title: str, rows_by_item: dict[str, Sequence[ArrayRow]]) -> list[str]:
-    """How many values each part of a state has, and whether all are finite, or which arrays are not; wrapped."""
+    """Describes, wrapped, how many values each part of a state has, and that all are finite or which arrays are not."""
     sizes = {item: sum(row.size for row in rows) for item, rows in rows_by_item.items()}
     parts = [f"{sizes.pop('params', 0):,} parameters", *(f"{size:,} in {item}" for item, size in sizes.items())]
     bad = [(f"{item}/{row.name}", row.num_bad) for item, rows in rows_by_item.items() for row in rows if row.num_bad]
@@ -82,7 +82,7 @@ def format_verdict(title: str, rows_by_item: dict[str, Sequence[ArrayRow]]) -> l
 
 
 def _align(cells: Sequence[Sequence[str]], num_left: int) -> list[str]:
-    """Lines of cells in columns, the first `num_left` of them flush left, the others right."""
+    """Returns lines of cells in columns, the first `num_left` of them flush left, the others right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rows = [
         [

@@ -15,11 +15,11 @@ _GAIN_STREAM, _STRETCH_STREAM, _FREQUENCY_STREAM = 4, 5, 6
 def augment(
     keys: jax.Array, images: jax.Array, targets: jax.Array, mask: jax.Array, settings: AugmentationSettings
 ) -> tuple[jax.Array, jax.Array]:
-    """Louder or softer, stretched, shifted, masked and mixed images `[B, T, F, C]` and their targets `[B, K]`.
+    """Applies gain, stretch, shifts, masks and mixup, as set, to images `[B, T, F, C]` and their targets `[B, K]`.
 
     Waveforms are images `[B, N, 1, 1]` of one bin, which is neither moved nor masked: that would leave nothing. A
     stretched waveform changes its pitch too.
-    `keys` `[B]` holds one random key an example, `mask` `[B]` is 1 in real rows; padding is never mixed in.
+    `keys` `[B]` are random keys, one an example; `mask` `[B]` is 1 in real rows; padding is never mixed in.
     """
     shift_keys, time_keys, frequency_keys, mix_keys = jnp.moveaxis(
         jax.vmap(lambda key: jax.random.split(key, 4))(keys), 1, 0
@@ -45,7 +45,7 @@ def augment(
 
 
 def random_gain(key: jax.Array, image: jax.Array, settings: AugmentationSettings) -> jax.Array:
-    """Image `[T, F, C]` as a gain of up to `max_gain_db` either way shows in it, cut off where its range ends.
+    """Applies a random gain of up to `max_gain_db` dB either way to an image `[T, F, C]`, clipped to the image's range.
 
     A dB channel, in [0, 1], moves by gain / range_db, but for its zeros: they are at or below the floor, one cannot
     know how far, and stay there, so silence and masks do too. A channel of magnitudes in [0, 1], or a waveform in
@@ -62,7 +62,7 @@ def random_gain(key: jax.Array, image: jax.Array, settings: AugmentationSettings
 
 
 def time_stretch(key: jax.Array, image: jax.Array, max_stretch: float) -> jax.Array:
-    """Image `[T, F, C]` played up to `1 + max_stretch` times as fast or as slowly, log-uniform, around its middle.
+    """Plays an image `[T, F, C]` up to `1 + max_stretch` times as fast or slow, log-uniform, around its middle.
 
     Frames are interpolated linearly; what was before a faster clip, and after it, is zero.
     """
@@ -77,7 +77,7 @@ def time_stretch(key: jax.Array, image: jax.Array, max_stretch: float) -> jax.Ar
 
 
 def frequency_shift(key: jax.Array, image: jax.Array, max_shift: float) -> jax.Array:
-    """Image `[T, F, C]` moved along frequency by up to `max_shift` of its bins either way; what enters is zero."""
+    """Moves an image `[T, F, C]` along frequency by up to `max_shift` of its bins either way; what enters is zero."""
     size = image.shape[1]
     limit = round(max_shift * size)
     shift = jax.random.randint(key, (), -limit, limit + 1)
@@ -86,13 +86,13 @@ def frequency_shift(key: jax.Array, image: jax.Array, max_shift: float) -> jax.A
 
 
 def time_shift(key: jax.Array, image: jax.Array, max_shift: float) -> jax.Array:
-    """Image `[T, F, C]` rolled in time by up to `max_shift` of its frames either way."""
+    """Rolls an image `[T, F, C]` in time by up to `max_shift` of its frames either way."""
     limit = round(max_shift * image.shape[0])
     return jnp.roll(image, jax.random.randint(key, (), -limit, limit + 1), axis=0)
 
 
 def mask_stripe(key: jax.Array, image: jax.Array, axis: int, max_width: float) -> jax.Array:
-    """Image with one stripe across `axis`, at most `max_width` of it, set to zero (SpecAugment, arXiv:1904.08779)."""
+    """Sets one stripe of an image across `axis`, at most `max_width` of it, to zero (SpecAugment, arXiv:1904.08779)."""
     size = image.shape[axis]
     width_key, start_key = jax.random.split(key)
     width = jax.random.randint(width_key, (), 0, round(max_width * size) + 1)
@@ -104,7 +104,7 @@ def mask_stripe(key: jax.Array, image: jax.Array, axis: int, max_width: float) -
 def mixup(
     keys: jax.Array, images: jax.Array, targets: jax.Array, mask: jax.Array, alpha: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Each example mixed with its neighbour of the pair (0, 1), (2, 3), … (mixup, arXiv:1710.09412).
+    """Mixes each example with its neighbour of the pair (0, 1), (2, 3), … (mixup, arXiv:1710.09412).
 
     Pairs of neighbours in a shuffled batch are random pairs, and never straddle two devices. Raises ValueError if the
     device's batch is odd.
@@ -133,5 +133,5 @@ def _mask_axis(keys: jax.Array, images: jax.Array, axis: int, count: int, max_wi
 
 
 def _folded(keys: jax.Array, stream: int) -> jax.Array:
-    """Every key `[B]` with the number of a stream folded in: new keys `[B]`."""
+    """Folds the number of a stream into every key `[B]`; returns new keys `[B]`."""
     return jax.vmap(lambda key: jax.random.fold_in(key, stream))(keys)

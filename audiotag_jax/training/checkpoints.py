@@ -18,7 +18,7 @@ Manager: TypeAlias = ocp.CheckpointManager
 
 
 def open_checkpoints(fold_dir: Path, max_to_keep: int = 2) -> Manager:
-    """The manager of `fold_dir/checkpoints/STEP/`. A checkpoint cut off half-way is removed, never taken for whole."""
+    """Opens the manager of `fold_dir/checkpoints/STEP/`; removes checkpoints that were cut off half-way."""
     options = ocp.CheckpointManagerOptions(
         max_to_keep=max_to_keep, cleanup_tmp_directories=True, enable_async_checkpointing=False, create=True
     )
@@ -28,14 +28,14 @@ def open_checkpoints(fold_dir: Path, max_to_keep: int = 2) -> Manager:
 
 
 def save(manager: Manager, state: "TrainState", position: dict) -> None:
-    """Writes the state under its step, once for all processes. `position` is JSON: where the input stands."""
+    """Writes the state under its step, once for all processes. `position` is JSON: that of the input."""
     arrays = jax.device_get(state.arrays())  # the same on all devices; as NumPy arrays it opens on any number of them
     arguments = ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(position))
     manager.save(int(state.step), args=arguments)
 
 
 def restore(manager: Manager, template: "TrainState") -> tuple["TrainState", dict]:
-    """The latest checkpoint as a state like `template`, and its position; the template itself and {} without one.
+    """Returns the latest checkpoint as a state like `template`, and its position; the template and {} without one.
 
     Its arrays are NumPy's. Raises UserError if the checkpoint does not fit the template.
     """
@@ -81,14 +81,14 @@ def check_saved(directory: Path, state: "TrainState") -> None:
 
 
 def kept_steps(directory: Path) -> list[int]:
-    """Steps of the checkpoints `directory/STEP/`, ascending; one that is still being written has another name."""
+    """Returns the steps of the checkpoints `directory/STEP/`, ascending; one being written has another name."""
     if not directory.is_dir():
         return []
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
 def read_items(directory: Path, step: int) -> dict[str, Any]:
-    """Items of the checkpoint `directory/STEP/` by name: the contents of JSON, None for arrays.
+    """Returns the items of the checkpoint `directory/STEP/` by name: the contents of JSON, None for arrays.
 
     Raises UserError if it is damaged.
     """
@@ -104,9 +104,9 @@ def read_items(directory: Path, step: int) -> dict[str, Any]:
 
 
 def read_arrays(directory: Path, step: int | None = None) -> tuple[int, dict, dict]:
-    """The step, the state as a nested dict of NumPy arrays and the position of a checkpoint, the latest by default.
+    """Returns step, state (nested dict of NumPy arrays) and position of a checkpoint, the latest by default.
 
-    `directory` holds `STEP/` and is only read. No template is needed, nor as many devices as wrote it. Raises
+    `directory` contains `STEP/` and is only read. No template is needed, nor as many devices as wrote it. Raises
     UserError if the checkpoint is missing or damaged.
     """
     steps = kept_steps(directory)
@@ -146,7 +146,7 @@ def _check_readable(state: Path) -> None:
 
 
 def _open_store(state: Path) -> tensorstore.KvStore | None:
-    """The database of a state's arrays; None where there is none."""
+    """Opens the database of a state's arrays; returns None where there is none."""
     if not (state / "manifest.ocdbt").exists():
         return None
     files = {"driver": "file", "path": f"{state}/"}

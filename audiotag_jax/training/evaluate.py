@@ -42,7 +42,7 @@ from audiotag_jax.training.workdir import lock_workdir, log_differences, record_
 
 
 def run(settings: Settings, workdir: Path) -> None:
-    """Mode `evaluate`: logits and summary anew from the last checkpoints of a trained run."""
+    """Runs mode `evaluate`: computes logits and summary again from the last checkpoints of a trained run."""
     check_devices(settings)
     load_record(workdir)
     with lock_workdir(workdir):
@@ -69,7 +69,7 @@ def _trained(experiment: Experiment, probes: Probes, workdir: Path, fold: int) -
 
 
 def is_finished(experiment: Experiment, workdir: Path, fold: int) -> bool:
-    """Whether all of the fold's predictions are saved."""
+    """Returns whether all of the fold's predictions are saved."""
     names = (VALIDATION,) if experiment.test_examples is None else (VALIDATION, TEST)
     return all((fold_dir(workdir, fold) / name).exists() for name in names)
 
@@ -104,7 +104,7 @@ def _save(path: Path, experiment: Experiment, examples: Examples, clips: np.ndar
 def predict_logits(
     experiment: Experiment, state: TrainState, examples: Examples, clips: np.ndarray, description: str
 ) -> np.ndarray:
-    """Logits `[n, K]` float32 of the clips at the n given indices, in their order; padding is dropped.
+    """Returns logits `[n, K]` float32 of the clips at the n given indices, in their order; padding is dropped.
 
     Raises Diverged if one is NaN or infinite.
     """
@@ -161,7 +161,7 @@ def write_submission(path: Path, predictions: Predictions, classes: Sequence[str
 
 
 def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> dict:
-    """Scores of the held-out clips over the given folds and by fold; of the labelled test clips by the folds' mean."""
+    """Returns scores of held-out clips over the given folds and by fold; of labelled test clips by the folds' mean."""
     by_fold = {fold: _with_recordings(experiment, fold_dir(workdir, fold) / VALIDATION) for fold in folds}
     problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
     names = dict(enumerate(experiment.metadata.get("fold_names") or map(str, range(1 + max(experiment.all_folds)))))
@@ -196,7 +196,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
 
 
 def format_summary(summary: dict) -> str:
-    """The summary as a table for a terminal."""
+    """Returns the summary as a table for a terminal."""
     held_out = summary["validation"]
     rows = [("held out", "all", held_out["all"])]
     if held_out["verified"]["num_clips"] != held_out["all"]["num_clips"]:
@@ -229,12 +229,12 @@ def format_summary(summary: dict) -> str:
 
 
 def metric_names(task: str) -> list[str]:
-    """The names of the scores of a task in a summary."""
+    """Returns the names of the scores of a task in a summary."""
     return list(multilabel.METRICS) if task == MULTI_LABEL.name else [each.name for each in metrics.METRICS]
 
 
 def _parts(saved: Predictions) -> np.ndarray:
-    """Parts [n] by recording, of which thresholds are chosen each on the others, where there is one fold alone."""
+    """Returns part numbers [n] by recording, for one fold alone: thresholds of a part are chosen on the others."""
     recordings = dict(zip(saved["ids"], saved["recordings"], strict=True))
     return recording_numbers(saved["ids"].tolist(), recordings) % PARTS
 
@@ -248,7 +248,7 @@ def _cell(score: dict) -> str:
 
 
 def _with_recordings(experiment: Experiment, path: Path) -> Predictions:
-    """The predictions of a file; those of an earlier release get the names of recordings from the source."""
+    """Loads predictions; those of an earlier release, without names of recordings, get them from the dataset."""
     saved = load_predictions(path)
     if not (saved["recordings"] != "").any():
         saved["recordings"] = np.array([experiment.recordings.get(clip, "") for clip in saved["ids"].tolist()], str)
@@ -256,7 +256,7 @@ def _with_recordings(experiment: Experiment, path: Path) -> Predictions:
 
 
 def _scores(saved: Predictions, classes: Sequence[str] = ()) -> dict:
-    """The scores of all clips and of verified ones; with `classes`, of several labels, those of all have "classes"."""
+    """Returns scores of all clips and of verified ones; with `classes`, of several labels, "all" has "classes" too."""
     several = task_of(saved["labels"]) is MULTI_LABEL
     table = multilabel.score_table if several else score_table
     every = multilabel.score_table(saved, classes) if several else score_table(saved)

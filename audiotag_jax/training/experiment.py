@@ -94,15 +94,15 @@ class Experiment:
         return shape_of_images(self.settings, self.examples)
 
     def key(self, fold: int) -> jax.Array:
-        """The random key of a fold."""
+        """Returns the random key of a fold."""
         return jax.random.fold_in(jax.random.PRNGKey(self.settings.seed), fold)
 
     def initial_state(self, fold: int) -> TrainState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         return create_train_state(self.programs.network, self.programs.tx, self.image_shape, self.key(fold))
 
     def starting_state(self, fold: int, manager: checkpoints.Manager) -> tuple[TrainState, dict]:
-        """The state to continue from, on all devices, and the input position: the latest checkpoint's, or the first."""
+        """Returns state, on all devices, and input position to continue from: the latest checkpoint's, or the first."""
         state, position = checkpoints.restore(manager, self.initial_state(fold))
         if not position:
             state = initial_weights(state, self.settings.model, self.classes, fold, self.scored_clips(fold))
@@ -110,7 +110,7 @@ class Experiment:
         return replicate(state), position
 
     def _with_statistics(self, state: TrainState, fold: int) -> TrainState:
-        """The state with batch statistics of some of the fold's training clips, where its weights come without any."""
+        """Returns the state, with batch statistics of some training clips of the fold if its weights lack them."""
         model, front_end = self.settings.model, self.settings.front_end
         if model.name != YAMNET or not model.pretrained or not is_folded(state.batch_stats["body"]):
             return state
@@ -130,7 +130,7 @@ class Experiment:
         return recordings_of_clips(self.dataset_dir)
 
     def scored_clips(self, fold: int) -> dict[str, str]:
-        """Ids by digest of the clips that no network of the fold may have seen: those held out, and the test clips."""
+        """Returns ids by digest of the clips that no network of the fold may have seen: held-out and test clips."""
         held_out = np.isin(self.examples.folds, _held_out(self.settings.training.inner_split, self.all_folds, fold))
         scored = digests(self.examples, np.flatnonzero(held_out))
         if (test := self._test_split) is not None:
@@ -140,33 +140,33 @@ class Experiment:
         return scored
 
     def training_clips(self, fold: int) -> np.ndarray:
-        """Indices of the clips outside the fold, and outside the one that is scored for it."""
+        """Returns indices of the clips outside the fold, and outside the one that is scored for it."""
         return np.flatnonzero(
             ~np.isin(self.examples.folds, _held_out(self.settings.training.inner_split, self.all_folds, fold))
         )
 
     def class_weights(self, fold: int) -> np.ndarray | None:
-        """The weights of the classes in the loss of a fold, from its training clips; None without any."""
+        """Returns the classes' weights in a fold's loss, `[K]` or `[K, 2]`, from its training clips; None if unset."""
         if self.settings.training.class_weights == "none":
             return None
         return balanced_class_weights(self.examples.labels[self.training_clips(fold)], len(self.classes))
 
     def validation_clips(self, fold: int) -> np.ndarray:
-        """Indices of the clips to score: those of the fold; of an inner split, of the next fold."""
+        """Returns indices of the clips to score: those of the fold; of an inner split, of the next fold."""
         return np.flatnonzero(
             self.examples.folds == _held_out(self.settings.training.inner_split, self.all_folds, fold)[-1]
         )
 
 
 def name_of_inputs(settings: Settings, dataset_dir: Path) -> str:
-    """The name of what a network sees: that of the dataset, or of the images made of it in the steps."""
+    """Returns the name of what a network sees: that of the dataset, or of the images made of it in the steps."""
     if settings.trains_on_clips and settings.images:
         return spectrograms_fingerprint(dataset_dir, settings.images)
     return dataset_dir.parent.name
 
 
 def shape_of_images(settings: Settings, examples: Examples) -> tuple[int, ...]:
-    """[T, F, C] of what a network sees of the examples."""
+    """Returns the shape [T, F, C] of what a network sees of the examples."""
     inputs = jax.ShapeDtypeStruct((1, *examples.inputs.shape[1:]), examples.inputs.dtype)
     return jax.eval_shape(functools.partial(to_images, front_end=settings.front_end), inputs).shape[1:]
 
@@ -233,7 +233,7 @@ def open_experiment(settings: Settings, recorded: str | None = None) -> Experime
 
 
 def _held_out(inner_split: bool, folds: Sequence[int], fold: int) -> tuple[int, ...]:
-    """The folds that training leaves out, the one to score last."""
+    """Returns the folds that training leaves out; the last of them is the one to score."""
     if not inner_split:
         return (fold,)
     return fold, folds[(folds.index(fold) + 1) % len(folds)]
@@ -254,7 +254,7 @@ def _programs(
 
 
 def count_steps_per_epoch(sizes: Sequence[int], batch_size: int) -> int:
-    """Batches an epoch, the same for every fold: as many as the largest training set fills, of so many clips by fold.
+    """Returns the batches an epoch, the same for every fold: as many as the largest of the training `sizes` fills.
 
     Raises UserError if a smaller training set would get batches of one clip, whose batch statistics are useless.
     """

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def balanced_class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Weights `[K]` float32 of classes: n / (K · clips of the class), scikit-learn's "balanced", of labels `[n]`.
+    """Returns weights `[K]` float32 of labels `[n]`: n / (K · clips of the class), as scikit-learn's "balanced".
 
     Of labels `[n, K]`, any number a clip: `[K, 2]`, n / (2 · clips with the class) and n / (2 · clips without it). The
     weight of what does not occur is 1.
@@ -28,7 +28,7 @@ class Strata:
 
 
 def strata_of(labels: np.ndarray, chosen: np.ndarray | None = None, *, balanced: bool = True) -> Strata:
-    """The strata of labels `[n]`, or of labels `[n, K]`, where clips without any label are one more.
+    """Returns the strata of labels `[n]`, or of labels `[n, K]`, where clips without any label are one more.
 
     Of the `chosen` clips alone, a mask `[n]`, where it is given; all of them are one stratum unless `balanced`.
     """
@@ -46,7 +46,7 @@ def strata_of(labels: np.ndarray, chosen: np.ndarray | None = None, *, balanced:
 
 @functools.lru_cache(maxsize=3)  # as of the permutations of all clips
 def balanced_epoch(strata: Strata, num_draws: int, seed: int, fold: int, epoch: int) -> np.ndarray:
-    """Positions `[num_draws]`, shuffled, in which the numbers of draws of any two classes differ by one at most.
+    """Draws positions `[num_draws]`, shuffled; the numbers of draws of any two classes differ by one at most.
 
     Within a class so do those of its clips. A function of its arguments alone.
     """

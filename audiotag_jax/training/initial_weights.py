@@ -29,7 +29,7 @@ SEEN = "clips_seen.json"  # beside a fold's checkpoints: digests of all clips th
 def initial_weights(
     state: TrainState, model: ModelSettings, classes: Sequence[str], fold: int, scored: Mapping[str, str]
 ) -> TrainState:
-    """The state with the weights that `model.pretrained` or `model.init_from` name; as it is where both are empty.
+    """Returns the state with the weights that `model.pretrained` or `model.init_from` name; as it is if both are empty.
 
     `scored` are ids by digest. Raises UserError if the weights cannot be read, do not fit the network, or were trained
     on a scored clip.
@@ -95,7 +95,7 @@ def check_pretrained(model: ModelSettings) -> None:
 
 
 def clips_seen(model: ModelSettings, fold: int) -> set[str]:
-    """Digests of the clips that the first weights were trained on, and those before them; none without `init_from`.
+    """Returns digests of the clips that the first weights, and those before them, have seen; none without `init_from`.
 
     Published weights count as having seen none: `models/published.py` states what they were trained on. Raises
     UserError if there is no record.
@@ -130,7 +130,7 @@ def record_seen(fold_dir: Path, model: ModelSettings, fold: int, digests: Iterab
 
 
 def resolve_init_from(init_from: str, fold: int) -> Path:
-    """The folder of the steps that `init_from` names, itself or its fold's; raises UserError if it is not there."""
+    """Returns the folder of the steps that `init_from` names, itself or its fold's; raises UserError without one."""
     path = Path(init_from.replace("{fold}", str(fold))).expanduser().absolute()
     path = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     if not path.is_dir():

@@ -29,14 +29,14 @@ _permutation_lock = threading.Lock()  # the readers of one process reach a new e
 
 
 def choose_place(place: str, num_bytes: int) -> str:
-    """`device` or `stream` for inputs of `num_bytes`, where `place` is one of these or `auto`: by size."""
+    """Returns `device` or `stream` for inputs of `num_bytes`: `place` itself, or by size where it is `auto`."""
     if place != "auto":
         return place
     return "device" if num_bytes <= _SHARE_OF_MEMORY * _memory_bytes() else "stream"
 
 
 def epoch_order(num_examples: int, num_batches: int, *, seed: int, fold: int, epoch: int) -> list[np.ndarray]:
-    """Every example once, shuffled, in `num_batches` batches whose sizes differ by one at most.
+    """Returns every example once, shuffled, in `num_batches` batches whose sizes differ by one at most.
 
     No batch is a small remainder, none is dropped; a function of its arguments alone, so the step number is all that
     an interrupted run must know.
@@ -120,7 +120,7 @@ class Batches:
 
 
 def read_ahead(batches: Batches, first: int = 0, num_workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """The batches from number `first` on, prefetched in threads, or in `num_workers` processes."""
+    """Returns an iterator over the batches from `first` on, prefetched in threads, or in `num_workers` processes."""
     if first >= len(batches):
         return iter(())
     if num_workers:  # they need no ids, and would each get a copy
@@ -143,14 +143,14 @@ def close(batches: Iterator) -> None:
 
 
 def evaluation_order(clips: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """The clips in the order given, `batch_size` at a time."""
+    """Splits the clips, in the order given, into batches of `batch_size`; the last may be smaller."""
     return [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
 
 
 def device_batch(
     examples: Examples, indices: np.ndarray, batch_size: int, resident: bool = False, share: Share | None = None
 ) -> dict[str, np.ndarray]:
-    """This process's rows `[D, B / D, …]` of the batch at `indices`, padded to fill all devices of all processes.
+    """Returns this process's rows `[D, B / D, …]` of the batch at `indices`, padded to fill all processes' devices.
 
     `mask` is 1 in real rows; beside it are `inputs`, `labels` and `verified`, zeros in padding, or, where inputs are
     `resident` on the devices, `index` alone, 0 in padding.
@@ -176,12 +176,12 @@ def device_batch(
 
 
 def resident_data(examples: Examples) -> dict[str, np.ndarray]:
-    """What the steps gather batches from: `inputs`, `labels` and `verified` of all examples."""
+    """Returns the arrays that the steps gather batches from: `inputs`, `labels` and `verified` of all examples."""
     return {"inputs": examples.load_inputs(), "labels": _narrow(examples.labels), "verified": examples.verified}
 
 
 def _narrow(labels: np.ndarray) -> np.ndarray:
-    """Labels `[n]` as int32; any number of labels a clip, `[n, K]`, stay int8."""
+    """Casts labels `[n]` to int32; any number of labels a clip, `[n, K]`, stay int8."""
     return labels if labels.dtype == np.int8 else labels.astype(np.int32)
 
 

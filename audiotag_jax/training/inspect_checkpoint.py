@@ -20,9 +20,9 @@ from audiotag_jax.training.optimizer import parameter_labels
 
 
 def run(settings: Settings | None, workdir: Path) -> None:
-    """Mode `inspect`: prints configuration, steps, metrics and parameters of a work directory, or of one fold of it.
+    """Runs mode `inspect`: prints configuration, steps, metrics and parameters of a work directory, or of one fold.
 
-    With a configuration, also where the run's own differs from it.
+    With a configuration, prints also the fields in which the run's own differs from it.
 
     Raises UserError if there is no checkpoint, or the latest of a fold is damaged.
     """
@@ -32,7 +32,7 @@ def run(settings: Settings | None, workdir: Path) -> None:
 
 
 def report(settings: Settings | None, workdir: Path) -> Iterator[list[str]]:
-    """What `run` prints, in parts of several lines; raises UserError as it does."""
+    """Yields what `run` prints, in parts of several lines; raises UserError as it does."""
     folders = find_checkpoints(workdir)
     yield describe_config(workdir, recorded_fields(settings) if settings else None)
     metrics = read_metrics(workdir / "metrics.jsonl")
@@ -52,9 +52,9 @@ def report(settings: Settings | None, workdir: Path) -> Iterator[list[str]]:
 
 
 def find_checkpoints(workdir: Path) -> dict[int | None, Path]:
-    """Folders of `STEP/` by fold; under None that of `workdir` where it is itself a fold's, or its checkpoints.
+    """Returns the folders of `STEP/` by fold; under None that of `workdir` where it is a fold's, or its checkpoints.
 
-    Raises UserError if none of them holds a checkpoint.
+    Raises UserError if none of them contains a checkpoint.
     """
     if not workdir.is_dir():
         raise UserError(f"There is no folder {workdir}: train first with --mode=train, or choose another --workdir.")
@@ -73,9 +73,9 @@ def find_checkpoints(workdir: Path) -> dict[int | None, Path]:
 
 
 def format_state(title: str, state: dict) -> list[str]:
-    """Tables of the parameters, their totals by optimizer group, and the batch statistics of a checkpoint.
+    """Returns tables of a checkpoint's parameters, of their totals by optimizer group, and of its batch statistics.
 
-    Raises UserError if it holds no parameters, or some that belong to no group.
+    Raises UserError if it has no parameters, or some that belong to no group.
     """
     if not state.get("params"):
         raise UserError(f"{title} holds no parameters, only {', '.join(state) or 'nothing'}: not a training's.")
@@ -98,7 +98,7 @@ def _title(folder: Path, fold: int | None) -> str:
 
 
 def describe_config(workdir: Path, given: dict | None) -> list[str]:
-    """Name, preset, classes and dataset of config.json, and the fields that differ from any configuration `given`."""
+    """Returns name, preset, classes and dataset of config.json, and the fields that differ from those `given`."""
     if not (workdir / "config.json").exists():
         return [f"{workdir} has no config.json: checkpoints alone. The work directory around a fold shows more."]
     try:
@@ -114,7 +114,7 @@ def describe_config(workdir: Path, given: dict | None) -> list[str]:
 
 
 def format_differences(saved: dict, given: dict) -> list[str]:
-    """A line for each field in which two configurations, nested dicts, differ; one line if none does."""
+    """Returns a line for each field in which two configurations, nested dicts, differ; one line if none does."""
     there, here = (traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep=".") for tree in (saved, given))
     absent = "(no such field)"
     pairs = {name: (there.get(name, absent), here.get(name, absent)) for name in sorted(there.keys() | here.keys())}
@@ -127,7 +127,7 @@ def format_differences(saved: dict, given: dict) -> list[str]:
 
 
 def describe_steps(folder: Path, fold: int | None, metrics: Sequence[dict]) -> list[str]:
-    """Every checkpoint kept in a folder: date, size, items, and the nearest of the fold's records of metrics."""
+    """Describes every checkpoint in a folder: date, size, items, and the nearest of the fold's records of metrics."""
     steps = kept_steps(folder)
     lines = [f"{_title(folder, fold)}: {len(steps)} {'step' if len(steps) == 1 else 'steps'} kept"]
     for step in steps:
@@ -142,7 +142,7 @@ def describe_steps(folder: Path, fold: int | None, metrics: Sequence[dict]) -> l
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The records of `metrics.jsonl`, in order; none without the file. A line that is no whole record is left out."""
+    """Reads the records of `metrics.jsonl`, in order; none without the file. Incomplete lines are left out."""
     records = []
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
@@ -155,13 +155,13 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 def nearest_metrics(records: Sequence[dict], step: int) -> dict[str, dict]:
-    """Of each split the record with the highest step that is at most `step`; the later one of two."""
+    """Returns, by split, the record with the highest step that is at most `step`; the later one of two."""
     past = sorted((record for record in records if record["step"] <= step), key=lambda record: record["step"])
     return dict(sorted({record["split"]: record for record in past}.items()))
 
 
 def format_metrics(record: dict) -> list[str]:
-    """One record of metrics: split and step, then every other value with four digits, wrapped."""
+    """Formats one record of metrics: split and step, then every other value with four digits, wrapped."""
     values = [f"{name} {_short(value)}" for name, value in record.items() if name not in ("fold", "step", "split")]
     text = f"{record['split']} at step {record['step']}: {', '.join(values)}"
     return textwrap.wrap(text, NUM_COLUMNS, initial_indent=" " * 4, subsequent_indent=" " * 6)

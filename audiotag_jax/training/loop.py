@@ -70,7 +70,7 @@ class Loop:
         return state
 
     def status(self) -> str:
-        """The training loss of the last step whose metrics have arrived; "" before."""
+        """Returns the training loss of the last step whose metrics have arrived; "" before."""
         return "" if self.latest is None else f"loss {np.asarray(self.latest['loss']):.3f}"
 
     def _check(self, step: int, metrics: dict) -> bool:
@@ -125,20 +125,20 @@ class Loop:
 
 
 def validate(experiment: Experiment, fold: int, state: TrainState) -> tuple[np.ndarray, dict[str, float]]:
-    """Logits `[n, K]` of the held-out clips, and their mean loss and metrics for the learning curve."""
+    """Returns logits `[n, K]` of the held-out clips, and their mean loss and metrics for the learning curve."""
     clips = experiment.validation_clips(fold)
     logits = predict_logits(experiment, state, experiment.examples, clips, f"validating fold {fold}")
     return logits, scores_of(logits, experiment.examples.labels[clips])
 
 
 def listed(scores: dict[str, float]) -> str:
-    """The loss and metrics, for a log."""
+    """Formats the loss and metrics as one line for a log."""
     labels = multilabel.METRICS | {each.name: each.label_in_text for each in metrics.METRICS}
     return ", ".join(f"{labels.get(name, name)} {value:.3f}" for name, value in scores.items())
 
 
 def scores_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean cross-entropy and metrics of logits `[n, K]` and labels `[n]`, or `[n, K]` of any number a clip."""
+    """Computes mean cross-entropy and metrics of logits `[n, K]` and labels `[n]`, or `[n, K]` of any number a clip."""
     if task_of(labels) is MULTI_LABEL:
         truth = labels == 1
         loss = np.logaddexp(0, np.where(truth, -1.0, 1.0) * logits).mean()

@@ -25,7 +25,7 @@ class Loss:
     lq_exponent: float = 0.7
 
     def costs(self, log_p: jax.Array) -> jax.Array:
-        """The costs of log-probabilities of any shape; raises ValueError on an unknown name."""
+        """Returns the costs of log-probabilities of any shape; raises ValueError on an unknown name."""
         if self.name == "cross_entropy":
             return -log_p
         if self.name == "focal":
@@ -40,12 +40,12 @@ CROSS_ENTROPY = Loss()
 
 
 def soft_targets(labels: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
-    """One-hot rows `[B, K]` of labels `[B]`, a share `smoothing` spread over all classes; -1 gives a row near zero."""
+    """Returns one-hot rows `[B, K]` of labels `[B]`, `smoothing` spread over all classes; -1 gives a row near zero."""
     return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
 
 
 def example_weights(verified: jax.Array, labels: jax.Array, unverified_weight: float) -> jax.Array:
-    """Weights `[B]` float32: 1 where `verified` `[B]`, `unverified_weight` elsewhere, 0 where labels `[B]` are -1.
+    """Returns weights `[B]` float32: 1 if `verified` `[B]`, `unverified_weight` elsewhere, 0 where labels `[B]` are -1.
 
     Trusts labels that nobody checked less. Raises ValueError unless `unverified_weight`, a plain number, is 0 to 1.
     """
@@ -56,7 +56,7 @@ def example_weights(verified: jax.Array, labels: jax.Array, unverified_weight: f
 
 
 def binary_masses(labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """Masses `[B, K, 2]` of labels `[B, K]`: 1 present, 0 absent; a share `smoothing` goes half to each; -1 gives 0."""
+    """Returns masses `[B, K, 2]` of labels `[B, K]`: 1 present, 0 absent, -1 none; half of `smoothing` goes to each."""
     present = jnp.where(labels == 1, 1 - smoothing / 2, smoothing / 2)
     return jnp.where((labels >= 0)[..., None], jnp.stack([present, 1 - present], axis=-1), 0.0).astype(jnp.float32)
 
@@ -70,7 +70,7 @@ def target_masses(
     unverified_weight: float = 1.0,
     class_weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Masses `[B, K]` of labels `[B]`, or `[B, K, 2]` of labels `[B, K]`, weighted as `example_weights` does.
+    """Returns masses `[B, K]` of labels `[B]`, or `[B, K, 2]` of labels `[B, K]`, weighted as by `example_weights`.
 
     `class_weights` are `[K]` or `[K, 2]` (`imbalance.balanced_class_weights`).
     """
@@ -85,12 +85,12 @@ def target_masses(
 
 
 def row_weights(masses: jax.Array) -> jax.Array:
-    """The weight `[B]` of each row of masses: its sum, of `[B, K, 2]` the mean over classes."""
+    """Returns the weight `[B]` of each row of masses: its sum, of `[B, K, 2]` the mean over classes."""
     return masses.sum(-1) if masses.ndim == 2 else masses.sum((-1, -2)) / masses.shape[1]
 
 
 def losses_of(logits: jax.Array, masses: jax.Array, loss: Loss = CROSS_ENTROPY) -> jax.Array:
-    """The weighted loss `[B]` of logits `[B, K]`; of masses `[B, K, 2]` the mean over classes."""
+    """Computes the weighted loss `[B]` of logits `[B, K]`; of masses `[B, K, 2]` the mean over classes."""
     if masses.ndim == 2:
         if loss == CROSS_ENTROPY:
             return optax.softmax_cross_entropy(logits, masses)
@@ -100,7 +100,7 @@ def losses_of(logits: jax.Array, masses: jax.Array, loss: Loss = CROSS_ENTROPY) 
 
 
 def right_first(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """1 where the class of the largest logit is a label of the row, of `labels` `[B]` or `[B, K]`; else 0."""
+    """Returns, `[B]`, whether the class of the largest logit is a label of the row, of labels `[B]` or `[B, K]`."""
     first = logits.argmax(-1)
     if labels.ndim == 1:
         return first == labels
@@ -108,7 +108,7 @@ def right_first(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def weighted_targets(targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """Targets `[B, K]` with each row scaled by its weight `[B]`, so that its cross-entropy is weighted.
+    """Scales each row of targets `[B, K]` by its weight `[B]`, so that its cross-entropy is weighted.
 
     Scale before mixup: it mixes rows, and so weights, and cross-entropy is linear in the row. The loss of a share p of
     example i with 1 - p of j is then p w_i CE_i + (1 - p) w_j CE_j, and the row's sum is its weight, p w_i + (1 - p)

@@ -32,7 +32,7 @@ class Phase:
 def make_phases(
     settings: OptimizerSettings, frozen_epochs: int, num_epochs: int, steps_per_epoch: int
 ) -> tuple[Phase, ...]:
-    """The frozen-body phase, where there is one, and the phase in which all groups learn."""
+    """Returns the frozen-body phase, where there is one, and the phase in which all groups learn."""
     spread = geometric_spread(settings.learning_rate_low, settings.learning_rate_high, len(GROUPS))
     peaks = dict(zip(GROUPS, spread, strict=True))
     phases = []
@@ -46,12 +46,12 @@ def make_phases(
 
 
 def geometric_spread(low: float, high: float, count: int) -> tuple[float, ...]:
-    """`count` rates from low to high, each the same multiple of the one before."""
+    """Returns `count` rates from low to high, each the same multiple of the one before."""
     return tuple(low * (high / low) ** (i / (count - 1)) for i in range(count))
 
 
 def parameter_labels(params: dict) -> dict:
-    """Tree of group labels with the shape of `params`; raises ValueError on a parameter that belongs to no group.
+    """Returns a tree of group labels with the shape of `params`; raises ValueError on a parameter without a group.
 
     The head is one group, the body's stages are `early` or `late` as its module states; the scale and bias of a batch
     norm are labelled `early_norm` or `late_norm`.
@@ -72,7 +72,7 @@ def parameter_labels(params: dict) -> dict:
 
 
 def group_norms(name: str, tree: dict) -> dict[str, jax.Array]:
-    """Euclidean norms of a tree shaped like the parameters: `NAME_norm` of all of it, `NAME_norm_GROUP` by group."""
+    """Computes Euclidean norms of a tree like the parameters: `NAME_norm` of all, `NAME_norm_GROUP` of each group."""
     flat, labels = (traverse_util.flatten_dict(each) for each in (tree, parameter_labels(tree)))
     squares = dict.fromkeys(GROUPS, jnp.zeros([]))
     for path, values in flat.items():
@@ -84,7 +84,7 @@ def group_norms(name: str, tree: dict) -> dict[str, jax.Array]:
 def one_cycle(
     num_steps: int, peak: float, *, warmup_fraction: float, start_divisor: float, end_divisor: float
 ) -> optax.Schedule:
-    """Half a cosine from peak / start_divisor to peak, and half a one to peak / end_divisor, reached after `num_steps`.
+    """Returns two half cosines: peak / start_divisor to peak, then to peak / end_divisor, reached after `num_steps`.
 
     The peak is at step `warmup_fraction` * `num_steps`, rounded, at least 1 (Smith & Topin, 2019, arXiv:1708.07120).
     """
@@ -100,7 +100,7 @@ def one_cycle(
 
 
 def learning_rates(settings: OptimizerSettings, phases: Sequence[Phase]) -> dict[str, optax.Schedule]:
-    """Learning rate by label as a function of the step; 0 where a group does not learn."""
+    """Returns the learning rate by label as a function of the step; 0 where a group does not learn."""
 
     def cycle(phase: Phase, peak: float | None) -> optax.Schedule:
         if peak is None:
@@ -120,7 +120,7 @@ def learning_rates(settings: OptimizerSettings, phases: Sequence[Phase]) -> dict
 
 
 def momentum_schedule(settings: OptimizerSettings, phases: Sequence[Phase]) -> optax.Schedule:
-    """Adam's beta1 as a function of the step: low where the learning rate is high."""
+    """Returns Adam's beta1 as a function of the step: low where the learning rate is high."""
 
     def cycle(phase: Phase) -> optax.Schedule:
         # Of 1 - beta1, which is highest where the momentum is lowest, and above 0 even where a momentum is 0.
@@ -138,7 +138,7 @@ def momentum_schedule(settings: OptimizerSettings, phases: Sequence[Phase]) -> o
 
 
 def make_optimizer(settings: OptimizerSettings, phases: Sequence[Phase]) -> optax.GradientTransformation:
-    """One AdamW a label (Loshchilov & Hutter, 2019), each starting afresh at the phases' boundaries."""
+    """Builds one AdamW a label (Loshchilov & Hutter, 2019), each restarted at the phases' boundaries."""
     momentum = momentum_schedule(settings, phases)
     boundaries = _boundaries(phases)
 
@@ -165,7 +165,7 @@ class RestartState(NamedTuple):
 
 
 def restart_at(inner: optax.GradientTransformation, boundaries: Sequence[int]) -> optax.GradientTransformation:
-    """`inner`, its state initialized again before each step in `boundaries`: no moments of an earlier phase."""
+    """Returns `inner`, its state initialized again before each step in `boundaries`: no moments of an earlier phase."""
     if not boundaries:
         return inner
 

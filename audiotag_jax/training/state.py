@@ -17,12 +17,12 @@ class TrainState(train_state.TrainState):
     batch_stats: dict
 
     def arrays(self) -> dict:
-        """All that a checkpoint must hold, as a tree of arrays."""
+        """Returns all that a checkpoint must contain, as a tree of arrays."""
         names = ("step", "params", "opt_state", "batch_stats")
         return {name: getattr(self, name) for name in names}
 
     def updated(self, grads: dict, batch_stats: dict) -> tuple["TrainState", dict]:
-        """The state one step further, and what the optimizer added to the parameters."""
+        """Returns the state one step further, and what the optimizer added to the parameters."""
         updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
         params = optax.apply_updates(self.params, updates)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state, batch_stats=batch_stats), updates
@@ -31,7 +31,7 @@ class TrainState(train_state.TrainState):
 def create_train_state(
     network: TaggingNetwork, tx: optax.GradientTransformation, image_shape: tuple[int, ...], key: jax.Array
 ) -> TrainState:
-    """A state at step 0 with parameters drawn from `key`, for images of shape `[T, F, C]`."""
+    """Creates a state at step 0 with parameters drawn from `key`, for images of shape `[T, F, C]`."""
     traced = isinstance(key, jax.core.Tracer)  # inside of another program there are no compiler options of one's own
     variables = (_variables if traced else _initializer(jax.default_backend()))(key, network, image_shape)
     return TrainState.create(
@@ -41,7 +41,7 @@ def create_train_state(
 
 @cache  # compiled once, however many folds begin
 def _initializer(backend: str) -> Callable:
-    """The jitted initialization. It runs once: on a CPU its optimization takes ten times as long as it saves."""
+    """Returns the jitted initialization. It runs once: on a CPU, optimizing it takes ten times as long as it saves."""
     options = {"xla_backend_optimization_level": 0} if backend == "cpu" else None
     return jax.jit(_variables, static_argnums=(1, 2), compiler_options=options)
 

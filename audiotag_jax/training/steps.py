@@ -41,7 +41,7 @@ class StepSettings:
 
 
 def step_settings(settings: Settings, num_classes: int) -> StepSettings:
-    """What the steps of a run depend on."""
+    """Returns the settings that the steps of a run depend on."""
     return StepSettings(
         num_classes=num_classes,
         label_smoothing=settings.optimizer.label_smoothing,
@@ -62,7 +62,7 @@ def train_step(
     *,
     settings: StepSettings,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The next state, and metrics over the real rows of all devices.
+    """Returns the next state, and metrics over the real rows of all devices.
 
     `key` is the run's: draws are keyed by it, by the step, and by a row's place in the global batch. Metrics are the
     weighted mean `loss`, `accuracy` (how often the likeliest class is a label of the clip), norms of gradients and
@@ -89,7 +89,7 @@ def train_step(
     total = jnp.where(total > 0, total, 1)
 
     def loss_share(params):
-        """This device's share of the mean loss: shares add up, so their gradients do."""
+        """Returns this device's share of the mean loss (shares and their gradients add up), logits and statistics."""
         logits, updates = state.apply_fn(
             {"params": params, "batch_stats": state.batch_stats},
             images,
@@ -115,14 +115,14 @@ def train_step(
 
 
 def eval_step(state: TrainState, batch: Arrays, data: Arrays, *, settings: StepSettings) -> jax.Array:
-    """Logits `[D, B, K]` float32 of the rows of all D devices, with running batch statistics and without dropout."""
+    """Returns logits `[D, B, K]` float32 of the rows of all D devices, by running batch statistics, without dropout."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     images = normalize(to_images(_gather(batch, data)["inputs"], settings.front_end), settings.front_end)
     return lax.all_gather(state.apply_fn(variables, images, train=False), AXIS)
 
 
 def pmapped_steps(settings: StepSettings) -> tuple[Callable, Callable]:
-    """`train_step(state, batch, data, key)` and `eval_step(state, batch, data)` over all devices of all processes.
+    """Maps `train_step(state, batch, data, key)` and `eval_step(state, batch, data)` over all devices of all processes.
 
     Batches carry a leading device axis, states and data carry none; the state given to the training step is used up.
     """
@@ -134,7 +134,7 @@ def pmapped_steps(settings: StepSettings) -> tuple[Callable, Callable]:
 
 
 def replicate(tree):
-    """A state, or data, on all devices, placed as a step returns it; placed otherwise, the second step compiles again.
+    """Places a state, or data, on all devices as a step returns it; placed otherwise, the second step compiles again.
 
     Buffers may be shared with the argument, which must not be used after a step has used up the result.
     """

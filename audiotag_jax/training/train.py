@@ -29,7 +29,7 @@ from audiotag_jax.training.workdir import MetricsWriter, lock_workdir, record_co
 
 
 def run(settings: Settings, workdir: Path) -> None:
-    """Mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
+    """Runs mode `train`: prepares what is missing, trains and evaluates each unfinished fold, writes the summary."""
     check_devices(settings)
     check_checkpoint_path(str(workdir.absolute()))
     with lock_workdir(workdir):
@@ -145,7 +145,7 @@ def train_fold(
 
 
 def _training_order(experiment: Experiment, fold: int, clips: np.ndarray) -> TrainingOrder:
-    """The order of a fold's training clips that its settings ask for."""
+    """Returns the order of a fold's training clips that its settings define."""
     training, is_verified = experiment.settings.training, experiment.examples.verified[clips]
     labels, balanced = experiment.examples.labels[clips], training.sampling == "balanced"
     verified = strata_of(labels, is_verified, balanced=balanced) if training.verified_epochs else None
@@ -162,7 +162,7 @@ def _training_order(experiment: Experiment, fold: int, clips: np.ndarray) -> Tra
 
 
 def _place(experiment: Experiment, fold: int) -> str:
-    """Which of the folds to train this is; "" if it is the only one."""
+    """Returns which of the folds to train this is, as " (1 of 5)"; "" if it is the only one."""
     folds = experiment.folds
     return f" ({folds.index(fold) + 1} of {len(folds)})" if fold in folds and len(folds) > 1 else ""
 
