@@ -12,7 +12,7 @@ MAX_STRIDE = 100.0  # sparser points than that show little of a clip
 
 
 def number(name: str, value) -> float:
-    """`value` as a Python number. Raises ValueError where it is none."""
+    """Returns `value` as a float. Raises ValueError where it is no number."""
     if not isinstance(value, str | bytes | bool | np.bool_):
         try:
             return float(value)
@@ -22,7 +22,7 @@ def number(name: str, value) -> float:
 
 
 def whole_number(name: str, value) -> int:
-    """`value` as a whole number below 2^31, in which JAX counts. Raises ValueError where it is none."""
+    """Returns `value` as a whole number below 2^31, in which JAX counts. Raises ValueError where it is none."""
     result = number(name, value)
     if not math.isfinite(result) or result != int(result):
         raise ValueError(f"{name} must be a whole number, not {reprlib.repr(value)}")
@@ -32,7 +32,7 @@ def whole_number(name: str, value) -> int:
 
 
 def stride_number(value) -> float:
-    """A stride from 1 to `MAX_STRIDE`. Raises ValueError for any other."""
+    """Returns a stride from 1 to `MAX_STRIDE`. Raises ValueError for any other."""
     result = number("stride", value)
     if not 1.0 <= result <= MAX_STRIDE:
         raise ValueError(f"stride must be 1 or more, at most {MAX_STRIDE:g}, not {result!r}")
@@ -40,7 +40,7 @@ def stride_number(value) -> float:
 
 
 def memory_bytes(memory_mib) -> float:
-    """The bound on memory in bytes. Raises ValueError where it leaves none."""
+    """Converts the bound on memory from MiB to bytes. Raises ValueError unless it is above 0."""
     result = number("memory_mib", memory_mib)
     if not result > 0.0:
         raise ValueError(f"memory_mib must be above 0, not {result!r}")
@@ -48,7 +48,7 @@ def memory_bytes(memory_mib) -> float:
 
 
 def real_samples(name: str, x) -> jax.Array:
-    """`x` as float32, or float64 where it is that and JAX has it enabled. Raises ValueError if it holds no numbers."""
+    """Casts `x` to float32; keeps float64 where JAX has it enabled. Raises ValueError unless it is of real numbers."""
     try:
         samples = jnp.asarray(x)
     except (TypeError, ValueError, OverflowError) as error:
@@ -61,9 +61,9 @@ def real_samples(name: str, x) -> jax.Array:
 
 
 def one_recording(x) -> jax.Array:
-    """`x` as finite real samples [channels, N].
+    """Returns `x` [N] or [N, channels] as finite real samples [channels, N].
 
-    Raises ValueError for other shapes, what holds no numbers, and NaN or infinity. Inside `jax.jit`, where values are
+    Raises ValueError for other shapes, what is not real, and NaN or infinity. Inside `jax.jit`, where values are
     not known yet, a channel with NaN or infinity becomes silence.
     """
     x = real_samples("x", x)

@@ -84,7 +84,7 @@ class SpectralSettings:
         return self.published.range_db if self.published else self.range_db
 
     def image_shape(self, num_samples: int) -> tuple[int, int, int]:
-        """[T, F, C] of the image of a clip of `num_samples`."""
+        """Returns the shape [T, F, C] of the image of a clip of `num_samples`."""
         if self.published:
             return (self.published.num_frames(num_samples), self.published.num_bins, 1)
         return (self.num_frames, self.num_bins, len(self.channels))
@@ -92,7 +92,7 @@ class SpectralSettings:
 
 @functools.partial(jax.jit, static_argnames="settings")
 def spectrograms(waveforms: jax.Array, settings: SpectralSettings) -> jax.Array:
-    """Images [B, T, F, C] in [0, 1], float32, of finite `waveforms` [B, N]; frequency ascends along F.
+    """Computes images [B, T, F, C] in [0, 1], float32, of finite `waveforms` [B, N]; frequency ascends along F.
 
     Each channel of each image is relative to its own maximum, so the level of the clip drops out (but for those of
     `PUBLISHED`); silence is all zeros.
@@ -111,7 +111,7 @@ def spectrograms(waveforms: jax.Array, settings: SpectralSettings) -> jax.Array:
 
 
 def frequencies_hz(channel: str, settings: SpectralSettings) -> np.ndarray:
-    """[F] the centre of each of the channel's bins, ascending."""
+    """Returns the centre [F] of each of the channel's bins, in Hz, ascending."""
     if channel in PUBLISHED:
         return PUBLISHED[channel].frequencies_hz()
     _require_channel(channel)
@@ -119,20 +119,20 @@ def frequencies_hz(channel: str, settings: SpectralSettings) -> np.ndarray:
 
 
 def times_s(settings: SpectralSettings, num_samples: int) -> np.ndarray:
-    """[T] the middle of each frame of a clip of `num_samples`, in seconds from its start."""
+    """Returns the middle [T] of each frame of a clip of `num_samples`, in seconds from its start."""
     if settings.published:
         return settings.published.times_s(num_samples)
     return stft.times_s(num_samples, num_frames=settings.num_frames, sample_rate_hz=settings.sample_rate_hz)
 
 
 def magnitude(energies: jax.Array, settings: SpectralSettings) -> jax.Array:
-    """The square root of `energies` [..., T, F], over the clip's largest."""
+    """Returns the square root of `energies` [..., T, F], divided by the clip's largest."""
     del settings
     return jnp.sqrt(_relative(energies))
 
 
 def decibels(energies: jax.Array, settings: SpectralSettings) -> jax.Array:
-    """`energies` [..., T, F] in dB below the clip's largest, 0 at `range_db` below it and 1 at it.
+    """Maps `energies` [..., T, F] to dB below the clip's largest, scaled: 0 at `range_db` below it and 1 at it.
 
     It is `librosa.power_to_db(energies, ref=np.max, top_db=range_db)`, moved into [0, 1].
     """
@@ -142,7 +142,7 @@ def decibels(energies: jax.Array, settings: SpectralSettings) -> jax.Array:
 
 
 def _images(waveforms, settings):
-    """[B, N] to [B, T, F, C], all clips at once."""
+    """Maps waveforms [B, N] to images [B, T, F, C], all clips at once."""
     if settings.published:
         return settings.published.images(waveforms)[..., None]
     # Energies are squares: a clip at 1e-6 of full scale would soon run out of single precision's range.
@@ -181,7 +181,7 @@ def _bank(axis, settings):
 
 
 def channel_version(channel: str) -> int:
-    """The version of a channel's numbers, a part of the names of prepared datasets."""
+    """Returns the version of a channel's numbers, a part of the names of prepared datasets."""
     return (PUBLISHED[channel] if channel in PUBLISHED else CHANNELS[channel]).version
 
 

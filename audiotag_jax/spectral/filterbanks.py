@@ -20,7 +20,7 @@ from audiotag_jax.spectral.scales import EDGES_HZ
 
 @functools.lru_cache(maxsize=16)
 def filterbank(axis: str, *, num_bins: int, sample_rate_hz: int, fft_samples: int) -> np.ndarray:
-    """Weights [1 + fft_samples // 2, F], float64 and read-only: `power @ filterbank(...)` are the bands, ascending.
+    """Returns weights [1 + fft_samples // 2, F], float64, read-only: `power @ filterbank(...)` is the bands, ascending.
 
     `axis` is "linear", "log" or "mel"; mel is librosa's filterbank, normalized by area as Slaney's.
     Raises ValueError for another axis, and for a mel band that no FFT bin falls in.
@@ -44,7 +44,7 @@ def filterbank(axis: str, *, num_bins: int, sample_rate_hz: int, fft_samples: in
 
 
 def triangles(frequencies_hz: np.ndarray, edges_hz: np.ndarray, min_side_hz: float = 0.0) -> np.ndarray:
-    """Triangles of peak 1 sampled at `frequencies_hz` [K]: weights [K, F] for `edges_hz` [F + 2].
+    """Samples triangles of peak 1 at `frequencies_hz` [K]: weights [K, F] for `edges_hz` [F + 2].
 
     Triangle i rises from edge i to edge i + 1 and falls to edge i + 2; a side shorter than `min_side_hz` is widened.
     """

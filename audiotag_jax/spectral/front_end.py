@@ -33,7 +33,7 @@ class FrontEnd:
 
 
 def to_images(inputs: jax.Array, front_end: FrontEnd, keys: jax.Array | None = None) -> jax.Array:
-    """Images [B, T, F, C] float32 of stored images, or of waveforms [B, N].
+    """Returns images [B, T, F, C] float32 of stored images, or of waveforms [B, N].
 
     Waveforms are cropped at random, with one of `keys` [B] each, or in their middle without keys. A crop that stays a
     waveform becomes an image [N, 1, 1] of one bin, over its own peak, in [-1, 1].
@@ -48,7 +48,7 @@ def to_images(inputs: jax.Array, front_end: FrontEnd, keys: jax.Array | None = N
 
 
 def crop(waveforms: jax.Array, length_samples: int, keys: jax.Array | None = None) -> jax.Array:
-    """`length_samples` of each of the waveforms [B, N]: at random, one of `keys` [B] each, or without them the middle.
+    """Cuts `length_samples` from each of the waveforms [B, N]: at random, with one of `keys` [B] each, else the middle.
 
     Raises ValueError if they are shorter.
     """
@@ -62,7 +62,7 @@ def crop(waveforms: jax.Array, length_samples: int, keys: jax.Array | None = Non
 
 
 def normalize(images: jax.Array, front_end: FrontEnd) -> jax.Array:
-    """Images in [0, 1] as the network expects them; of ImageNet's three channels, others than three share the means."""
+    """Scales images in [0, 1] as the network expects; others than three channels share the mean of ImageNet's three."""
     if front_end.normalization == "none":
         return images
     if front_end.normalization == "yamnet":

@@ -73,7 +73,7 @@ def _of_one_q(waveforms, settings, q):
 
 
 def _gaussian(size, sigma):
-    """[size, size] of a Gaussian filter along one axis, with nothing beyond its ends; symmetric."""
+    """Returns the matrix [size, size] of a Gaussian filter along one axis, zero beyond its ends; symmetric."""
     positions = np.arange(size)
     distances = np.abs(positions[:, None] - positions)
     weights = np.where(distances <= int(4 * sigma + 0.5), np.exp(-0.5 * (distances / sigma) ** 2), 0.0)

@@ -12,7 +12,7 @@ SPARE_CELLS = 1024  # take what is left out; many of them, because two additions
 
 
 def deposit(sums, rows, values, times, grid, num_samples):
-    """The histogram's `sums` with every point of some rows added where its energy belongs.
+    """Adds every point of some rows to the histogram's `sums` where its energy belongs; returns the new sums.
 
     Args:
       sums: energies and whole-numbered hits, [F * T + SPARE_CELLS] each.
@@ -62,7 +62,7 @@ def deposit(sums, rows, values, times, grid, num_samples):
 
 
 def _log1p(x, largest):
-    """log(1 + x) where |x| <= `largest` < 1, to rounding: 2 artanh(x / (2 + x)) by its series, short for small x."""
+    """Computes log(1 + x), |x| <= `largest` < 1, to rounding: 2 artanh(x / (2 + x)) by a series, short for small x."""
     ratio = x / (2.0 + x)
     square = jnp.square(ratio)
     bound = (largest / (2.0 - largest)) ** 2

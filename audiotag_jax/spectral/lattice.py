@@ -115,7 +115,7 @@ class Lattice:
 
 
 def fit(num_samples: int, num_cells: int, stride: float, num_values: float, wanted_points: int) -> tuple[int, int]:
-    """A lattice's `turns`, and how many of its points to work on at once, that keep within `num_values` numbers.
+    """Returns a lattice's `turns`, and how many points to work on at once, that keep within `num_values` numbers.
 
     Raises ValueError if nothing does, or if the histogram's `num_cells` cannot be numbered.
     """
@@ -139,7 +139,7 @@ def fit(num_samples: int, num_cells: int, stride: float, num_values: float, want
 
 @functools.lru_cache(maxsize=16)
 def exact_lattice(num_samples: int, grid: Grid, dtype: str, turns: int = 1) -> Lattice:
-    """Every sample of every row; `turns`, a divisor of `num_samples`, deals a row out to so many interleaved ones."""
+    """Plans every sample of every row; `turns`, a divisor of `num_samples`, splits a row into as many interleaved."""
     rows = np.repeat(np.arange(grid.num_bins * grid.over), turns)
     turn = np.tile(np.arange(turns), grid.num_bins * grid.over)
     points = np.full(len(rows), num_samples // turns)
@@ -148,7 +148,7 @@ def exact_lattice(num_samples: int, grid: Grid, dtype: str, turns: int = 1) -> L
 
 @functools.lru_cache(maxsize=16)
 def sampled_lattice(num_samples: int, grid: Grid, dtype: str, stride: float, turns: int = 8) -> Lattice:
-    """About one point in `stride` of the exact lattice.
+    """Plans about one point in `stride` of the exact lattice.
 
     Neighbouring rows start at other moments, about a golden section apart: the points then fill the plane of times and
     frequencies evenly, whatever the shape of the cell that they are counted in. There are `turns` different delays.
@@ -206,7 +206,7 @@ def _lattice(num_samples, grid, dtype, rows, points, turn, num_turns, ends_at):
 
 @functools.lru_cache(maxsize=256)
 def interpolation_kernel(factor: int, band: float) -> np.ndarray:
-    """[taps, factor] weights of the samples from `taps / 2 - 1` before to `taps / 2` after, for points between two.
+    """Returns weights [taps, factor] of samples, `taps / 2 - 1` before to `taps / 2` after, for points between two.
 
     Column i belongs to the point i / `factor` after a sample. They are least-squares fits over the `band`, a share of
     the sampling rate around zero; frequencies matter as a Gaussian window weighs them that ends, with the band, at
@@ -228,7 +228,7 @@ def _frequencies(grid, rows):
 
 
 def _factors(points, bands, *, interpolate):
-    """[rows] the most points a step that leave enough steps to sample each row's band."""
+    """Returns [rows] the most points a step that leave enough steps to sample each row's band."""
     usable = {int(n): _divisors(int(n)) if interpolate else [] for n in np.unique(points)}
     return np.array(
         [
@@ -239,13 +239,13 @@ def _factors(points, bands, *, interpolate):
 
 
 def _divisors(number):
-    """The largest divisors of `number` up to each of `_FACTORS`; fewer than three points a step do not pay."""
+    """Returns the largest divisors of `number` up to each of `_FACTORS`; fewer than three points a step do not pay."""
     largest = (max(d for d in range(1, factor + 1) if number % d == 0) for factor in _FACTORS)
     return sorted({d for d in largest if d > 2})
 
 
 def _smooth_multiple(at_least):
-    """The least 256 * 2^a * 3^b * 5^c not below `at_least`: quick for FFTs, and every factor divides it."""
+    """Returns the least 256 * 2^a * 3^b * 5^c not below `at_least`: fast for FFTs, and every factor divides it."""
     number = max(1, math.ceil(at_least / 256))
     while not _is_smooth(number):
         number += 1

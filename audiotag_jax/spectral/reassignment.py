@@ -30,7 +30,7 @@ _POINTS_AT_ONCE_ON_CPU = 90_000  # stay in a core's cache
 
 
 def high_resolution_spectrogram(x, q, tdeci, over, noct, minf, maxf, *, stride=1, memory_mib=DEFAULT_MEMORY_MIB):
-    """The reassigned spectrogram [T, F] of `x` [N] or [N, channels], energies >= 0; F descends from `maxf` to `minf`.
+    """Computes the reassigned energies [T, F] >= 0 of `x` [N] or [N, channels]; F descends from `maxf` to `minf`.
 
     Args:
       x: real and finite samples, taken as they are (int16 is not rescaled); at most 32 channels share one histogram.
@@ -64,9 +64,9 @@ def high_resolution_spectrogram(x, q, tdeci, over, noct, minf, maxf, *, stride=1
 def high_resolution_spectrograms(
     waveforms, q, tdeci, over, noct, minf, maxf, *, stride=1, memory_mib=DEFAULT_MEMORY_MIB
 ):
-    """Those of several one-channel clips: `waveforms` [B, N] to [B, T, F]; see `high_resolution_spectrogram`.
+    """Maps one-channel clips, `waveforms` [B, N], to spectrograms [B, T, F]; see `high_resolution_spectrogram`.
 
-    Values are not looked at, inside `jax.jit` or out: a clip with NaN or infinity counts as silence.
+    Values are not checked, inside `jax.jit` or out: a clip with NaN or infinity counts as silence.
     """
     waveforms = arguments.real_samples("waveforms", waveforms)
     if waveforms.ndim != 2 or 0 in waveforms.shape:
@@ -87,7 +87,7 @@ def _grid(q, tdeci, over, noct, minf, maxf):
 
 
 def _spectrograms(channels, grid, stride, memory_mib):
-    """[B, channels, N] to [B, T, F]."""
+    """Maps waveforms [B, channels, N] to spectrograms [B, T, F]."""
     stride = arguments.stride_number(stride)
     wanted = _POINTS_AT_ONCE_ON_CPU if jax.default_backend() == "cpu" else _POINTS_AT_ONCE
     num_values = arguments.memory_bytes(memory_mib) / channels.dtype.itemsize
@@ -105,7 +105,7 @@ def _compiled(channels, grid, stride, turns, points_at_once):
 
 
 def _spectrogram(channels, grid, lattice, points_at_once):
-    """[channels, N] to [T, F]."""
+    """Maps the waveforms [channels, N] of a clip to a spectrogram [T, F]."""
     num_samples = channels.shape[-1]
     num_frames = grid.num_frames(num_samples)
     size = num_frames * grid.num_bins
@@ -124,7 +124,7 @@ def _spectrogram(channels, grid, lattice, points_at_once):
 
 
 def _add_channel(sums, waveform, grid, lattice, points_at_once):
-    """The histogram's energies and hits, with those of one channel [N] added."""
+    """Adds the energies and hits of one channel [N] to those of the histogram; returns the new sums."""
     num_samples = waveform.shape[-1]
     # Every row reads a slice of the same padded spectrum, in the order of signed frequencies.
     below = max(group.below for group in lattice.groups)
@@ -149,7 +149,7 @@ def _add_channel(sums, waveform, grid, lattice, points_at_once):
 
 
 def _chunks(numbers, num_points, points_at_once):
-    """Row numbers [chunks, rows at once], as many as fit; -1 fills up the last chunk."""
+    """Returns row numbers [chunks, rows at once], as many as fit; -1 fills up the last chunk."""
     # A scan needs chunks of one shape; rows that only fill up are computed too, but `deposit` leaves them out.
     at_once = min(max(1, points_at_once // num_points), len(numbers))
     at_once -= at_once % 2 if at_once > 1 else 0  # an even number shares out over two cores
@@ -160,7 +160,7 @@ def _chunks(numbers, num_points, points_at_once):
 
 
 def _turned(spectrum, bins, turns_a_bin, num_turns):
-    """[turns, bins] spectra of the clip shifted to earlier times, by 0, 1, 2, ... times the unit delay.
+    """Returns spectra [turns, bins] of the clip shifted to earlier times, by 0, 1, 2, ... times the unit delay.
 
     A point of the shifted clip is a point between those of the clip itself: by the shift theorem, without more FFTs.
     """
@@ -173,7 +173,7 @@ def _turned(spectrum, bins, turns_a_bin, num_turns):
 
 
 def _times(num_samples, num_points, grid, dtype):
-    """For a row's points [L], counted from 1 as the authors do: whole time bins from 0, and the rest in time bins."""
+    """Returns time bins [L], whole ones from 0 and the rest, of a row's points, which the authors count from 1."""
     # Point i is at sample 1 + i * num_samples / num_points. Only fractions, and places within a time bin, are floats:
     # in single precision, a place near sample 10^5 would be rounded by up to 4e-3 of a sample, and later ones by more.
     index = jnp.arange(num_points, dtype=jnp.int32)
@@ -186,7 +186,7 @@ def _times(num_samples, num_points, grid, dtype):
 
 
 def _rows(lattice, index, unit_delay, grid, dtype):
-    """What the rows numbered in `index` need, of its shape each; rows numbered below 0 are not `live`."""
+    """Returns what the rows numbered in `index` need, of its shape each; rows numbered below 0 are not `live`."""
     # Rounded in double precision, so that what remains is at most half a bin and keeps its digits in single precision.
     nearest = np.round(lattice.position)
     columns = {
@@ -209,7 +209,7 @@ def _scan(sums, rows, values, times, grid, num_samples):
 
 
 def _windowed(rows, spectra, group):
-    """Real and imaginary parts [2, R, factor, steps] of xi and eta, but for a phase that both have in common."""
+    """Computes real and imaginary parts [2, R, factor, steps] of xi and eta, up to a phase that both have in common."""
     # Frequencies from the row's nearest bin of the FFT: moving a band to zero multiplies xi and eta by one phase, which
     # cancels in m = eta / xi and in |xi|^2. `moment` is the distance from f0 in standard deviations of the window.
     bins = jnp.arange(-group.below, group.above + 1)

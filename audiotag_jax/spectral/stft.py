@@ -8,19 +8,19 @@ import numpy as np
 
 
 def hop_samples(num_samples: int, num_frames: int) -> int:
-    """The length of a frame's cell: the fewest whole samples that let `num_frames` cells cover the clip."""
+    """Returns the length of a frame's cell: the fewest whole samples that let `num_frames` cells cover the clip."""
     return -(-num_samples // num_frames)
 
 
 def times_s(num_samples: int, *, num_frames: int, sample_rate_hz: int) -> np.ndarray:
-    """[T] the middle of each frame's cell, in seconds from the clip's start."""
+    """Returns the middle [T] of each frame's cell, in seconds from the clip's start."""
     return (np.arange(num_frames) + 0.5) * hop_samples(num_samples, num_frames) / sample_rate_hz
 
 
 def power_spectrogram(
     waveforms: jax.Array, *, num_frames: int, window_samples: int = 2048, fft_samples: int = 2048
 ) -> jax.Array:
-    """|STFT|^2 of `waveforms` [..., N], N >= 1: [..., T, 1 + fft_samples // 2], float32, frequency ascending.
+    """Computes |STFT|^2 of `waveforms` [..., N], N >= 1: [..., T, 1 + fft_samples // 2], float32, frequency ascending.
 
     Frame k is centred on the middle sample of its cell, samples k * hop to (k + 1) * hop - 1; silence surrounds the
     clip. The window is a periodic Hann; `fft_samples`, at least `window_samples`, interpolates the spectrum.

@@ -26,9 +26,9 @@ RANGE_DB = 20.0 / math.log(10.0) * LOG_RANGE  # from 0 to 1, for sounds well abo
 
 
 def images(waveforms: jax.Array) -> jax.Array:
-    """[B, T, 64] float32 in [0, 1] of `waveforms` [B, N] at 16,000 Hz; T as `num_frames` has it.
+    """Computes images [B, T, 64] float32 in [0, 1] of `waveforms` [B, N] at 16,000 Hz; T is that of `num_frames`.
 
-    `log_mel` makes of them what the network was trained on.
+    `log_mel` converts them to what the network was trained on.
     """
     frames = num_frames(waveforms.shape[-1])
     silence = (frames - 1) * HOP_SAMPLES + WINDOW_SAMPLES - waveforms.shape[-1]
@@ -41,30 +41,30 @@ def images(waveforms: jax.Array) -> jax.Array:
 
 
 def log_mel(images: jax.Array) -> jax.Array:
-    """log(mel + 0.001) of images in [0, 1]."""
+    """Converts images in [0, 1] to log(mel + 0.001)."""
     return images * LOG_RANGE + math.log(OFFSET)
 
 
 def num_frames(num_samples: int) -> int:
-    """Frames of the patches that cover `num_samples`, one at least; silence follows the clip in the last one."""
+    """Counts the frames of the patches that cover `num_samples`, at least one; silence follows the clip in the last."""
     patch_samples = (PATCH_FRAMES - 1) * HOP_SAMPLES + WINDOW_SAMPLES
     more_patches = max(0, -(-(num_samples - patch_samples) // (PATCH_HOP_FRAMES * HOP_SAMPLES)))
     return PATCH_FRAMES + PATCH_HOP_FRAMES * more_patches
 
 
 def times_s(num_samples: int) -> np.ndarray:
-    """[T] the middle of each frame, in seconds from the clip's start."""
+    """Returns the middle [T] of each frame, in seconds from the clip's start."""
     return (np.arange(num_frames(num_samples)) * HOP_SAMPLES + WINDOW_SAMPLES / 2) / SAMPLE_RATE_HZ
 
 
 def frequencies_hz() -> np.ndarray:
-    """[64] the centre of each band, ascending."""
+    """Returns the centre [64] of each band, in Hz, ascending."""
     return _edges_hz()[1:-1]
 
 
 @functools.cache
 def mel_weights() -> np.ndarray:
-    """[257, 64] float32: triangles of height 1, straight in mel (TensorFlow's), not in Hz (librosa's)."""
+    """Returns [257, 64] float32: triangles of height 1, straight in mel (TensorFlow's), not in Hz (librosa's)."""
     fft_hz = np.arange(1 + FFT_SAMPLES // 2) * (SAMPLE_RATE_HZ / FFT_SAMPLES)
     weights = triangles(_mel(fft_hz), _mel(_edges_hz())).astype(np.float32)
     weights.flags.writeable = False
