@@ -16,7 +16,7 @@ _MOST = 400  # characters of a library's message
 
 
 def with_config_path(argv: list[str]) -> list[str]:
-    """The arguments with the path of the variant's file in place of a bare name: `--config=NAME[:PRESET]`.
+    """Returns the arguments with the path of the variant's file in place of a bare name: `--config=NAME[:PRESET]`.
 
     Raises UserError, listing the choices, on a name without `/` and `.py` that is neither a variant nor a file.
     """

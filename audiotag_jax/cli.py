@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
 
 
 def _settings() -> "Settings | None":
-    """The settings of --config, where it is given."""
+    """Returns the settings of --config; None where it is not given."""
     from audiotag_jax.settings.settings import parse_settings  # it loads JAX, which --help does not need
 
     return parse_settings(_CONFIG.value.to_dict()) if _CONFIG.value is not None else None

@@ -64,7 +64,7 @@ def check_paths() -> None:
 
 
 def options(mode: str, argv: list[str], settings: "Settings | None") -> dict:
-    """The keyword arguments of the `run` of a mode that takes no settings."""
+    """Returns the keyword arguments of the `run` of a mode that takes no settings."""
     if mode == "report":
         return {}
     if mode == "compare":
@@ -88,7 +88,7 @@ def options(mode: str, argv: list[str], settings: "Settings | None") -> dict:
 
 
 def _event_options() -> dict:
-    """The options of events; none without any of their flags."""
+    """Returns the options of events; none without any of their flags."""
     given: dict[str, Any] = {
         flag.name: flag.value for flag in (_ON, _OFF, _SMOOTH, _SMOOTHING, _MIN_DURATION_S, _MIN_GAP_S)
     }

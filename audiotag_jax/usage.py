@@ -27,12 +27,12 @@ MODE_LINES = {
 
 
 def program_of(script: str) -> str:
-    """The command as a user types it, from the path of the script."""
+    """Returns the command as a user types it, from the path of the script."""
     return "python main.py" if Path(script).name == "main.py" else "audiotag"
 
 
 def introduction(program: str) -> str:
-    """What the program is, and three commands to paste."""
+    """Describes the program, with three commands to paste."""
     lines = (
         ("try it on synthetic sounds, for a minute or three", "--config=log_db:demo"),
         ("train on a folder with one subfolder a label", "--config=log_db:folder --config.dataset.path=sounds"),
@@ -47,7 +47,7 @@ def introduction(program: str) -> str:
 
 
 def full_help(program: str, modes: Iterable[str], options: Iterable[flags.Flag]) -> str:
-    """What `--help` prints: usage, modes, presets and variants, and the options of this project."""
+    """Returns what `--help` prints: usage, modes, presets and variants, and the options of this project."""
     importlib.import_module("configs")  # by `variants.import_configs`
     default = importlib.import_module("configs.default")
     presets = {name: default.PRESET_LINES.get(name, "") for name in default.PRESETS}
@@ -66,7 +66,7 @@ def full_help(program: str, modes: Iterable[str], options: Iterable[flags.Flag])
 
 
 def next_commands(mode: str, program: str, workdir: Path, arguments: Sequence[str]) -> str:
-    """What to try after `program` was called with these `arguments`: commands; empty if nothing follows."""
+    """Returns commands to try after `program` was called with these `arguments`; "" if nothing follows."""
     run = f"--workdir={shlex.quote(str(workdir))}"
     commands = [f"{program} --mode=report {run}"] if mode == "train" else []
     if mode in ("train", "report"):
@@ -77,7 +77,7 @@ def next_commands(mode: str, program: str, workdir: Path, arguments: Sequence[st
 
 
 def _without_mode(arguments: Sequence[str]) -> list[str]:
-    """The arguments less --mode, whose value may stand by itself."""
+    """Returns the arguments without --mode and its value, which may be an argument of its own."""
     rest = list(arguments)
     for place, each in enumerate(arguments):
         name, _, value = each.partition("=")

@@ -167,7 +167,7 @@ def prepare_spectrograms(
     prepared_dir: Path,
     how: tfds.download.DownloadConfig | None = None,
 ) -> Path:
-    """Returns the folder of the spectrogram dataset of a clips dataset, and prepares it, as `how` says, if missing."""
+    """Returns the folder of the spectrogram dataset of a clips dataset; prepares it, with options `how`, if missing."""
     name = AudiotagSpectrograms.name
 
     def make(**kwargs) -> AudiotagSpectrograms:

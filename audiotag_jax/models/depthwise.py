@@ -40,7 +40,7 @@ class DepthwiseConv(nn.Module):
 
 
 def depthwise_native(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """XLA's convolution with as many groups as channels."""
+    """Convolves x `[B, H, W, C]` by XLA's convolution with as many groups as channels."""
     layout = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), "SAME", dimension_numbers=layout, feature_group_count=x.shape[-1]

@@ -194,7 +194,7 @@ def _import_h5py(path: Path):
 
 
 def is_folded(batch_stats: Mapping) -> bool:
-    """Whether the body's batch norms are those of folded weights, which do not know the statistics of their inputs."""
+    """Returns whether the body's batch norms are those of folded weights, which lack their inputs' statistics."""
     return not any(np.any(leaf) for path, leaf in traverse_util.flatten_dict(batch_stats).items() if path[-1] == "mean")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """A question that names the choice which is spelt most like `name`; "" if none is close.
+    """Returns a question that names the choice which is spelt most like `name`; "" if none is close.
 
     Of choices with dots, the last part is compared.
     """

@@ -51,7 +51,7 @@ def _open_null() -> TextIO:
 
 
 def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
-    """Codec error handler: arrows and dashes in ASCII, other characters as escape sequences."""
+    """Replaces what cannot be encoded (codec error handler): arrows and dashes by ASCII, others by escape sequences."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     characters = error.object[error.start : error.end]

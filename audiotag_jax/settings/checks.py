@@ -26,17 +26,17 @@ FREE, LOCAL = "free", "local"
 
 
 def at_least(least: float) -> Condition:
-    """A finite number of `least` or more."""
+    """Returns the condition of a finite number of `least` or more."""
     return Condition(lambda value: least <= value < math.inf, f"at least {least}" if least else "0 or more")
 
 
 def between(low: float, high: float) -> Condition:
-    """A number from `low` to `high`, both included."""
+    """Returns the condition of a number from `low` to `high`, both included."""
     return Condition(lambda value: low <= value <= high, f"{low:g} to {high:g}")
 
 
 def one_of(choices: Collection[str]) -> Condition:
-    """One of a few words."""
+    """Returns the condition of being one of the `choices`."""
     return Condition(lambda value: value in choices, "", tuple(choices))
 
 
@@ -61,7 +61,7 @@ def check_fields(section: Any, prefix: str) -> None:
 
 
 def read_section(kind: type[Section], name: str, fields: Mapping[str, Any], **derived: Any) -> Section:
-    """The dataclass `kind` of the section `name`, from its recorded `fields` and those `derived` from other sections.
+    """Builds the dataclass `kind` of the section `name` from recorded `fields` and those `derived` from other sections.
 
     Lists become tuples. A field that a record lacks takes the dataclass' default: what runs did before there was such a
     field. Raises UserError for a field without one, for an unknown field, and for a value that `kind` refuses.
@@ -81,11 +81,11 @@ def read_section(kind: type[Section], name: str, fields: Mapping[str, Any], **de
 
 
 def recorded(kind: type) -> list[dataclasses.Field]:
-    """The fields of a section that a configuration gives, without those that are derived from other sections."""
+    """Returns the fields of a section that a configuration gives, without those derived from other sections."""
     return [field for field in dataclasses.fields(kind) if not field.metadata.get("derived")]
 
 
 def marked(kind: type, mark: str) -> set[str]:
-    """The names of the fields of a section that are marked FREE or LOCAL."""
+    """Returns the names of the fields of a section that are marked `mark`, FREE or LOCAL."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return {name for name, hint in hints.items() if mark in getattr(hint, "__metadata__", ())}

@@ -41,23 +41,23 @@ class RunRecord:
         }
 
     def shared_text(self) -> str:
-        """What must be the same in all processes of a run."""
+        """Returns, as JSON, what must be the same in all processes of a run."""
         flat = flatten(self.as_json() | {"provenance": {}})
         return json.dumps({k: v for k, v in flat.items() if k.removeprefix("config.") not in LOCAL_FIELDS})
 
 
 def fold_dir(workdir: Path, fold: int) -> Path:
-    """Where the checkpoints and predictions of a fold lie."""
+    """Returns the folder of the checkpoints and predictions of a fold."""
     return workdir / f"fold_{fold}"
 
 
 def write_record(workdir: Path, record: RunRecord) -> None:
-    """Puts `config.json` in place."""
+    """Writes `config.json`."""
     write_json(workdir / FILE_NAME, record.as_json())
 
 
 def load_record(workdir: Path) -> dict[str, Any]:
-    """`config.json` as it is: config, classes, dataset. Raises UserError if the run is not there."""
+    """Reads `config.json` as it is: config, classes, dataset. Raises UserError if the run is not there."""
     path = workdir / FILE_NAME
     try:
         record = json.loads(path.read_text())
@@ -76,7 +76,7 @@ def load_record(workdir: Path) -> dict[str, Any]:
 
 
 def read_record(workdir: Path) -> RunRecord:
-    """The run's record. Raises UserError if the run is not there, or is one of another version of the code."""
+    """Reads the run's record. Raises UserError if the run is not there, or is one of another version of the code."""
     record = load_record(workdir)
     try:
         settings = parse_settings(record["config"])
@@ -88,12 +88,12 @@ def read_record(workdir: Path) -> RunRecord:
 
 
 def recorded_dataset(workdir: Path) -> str | None:
-    """The name of the dataset of the run in the directory; None if there is no run, or one that names none."""
+    """Returns the name of the dataset of the directory's run; None if there is no run, or one that names none."""
     return read_record(workdir).dataset if (workdir / FILE_NAME).exists() else None
 
 
 def is_only_recorded(workdir: Path) -> bool:
-    """Whether the directory has the record of a run that has trained nothing, as one that failed at once leaves it."""
+    """Returns whether the directory has the record of a run that has trained nothing, as after a failure at once."""
     trained = ("fold_*/checkpoints/[0-9]*", "fold_*/*predictions.npz", "metrics.jsonl")
     paths = (path for pattern in trained for path in workdir.glob(pattern))
     return (workdir / FILE_NAME).exists() and not any(path.is_dir() or path.stat().st_size for path in paths)

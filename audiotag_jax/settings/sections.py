@@ -131,7 +131,7 @@ class ModelSettings:
     def network(
         self, num_classes: int, axis_name: str | None = None, probe_pooling: str = "", probe_power: float = 1.0
     ) -> TaggingNetwork:
-        """The network; in training, batch norm averages over the pmapped axis `axis_name`.
+        """Builds the network; in training, batch norm averages over the pmapped axis `axis_name`.
 
         With a `probe_pooling`, it ends in the head of a probe.
         """

@@ -78,7 +78,7 @@ class Settings:
         return ClipSettings(self.dataset.sample_rate_hz, self.dataset.duration_s, self.dataset.margin_s)
 
     def network(self, num_classes: int, axis_name: str | None = None) -> TaggingNetwork:
-        """The network, with the head of a probe where that is trained; `axis_name` as in `ModelSettings.network`."""
+        """Builds the network, with the head of a probe if one is trained; `axis_name` as in `ModelSettings.network`."""
         training = self.training
         return self.model.network(
             num_classes, axis_name, training.probe_pooling if training.probe else "", training.probe_power
@@ -118,7 +118,7 @@ class Settings:
 
 
 def parse_settings(config: Mapping[str, Any]) -> Settings:
-    """The tree of a configuration or of a run's record, nested mappings; raises UserError, naming the field."""
+    """Parses the nested mappings of a configuration or of a run's record; raises UserError, naming the field."""
     fields = {name: value for name, value in config.items() if name not in SECTIONS}
     unknown = sorted(fields.keys() - {"name", "preset", "seed"})
     absent = [name for name in ("name", "preset", "seed", *SECTIONS) if name not in config and name != "study"]
@@ -133,7 +133,7 @@ def parse_settings(config: Mapping[str, Any]) -> Settings:
 
 
 def recorded_fields(settings: Settings) -> dict[str, Any]:
-    """What `parse_settings` reads back, as a run's record keeps it: without what a study makes of many runs."""
+    """Returns the nested mappings that a run's record keeps and `parse_settings` reads: all sections but `study`."""
     record: dict[str, Any] = {name: getattr(settings, name) for name in ("name", "preset", "seed")}
     for name, (attribute, kind) in SECTIONS.items():
         if name != "study":
@@ -143,7 +143,7 @@ def recorded_fields(settings: Settings) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings by their path, its names joined by dots."""
+    """Returns the leaves of nested mappings by their path, its names joined by dots."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
@@ -151,7 +151,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _derived(name: str, sections: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a section that follow from sections before it."""
+    """Returns the fields of a section that follow from sections before it."""
     if name == "spectral":
         return {"sample_rate_hz": sections["dataset"].sample_rate_hz}
     if name == "augment":

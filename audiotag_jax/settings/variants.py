@@ -21,19 +21,19 @@ NETWORKS = ("yamnet",)
 
 
 def configs_dir() -> Path:
-    """The folder of the variants' files, of the installed package or of the clone."""
+    """Returns the folder of the variants' files, of the installed package or of the clone."""
     package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def list_variants() -> tuple[str, ...]:
-    """The names of all variants, sorted."""
+    """Returns the names of all variants, sorted."""
     return tuple(sorted(path.stem for path in configs_dir().glob("*.py") if path.stem not in _SHARED))
 
 
 def variant_file(name: str) -> Path:
-    """The file of a variant; raises UserError, listing the choices, on an unknown one."""
+    """Returns the file of a variant; raises UserError, listing the choices, on an unknown one."""
     if name not in list_variants():
         close = did_you_mean(name, list_variants())
         raise UserError(f"Unknown variant {name!r}; {close or 'choose from ' + ', '.join(list_variants()) + '.'}")
@@ -41,7 +41,7 @@ def variant_file(name: str) -> Path:
 
 
 def get_config(variant: str, preset: str = "fsdkaggle2018") -> ConfigDict:
-    """The configuration of a variant under a preset; raises UserError, listing the choices, on an unknown one."""
+    """Returns a variant's configuration under a preset; raises UserError, listing the choices, on an unknown one."""
     import_configs()
     path = variant_file(variant)
     try:
