@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def compare(workdirs: list[Path], dataset: str, margin: float, **options: int) -> list[dict]:
-    """The differences of each variant between the runs and the first of them, corrected over all."""
+    """Returns the differences of each variant between the runs and the first of them, p values corrected over all."""
     saved = {path.name: store.read(path / PREDICTIONS / dataset) for path in workdirs}
     first = next(iter(saved))
     rows = []

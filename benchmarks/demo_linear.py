@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def linear_hits(clips: list) -> dict[str, bool]:
-    """By clip, whether the classifier that was not trained on its fold gives its label."""
+    """Returns, by clip, whether the classifier that was not trained on its fold gives its label."""
     features = np.stack([mean_spectrum(clip.path) for clip in clips])
     labels, folds = (np.array([getattr(clip, name) for clip in clips]) for name in ("label", "fold"))
     found = np.empty_like(labels)
@@ -62,7 +62,7 @@ def linear_hits(clips: list) -> dict[str, bool]:
 
 
 def mean_spectrum(path: str) -> np.ndarray:
-    """[64] mean over time of log-mel energies in dB below the clip's own maximum."""
+    """Returns the mean [64] over time of log-mel energies in dB below the clip's own maximum."""
     samples, _ = load_audio(path, 22050)
     power = librosa.feature.melspectrogram(y=samples, sr=22050, n_mels=64)
     return librosa.power_to_db(power, ref=np.max).mean(axis=1)

@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def read_table(path: Path, most: int | None) -> tuple[np.ndarray, ...]:
-    """Names, labels, folds and recordings [n]."""
+    """Returns names, labels, folds and recordings [n], of at most `most` clips of a class in a fold."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     seen: dict[tuple[str, str], int] = {}
@@ -67,7 +67,7 @@ def read_table(path: Path, most: int | None) -> tuple[np.ndarray, ...]:
 
 
 def log_mel(path: Path) -> np.ndarray:
-    """[64, T] log-mel energies in dB below the clip's own maximum, from 0 to 1."""
+    """Computes [64, T] log-mel energies: 0 is 80 dB below the clip's own maximum, 1 the maximum."""
     samples, rate_hz = soundfile.read(path, dtype="float32")
     samples = samples if samples.ndim == 1 else samples.mean(axis=1)
     samples = samples if rate_hz == RATE_HZ else librosa.resample(samples, orig_sr=rate_hz, target_sr=RATE_HZ)
@@ -76,7 +76,7 @@ def log_mel(path: Path) -> np.ndarray:
 
 
 def held_out(answer, images: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """[n, K] of `answer(training images, labels, other images)`, each clip's from what never saw its fold."""
+    """Returns [n, K] of `answer(training images, labels, other images)`, each clip's trained without its fold."""
     found = np.zeros((len(labels), labels.max() + 1))
     for fold in np.unique(folds):
         inside = folds == fold
@@ -85,14 +85,14 @@ def held_out(answer, images: np.ndarray, labels: np.ndarray, folds: np.ndarray) 
 
 
 def mean_spectra(images: np.ndarray, labels: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Probabilities of a logistic regression on mean and standard deviation over time."""
+    """Returns probabilities [m, K] of a logistic regression on mean and standard deviation over time."""
     features, unseen = (np.concatenate([each.mean(2), each.std(2)], axis=1) for each in (images, others))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=2000))
     return model.fit(features, labels).predict_proba(unseen)
 
 
 def torch_cnn(images: np.ndarray, labels: np.ndarray, others: np.ndarray, epochs: int) -> np.ndarray:
-    """Logits of four convolutions and global pooling, after so many epochs of AdamW; clips are shifted in time."""
+    """Returns logits of four convolutions and global pooling after `epochs` of AdamW; clips are shifted in time."""
     import torch
     from torch import nn
 

@@ -165,7 +165,7 @@ def length_of_the_header(rng, data: bytes, others) -> bytes:
 
 
 def false_lengths(rng, data: bytes, others) -> bytes:
-    """Replaces the length of a chunk that holds the samples, or the count of frames."""
+    """Replaces the length of a chunk that contains the samples, or the count of frames."""
     changed = bytearray(data)
     fields = ((b"data", 4), (b"SSND", 4), (b"COMM", 10), (b".snd", 8), (b"RIFF", 4), (b"Xing", 8), (b"Info", 8))
     for marker, offset in (*fields, (b"ds64", 16), (b"mdat", -4), (b"fLaC", 22)):

@@ -74,13 +74,13 @@ def main() -> None:
 
 
 def outer_fold(rows: Sequence[Row], seed: int) -> tuple[str, str]:
-    """The fold that a seed leaves out, and the one that it scores, by name."""
+    """Returns the fold that a seed leaves out, and the one that it scores, by name."""
     names = sorted({row["fold"] for row in rows}, key=int)
     return names[seed % len(names)], names[(seed + 1) % len(names)]
 
 
 def changed(rows: Sequence[Row], change: str, seed: int) -> tuple[list[Row], list[str]]:
-    """The table after a change of the training clips, and the classes made rare; clips of the two folds stay."""
+    """Returns the table after a change of training clips, and the classes made rare; clips of the two folds stay."""
     rng, untouched = np.random.default_rng((seed, len(change))), outer_fold(rows, seed)
     classes = sorted({row["label"] for row in rows})
     rare = sorted(rng.choice(classes, len(classes) // 2, replace=False)) if change == "rare" else []
@@ -140,7 +140,7 @@ def train(options: argparse.Namespace, table: Path, seed: int, fields: Mapping, 
 
 
 def show(rows: Sequence[Row], change: str, seeds: Sequence[int], out: Path) -> str:
-    """The table of a change, over the seeds of which all runs are finished."""
+    """Returns the table of a change, in Markdown, over the seeds of which all runs are finished."""
     named = list(OPTIONS[change])
     files = {
         seed: [workdir(out, change, seed, n) / f"fold_{seed % 5}" / VALIDATION for n in range(len(named))]
@@ -179,7 +179,7 @@ def enumerate_names(recordings: np.ndarray):
 def columns(
     predictions: Sequence, rows: Sequence[Row], rare: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Per-clip values `[n, options]` whose means are the scores of a seed, and the clips' recordings `[n]`."""
+    """Returns per-clip values `[n, options]` whose means are the scores of a seed, and the clips' recordings `[n]`."""
     classes = sorted({row["label"] for row in rows})
     labels, ids = predictions[0]["labels"], predictions[0]["ids"]
     right = np.stack([each["logits"].argmax(1) == each["labels"] for each in predictions], axis=1).astype(float)

@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def inner_losses(study: Path) -> dict[str, dict]:
-    """By variant, `loss`: the mean over folds of the lowest loss of its trials; `by_fold`: that of each fold."""
+    """Returns, by variant, `loss`: the mean over folds of the lowest loss of its trials; `by_fold`: that of each."""
     trials: dict[str, dict[str, list[float]]] = {}
     for path in sorted(study.glob(f"search/*-rate_*/fold_*/{VALIDATION}")):
         variant, _, _ = path.parents[1].name.rpartition("-rate_")
@@ -50,7 +50,7 @@ def inner_losses(study: Path) -> dict[str, dict]:
 
 
 def read(predictions: Path) -> dict[str, float]:
-    """The committed losses by variant of a data set's predictions; empty if there are none."""
+    """Returns the committed losses by variant of a data set's predictions; empty if there are none."""
     path = predictions / FILE
     return {name: each["loss"] for name, each in json.loads(path.read_text()).items()} if path.exists() else {}
 

@@ -95,7 +95,7 @@ def write_runs(options: argparse.Namespace) -> None:
 
 
 def measure(kind: str, out: Path) -> dict:
-    """Size of the page, seconds and peak memory of one kind of report."""
+    """Makes one kind of report; returns the size of its page (MB), seconds and peak memory (GiB)."""
     start = time.monotonic()
     runs = sorted((out / "runs").iterdir())
     if kind == "report":

@@ -76,7 +76,7 @@ def write_mixtures(source: Path, out: Path, per_fold: int, seed: int) -> list[tu
 
 
 def recording_groups(clips: list[dict], rng: np.random.Generator) -> list[list[dict]]:
-    """The clips in groups of ten recordings each, drawn at random; all takes of a recording are in one group."""
+    """Draws groups of ten recordings each and returns their clips; all takes of a recording are in one group."""
     names = sorted({clip["src_file"] for clip in clips})
     order = [names[i] for i in rng.permutation(len(names))]
     parts = [set(order[i : i + GROUP_RECORDINGS]) for i in range(0, len(order), GROUP_RECORDINGS)]
@@ -85,7 +85,7 @@ def recording_groups(clips: list[dict], rng: np.random.Generator) -> list[list[d
 
 
 def read_sound(path: Path) -> np.ndarray:
-    """The first five seconds at 16 kHz, mono."""
+    """Reads the first five seconds at 16 kHz, mono, padded with zeros."""
     import librosa
 
     samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
@@ -97,7 +97,7 @@ def read_sound(path: Path) -> np.ndarray:
 
 
 def mix(sounds: list[np.ndarray], levels_db: np.ndarray) -> np.ndarray:
-    """The sum of the sounds, each at its level (RMS of the samples that are not zero), scaled to fit."""
+    """Sums the sounds, each at its level (RMS of the samples that are not zero), scaled to fit."""
     total = np.zeros_like(sounds[0])
     for sound, level_db in zip(sounds, levels_db, strict=True):
         audible = sound[sound != 0]
@@ -107,7 +107,7 @@ def mix(sounds: list[np.ndarray], levels_db: np.ndarray) -> np.ndarray:
 
 
 def compare_probes(run: Path, embeddings: Path, out: Path | None = None) -> str:
-    """The scores of the run and of scikit-learn's one against the rest on the same features, as a table.
+    """Returns a table of the scores of the run and of scikit-learn's one against the rest on the same features.
 
     `out` is a CSV file for the latter's probabilities.
     """
@@ -147,7 +147,7 @@ def compare_probes(run: Path, embeddings: Path, out: Path | None = None) -> str:
 
 
 def write_probabilities(path: Path, predictions: dict[str, np.ndarray], classes: Sequence[str]) -> None:
-    """A row a clip and a column a class."""
+    """Writes a CSV table of probabilities, a row a clip and a column a class."""
     probabilities = 1 / (1 + np.exp(-predictions["logits"]))
     with path.open("w", newline="") as file:
         csv.writer(file).writerow(("id", *classes))
@@ -155,7 +155,7 @@ def write_probabilities(path: Path, predictions: dict[str, np.ndarray], classes:
 
 
 def one_against_the_rest(train: np.ndarray, labels: np.ndarray, test: np.ndarray, penalty: float) -> np.ndarray:
-    """Logits `[m, K]` of scikit-learn's logistic regressions, one a class."""
+    """Returns logits `[m, K]` of scikit-learn's logistic regressions, one a class."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def null_rates(number: int) -> str:
-    """The share of pairs that each test rejects, as a table; of scores by class that of all classes."""
+    """Returns a table of the share of pairs that each test rejects; of scores by class that of all classes."""
     names = (*METRICS, *CLASS_METRICS)
     rejected: dict[str, list] = {name: [] for name in names}
     for seed in range(number):
@@ -52,7 +52,7 @@ def null_rates(number: int) -> str:
 
 
 def equally_good(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Logits [n, K] of two networks with errors in common and of their own, the truth, and recordings [n]."""
+    """Draws logits [n, K] of two networks with errors in common and of their own, the truth, and recordings [n]."""
     size = (NUM_RECORDINGS, NUM_CLASSES)
 
     def of_clips(values: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def equally_good(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def speed_of(num_clips: int, num_classes: int) -> str:
-    """The seconds of all resamples, and the ratio to scikit-learn's average precision, macro and micro, and ROC AUC."""
+    """Reports seconds of all resamples and the ratio to scikit-learn's average precisions and ROC AUC, in one line."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     rng = np.random.default_rng(0)

@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def drawn(folds: Mapping[int, Path], count: int) -> dict[str, np.ndarray]:
-    """`ids`, `labels`, `recordings` and `folds` of `count` held-out clips of each class, or of all that it has."""
+    """Returns `ids`, `labels`, `recordings`, `folds` of `count` held-out clips of each class, or of all that it has."""
     parts = []
     for fold, path in folds.items():
         saved = load_predictions(path / f"fold_{fold}" / VALIDATION)
@@ -83,13 +83,13 @@ def drawn(folds: Mapping[int, Path], count: int) -> dict[str, np.ndarray]:
 
 
 def by_class(ids: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Places of `count` clips of each class, or of all that it has, by a hash of their ids."""
+    """Returns indices of `count` clips of each class, or of all that it has, by a hash of their ids."""
     order = np.argsort([hashlib.sha256(clip.encode()).hexdigest() for clip in ids.tolist()])
     return np.concatenate([order[labels[order] == label][:count] for label in np.unique(labels)])
 
 
 def occlude_variant(folds: Mapping[int, Path], clips: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The `maps` of the clips, beside what was given of them and the axis of the cells."""
+    """Returns the `maps` [n, t, f] of the clips, with the given arrays of the clips and the axis of the cells in Hz."""
     from audiotag_jax.datasets.prepare import prepare_run_clips
     from audiotag_jax.datasets.reader import read_split
     from audiotag_jax.inference.tagger import round_to_half
@@ -122,7 +122,7 @@ def occlude_variant(folds: Mapping[int, Path], clips: Mapping[str, np.ndarray]) 
 
 
 def occlude(image: np.ndarray, answer) -> np.ndarray:
-    """[T / 16, F / 16]: `answer` of the image [T, F, C] less that with each cell set to 0.
+    """Computes [T / 16, F / 16]: `answer` of the image [T, F, C] less that with each cell set to 0.
 
     `answer` maps [B, T, F, C] to [B].
     """
@@ -152,7 +152,7 @@ def _cell(t: int, f: int) -> tuple[slice, slice]:
 
 
 def kinds_of_clips(saved: store.Saved, ids: np.ndarray) -> np.ndarray:
-    """The kind [n] of each clip's class, from the descriptors of all clips of the data set."""
+    """Returns the kind [n] of each clip's class, from the descriptors of all clips of the data set."""
     kinds = {label: kind_of(*values) for label, values in class_descriptors(saved).items()}
     clips = saved.results.held_out
     label_of = dict(zip(clips.ids.tolist(), clips.labels.tolist(), strict=True))
@@ -160,7 +160,7 @@ def kinds_of_clips(saved: store.Saved, ids: np.ndarray) -> np.ndarray:
 
 
 def measures(each: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Numbers [n] of each clip's map."""
+    """Returns, by name, numbers [n] that describe each clip's map."""
     maps = each["maps"].astype(np.float64)
     sizes = np.abs(maps).reshape(len(maps), -1)
     total = np.maximum(sizes.sum(axis=1), 1e-12)
@@ -175,7 +175,7 @@ def measures(each: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def tables(saved: dict[str, dict[str, np.ndarray]], kinds: np.ndarray) -> str:
-    """Markdown: the means of `measures` by variant, and their paired differences to the first, by kind of sound."""
+    """Returns, in Markdown, means of `measures` by variant and paired differences to the first, by kind of sound."""
     baseline, *others = saved
     found = {variant: measures(each) for variant, each in saved.items()}
     recordings = dict(zip(saved[baseline]["ids"].tolist(), saved[baseline]["recordings"].tolist(), strict=True))
@@ -203,7 +203,7 @@ def tables(saved: dict[str, dict[str, np.ndarray]], kinds: np.ndarray) -> str:
 
 
 def plot(saved: dict[str, dict[str, np.ndarray]], kinds: np.ndarray, path: Path) -> None:
-    """Mean normalized maps, a row a variant and a column a kind of sound: red where silence lowers the logit."""
+    """Plots mean normalized maps, a row a variant, a column a kind of sound: red where silence lowers the logit."""
     from matplotlib.figure import Figure
 
     shown = [kind for kind in KINDS if (kinds == kind).any()]

@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def audioset_paths(data: Path) -> list[Path]:
-    """Files of three segments in four of the tables, named as two kinds of downloaders name them."""
+    """Returns files of three in four segments of the tables, named as two kinds of downloaders name them."""
     paths = []
     for name in (*TRAIN, TEST):
         if (data / name).is_file():

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def fold_dirs(study: Path, variant: str) -> dict[int, Path]:
-    """The run's folder by fold: a search gives folds different penalties, and so different folders."""
+    """Returns the run's folder by fold: a search gives folds different penalties, and so different folders."""
     found = {}
     for path in sorted(study.glob(f"runs/{variant}-seed_0-rate_*/fold_*/{VALIDATION}")):
         found[int(path.parent.name.removeprefix("fold_"))] = path.parents[1]
@@ -67,7 +67,7 @@ def fold_dirs(study: Path, variant: str) -> dict[int, Path]:
 
 
 def drawn(folds: Mapping[int, Path], count: int) -> dict[int, dict[str, np.ndarray]]:
-    """By fold the `ids`, `labels` and `recordings` of the clips drawn."""
+    """Returns, by fold, the `ids`, `labels` and `recordings` of the clips drawn."""
     found = {}
     for fold, workdir in folds.items():
         saved = load_predictions(workdir / f"fold_{fold}" / VALIDATION)
@@ -78,7 +78,7 @@ def drawn(folds: Mapping[int, Path], count: int) -> dict[int, dict[str, np.ndarr
 
 
 def is_saved(path: Path, ids: np.ndarray) -> bool:
-    """Whether figures of these clips were saved there; exits if they are of others, as with another --clips."""
+    """Returns whether figures of these clips are saved there; exits if they are of others, as with another --clips."""
     if not path.exists():
         return False
     with np.load(path) as saved:
@@ -88,7 +88,7 @@ def is_saved(path: Path, ids: np.ndarray) -> bool:
 
 
 def evaluate(folds: Mapping[int, Path], clips: Mapping[int, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """`ids` and `labels` [n], and by condition the log-probabilities [n, K] in float16."""
+    """Returns `ids` and `labels` [n], and by condition the log-probabilities [n, K] in float16."""
     settings = read_record(next(iter(folds.values()))).settings
     examples = read_split(prepare_run_clips(settings), "train")
     place = {clip: k for k, clip in enumerate(examples.ids.tolist())}
@@ -107,7 +107,7 @@ def evaluate(folds: Mapping[int, Path], clips: Mapping[int, Mapping[str, np.ndar
 
 
 def read(folder: Path, variants: Sequence[str] = ()) -> dict[str, dict[str, np.ndarray]]:
-    """What was saved in a folder, by variant, in the given order; exits if the clips are not the same."""
+    """Returns what is saved in a folder, by variant, in the given order; exits if the clips are not the same."""
     found = {}
     for name in variants or sorted(path.stem for path in folder.glob("*.npz")):
         with np.load(folder / f"{name}.npz") as saved:
@@ -120,14 +120,14 @@ def read(folder: Path, variants: Sequence[str] = ()) -> dict[str, dict[str, np.n
 
 
 def tag(tagger, waveforms: np.ndarray) -> np.ndarray:
-    """[n, K] probabilities in batches of one size."""
+    """Computes probabilities [n, K] of waveforms [n, N], in batches of one size."""
     padded = np.pad(waveforms, ((0, -len(waveforms) % BATCH), (0, 0)))
     batches = [jax.device_get(tagger.probabilities(part)) for part in np.split(padded, len(padded) // BATCH)]
     return np.concatenate(batches)[: len(waveforms)]
 
 
 def disturb(x: np.ndarray, condition: str, clip: str, rate_hz: int) -> np.ndarray:
-    """A disturbed copy [N] of x; noise depends on the clip's id, and its level on the power where x is not silent."""
+    """Returns a disturbed copy [N] of x; noise depends on the clip's id, its level on the power where x is not 0."""
     kind, _, rest = condition.partition(" ")
     if kind == "noise":
         rng = np.random.default_rng(int(hashlib.sha256(clip.encode()).hexdigest()[:16], 16))
@@ -139,7 +139,7 @@ def disturb(x: np.ndarray, condition: str, clip: str, rate_hz: int) -> np.ndarra
 
 
 def mp3(x: np.ndarray, rate_hz: int, bits_per_second: int) -> np.ndarray:
-    """x [N] encoded and decoded, shifted back by the delay of both."""
+    """Encodes x [N] as MP3 and decodes it, shifted back by the delay of both."""
     import av
 
     file = io.BytesIO()
@@ -162,7 +162,7 @@ def mp3(x: np.ndarray, rate_hz: int, bits_per_second: int) -> np.ndarray:
 
 
 def tables(found: Mapping[str, Mapping[str, np.ndarray]], recordings: Mapping[str, str]) -> list[str]:
-    """The accuracies of all variants, and what each loses by a disturbance minus what the first one loses."""
+    """Returns the accuracies of all variants, and what each loses by a disturbance minus what the first one loses."""
     right = {
         variant: {name: (each[name].argmax(axis=1) == each["labels"]).astype(float) for name in CONDITIONS}
         for variant, each in found.items()

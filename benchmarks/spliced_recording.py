@@ -114,7 +114,7 @@ def splice(source: Path, out: Path, run: Path, fold: int, duration_s: float, see
 
 
 def read_clip(path: Path) -> np.ndarray:
-    """The clip at 16 kHz, mono, its loudest frame at LEVEL_DB."""
+    """Reads the clip at 16 kHz, mono, its loudest frame scaled to LEVEL_DB."""
     samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     samples = samples.mean(axis=1)
     if rate_hz != RATE_HZ:
@@ -125,20 +125,20 @@ def read_clip(path: Path) -> np.ndarray:
 
 
 def levels_db(samples: np.ndarray) -> np.ndarray:
-    """The level of each whole frame."""
+    """Returns the level of each whole frame, in dB of its mean square."""
     frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
     return 10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + 1e-12)
 
 
 def audible_part(samples: np.ndarray) -> tuple[int, int]:
-    """The samples from the first audible frame to behind the last one."""
+    """Returns the first sample of the first audible frame, and the end of the last one."""
     levels = levels_db(samples)
     audible = np.flatnonzero(levels >= levels.max() - RANGE_DB)
     return int(audible[0]) * FRAME_SAMPLES, int(audible[-1] + 1) * FRAME_SAMPLES
 
 
 def choose(scores: WindowScores, classes: tuple[str, ...], true: list[Event]) -> EventOptions:
-    """The settings of SMOOTHING and GRID with the best onset-only F1 within COLLAR_S; of equals the first."""
+    """Returns the settings of SMOOTHING and GRID with the best onset-only F1 within COLLAR_S; of equals the first."""
     best, chosen = -1.0, EventOptions()
     for smoothing in products(SMOOTHING):
         smooth = scores._replace(scores=smooth_scores(scores.scores, EventOptions(**smoothing)))

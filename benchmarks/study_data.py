@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def summary(rows: Iterable[Row]) -> str:
-    """Counts of clips, classes, recordings and folds, and the smallest class in a fold."""
+    """Counts clips, classes, recordings and folds, and the smallest class in a fold; returns a line."""
     rows = list(rows)
     classes, folds = ({getattr(row, name) for row in rows} for name in ("label", "fold"))
     cells = collections.Counter((row.label, row.fold) for row in rows)

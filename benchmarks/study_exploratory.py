@@ -39,7 +39,7 @@ CHANNELS = {
 
 
 def forms(study: Path) -> list[str]:
-    """Tables of all forms by data set; the one that inner splits choose, on the others and by kind of sound."""
+    """Returns tables of all forms by data set; the one that inner splits choose, on the others and by kind of sound."""
     found = beside(study, FORMS, SHARP)
     if not found:
         return []
@@ -62,7 +62,7 @@ def forms(study: Path) -> list[str]:
 
 
 def _losses(study: Path, dataset: str) -> dict[str, float]:
-    """The losses on inner splits of the probes and of each form, named as in its table."""
+    """Returns the losses on inner splits of the probes and of each form, named as in its table."""
     named = dict(inner_losses.read(study / "probes" / PREDICTIONS / dataset))
     for name in runs_of(study / FORMS):
         of_form = inner_losses.read(study / FORMS / name / PREDICTIONS / dataset)
@@ -71,7 +71,7 @@ def _losses(study: Path, dataset: str) -> dict[str, float]:
 
 
 def _chosen(study: Path, sharp: str, chosen: str) -> list[str]:
-    """What the form that inner splits chose changes, on all data sets where it was run."""
+    """Returns a table of what the form that inner splits chose changes, on all data sets where it was run."""
     if chosen == sharp:
         return [f"Of `{sharp}` the inner splits of {CHOOSING} choose no other form.", ""]
     variant, _, form = chosen.partition(", ")
@@ -107,19 +107,19 @@ def _chosen(study: Path, sharp: str, chosen: str) -> list[str]:
 
 
 def averages(saved: Mapping[str, store.Saved]) -> list[str]:
-    """A table of the accuracy of averaged probabilities minus that of the baseline, paired by clip."""
+    """Returns a table of the accuracy of averaged probabilities minus that of the baseline, paired by clip."""
     pairs = {" + ".join(f"`{name}`" for name in names): (names, (BASELINE,)) for names in AVERAGES}
     return _paired("average", saved, pairs)
 
 
 def channels(saved: Mapping[str, store.Saved]) -> list[str]:
-    """A table of the accuracy of one network with several channels minus that of the average of one network each."""
+    """Returns a table of the accuracy of one network with several channels minus that of averaged networks of one."""
     pairs = {f"`{mix}`": ((mix,), parts) for mix, parts in CHANNELS.items()}
     return _paired("channels of one network", saved, pairs)
 
 
 def _paired(title: str, saved: Mapping[str, store.Saved], pairs: Mapping[str, tuple]) -> list[str]:
-    """The accuracy of the first average of each pair minus that of the second, by data set."""
+    """Returns a table of the accuracy of the first average of each pair minus that of the second, by data set."""
     cells: dict[str, list[str]] = {}
     for each in saved.values():
         results = each.results

@@ -132,7 +132,7 @@ def rows(found: Mapping) -> list[list[str]]:
 
 
 def chosen_for_tuning(tuned: Mapping, losses: Mapping[str, float]) -> list[str]:
-    """Whether the variant that was fine-tuned is the one that the protocol's rule takes."""
+    """Returns a note if the variant that was fine-tuned is not the one that the protocol's rule chooses; else []."""
     chosen = min(HIGH, key=lambda name: losses.get(name, float("inf")))
     shown = [d["variant"] for d in tuned["datasets"][CONFIRMING]["differences"]]
     if not losses or chosen in shown:
@@ -146,7 +146,7 @@ def chosen_for_tuning(tuned: Mapping, losses: Mapping[str, float]) -> list[str]:
 
 
 def summary(found: Mapping[str, Mapping]) -> list[str]:
-    """What the protocol's rules conclude ("What would change our mind")."""
+    """Returns what the protocol's rules conclude ("What would change our mind")."""
     pooled = {each["variant"]: each for each in found["probes"]["pooled"]}
     names = ", ".join(found["probes"]["datasets"])
     small = {d["variant"]: d for d in found["small"]["datasets"][CONFIRMING]["differences"]}

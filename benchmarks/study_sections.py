@@ -25,12 +25,12 @@ BASELINE, MARGIN = "log_db", 0.01
 
 
 def read(folder: Path) -> dict[str, store.Saved]:
-    """The saved predictions by data set."""
+    """Returns the saved predictions by data set."""
     return {path.parent.name: store.read(path.parent) for path in sorted(folder.glob(f"{PREDICTIONS}/*/about.json"))}
 
 
 def runs_of(folder: Path) -> dict[str, dict[str, store.Saved]]:
-    """The saved predictions by data set of each run below a folder, by name."""
+    """Returns the saved predictions by data set of each run below a folder, by name."""
     names = sorted({path.parents[2].name for path in folder.glob(f"*/{PREDICTIONS}/*/about.json")}, key=_natural)
     return {name: read(folder / name) for name in names}
 
@@ -41,7 +41,7 @@ def _natural(name: str) -> tuple[str, int]:
 
 
 def beside(study: Path, folder: str, more: tuple[str, ...] = ()) -> dict[str, Mapping]:
-    """By data set the figures of the runs below a folder, each variant named after its run, against the baseline.
+    """Returns, by data set, figures of the runs below a folder, each variant named after its run, against the baseline.
 
     The baseline, and `more` variants, are those of the committed probes.
     """
@@ -63,7 +63,7 @@ def beside(study: Path, folder: str, more: tuple[str, ...] = ()) -> dict[str, Ma
 
 
 def beside_tables(found: Mapping[str, Mapping], inner: Mapping[str, Mapping[str, float]] | None = None) -> list[str]:
-    """A table for each data set, with the losses on `inner` splits by data set and name where they are given."""
+    """Returns a table for each data set, with the losses on `inner` splits by data set and name if they are given."""
     lines = []
     for dataset, each in found.items():
         accuracy = each["variants"]
@@ -80,7 +80,7 @@ def beside_tables(found: Mapping[str, Mapping], inner: Mapping[str, Mapping[str,
 
 
 def windows(study: Path, found: Mapping[str, Mapping]) -> list[str]:
-    """The protocol's sensitivity: shorter windows of the usual variants, and which exceed the best of the others."""
+    """Returns the section on sensitivity: shorter windows of the usual variants, and which exceed the best other."""
     others = beside(study, WINDOWS)
     if not others:
         return []
@@ -98,7 +98,7 @@ def windows(study: Path, found: Mapping[str, Mapping]) -> list[str]:
 
 
 def strides(study: Path) -> list[str]:
-    """The protocol's experiment on sampling: strides against 1."""
+    """Returns the section on the protocol's experiment on sampling: strides against 1."""
     folders = [study / STRIDES / name for name in runs_of(study / STRIDES)]
     if not folders:
         return []
@@ -119,7 +119,7 @@ def strides(study: Path) -> list[str]:
 
 
 def disturbed(study: Path) -> list[str]:
-    """What the probes answer on disturbed sounds, by data set, in the order of the probes' variants."""
+    """Returns accuracies of the probes on disturbed sounds, by data set, in the order of the probes' variants."""
     lines = []
     for dataset, of_probes in read(study / "probes").items():
         folder = study / ROBUSTNESS / dataset
@@ -135,7 +135,7 @@ def disturbed(study: Path) -> list[str]:
 
 
 def take(found: Mapping[str, Mapping]) -> list[str]:
-    """How many times the clips would be needed to find a difference of the margin in four of five studies."""
+    """Returns how many times the clips would be needed to find a difference of the margin in four of five studies."""
     lines = ["## What is open, and what it would take", ""]
     for family in FAMILIES:
         each = found[family]
