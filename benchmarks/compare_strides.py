@@ -10,13 +10,18 @@ The first folder is the baseline; p values are corrected over all comparisons of
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
-from audiotag_jax.evaluation.intervals import correct
-from audiotag_jax.study import store
-from audiotag_jax.study.across import across
-from audiotag_jax.study.datasets import PREDICTIONS
-from audiotag_jax.study.results import Results
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from audiotag_jax.evaluation.intervals import LEVEL, correct  # noqa: E402
+from audiotag_jax.study import store  # noqa: E402
+from audiotag_jax.study.across import across  # noqa: E402
+from audiotag_jax.study.datasets import PREDICTIONS  # noqa: E402
+from audiotag_jax.study.markdown import interval, table  # noqa: E402
+from audiotag_jax.study.naming import p_text  # noqa: E402
+from audiotag_jax.study.results import Results  # noqa: E402
 
 
 def main() -> None:
@@ -25,23 +30,32 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="a name in the list of data sets")
     parser.add_argument("--margin", type=float, default=0.01)
     options = parser.parse_args()
-    rows = compare(options.workdirs, options.dataset, options.margin)
-    print("| variant | run | difference in accuracy | p | equivalent (p) |\n| --- | --- | --- | --- | --- |")
+    print(*rows_table(compare(options.workdirs, options.dataset, options.margin), options.margin), sep="\n")
+
+
+def rows_table(rows: list[dict], margin: float) -> list[str]:
+    """Returns the differences of `compare` as lines of a Markdown table."""
+    cells = []
     for row in rows:
-        equivalent = "yes" if row["p_equivalence_holm"] < 0.05 else "no"
-        difference = f"{row['value']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
-        p = f"{row['p_bootstrap_holm']:.3f} | {equivalent} ({row['p_equivalence_holm']:.3f})"
-        print(f"| {row['variant']} | {row['run']} | {difference} | {p} |")
+        p, p_equivalent = (p_text(row[f"{key}_holm"]) for key in ("p_bootstrap", "p_equivalence"))
+        equivalent = f"{'yes' if row['p_equivalence_holm'] < LEVEL else 'no'} ({p_equivalent})"
+        cells.append([f"`{row['variant']}`", row["run"], interval(row, "+"), p, equivalent])
+    return table(("variant", "run", "difference in accuracy", "p", f"equivalent within {margin:g} (p)"), cells)
 
 
 def compare(workdirs: list[Path], dataset: str, margin: float, **options: int) -> list[dict]:
-    """Returns the differences of each variant between the runs and the first of them, p values corrected over all."""
+    """Returns the differences of each variant between the runs and the first of them, corrected over all.
+
+    Raises UserError if the runs are of other clips.
+    """
     saved = {path.name: store.read(path / PREDICTIONS / dataset) for path in workdirs}
     first = next(iter(saved))
+    shared = saved[first].results
+    for name, each in saved.items():
+        store.check_same_clips(shared, each.results, name)
     rows = []
-    for variant in saved[first].results.variants:
+    for variant in shared.variants:
         runs = tuple(dataclasses.replace(each.results[variant.variant], variant=name) for name, each in saved.items())
-        shared = saved[first].results
         results = Results(shared.classes, shared.held_out, None, runs, shared.recordings)
         one = {dataset: store.Saved(results, [], None)}
         found = across(one, baseline=first, margin=margin, pooled=[], **options)["datasets"][dataset]["differences"]

@@ -2,8 +2,9 @@
 
     python benchmarks/inner_losses.py --study=runs/study-probes/esc50 --out=benchmarks/study/probes/predictions/esc50
 
-No reported clip enters them, so they may choose between variants. Of each fold the trial with the lowest loss counts,
-as in the study. The table goes to the terminal, and with `--out` to that folder's `inner_losses.json`.
+Of each fold the trial with the lowest loss counts, as in the study. The inner splits of all folds together contain
+every clip: what is chosen by these means is confirmed by other data sets only. The table goes to the terminal, and with
+`--out` to that folder's `inner_losses.json`.
 """
 
 import argparse
@@ -37,16 +38,25 @@ def main() -> None:
 
 
 def inner_losses(study: Path) -> dict[str, dict]:
-    """Returns, by variant, `loss`: the mean over folds of the lowest loss of its trials; `by_fold`: that of each."""
-    trials: dict[str, dict[str, list[float]]] = {}
+    """Returns by variant `loss`, the mean over folds of the lowest loss of its trials, and `by_fold`, that of each.
+
+    Variants that lack a fold or a trial of another variant are left out.
+    """
+    trials: dict[str, dict[str, dict[str, float]]] = {}
     for path in sorted(study.glob(f"search/*-rate_*/fold_*/{VALIDATION}")):
-        variant, _, _ = path.parents[1].name.rpartition("-rate_")
-        loss = mean_loss(load_predictions(path))
-        trials.setdefault(variant, {}).setdefault(path.parent.name.removeprefix("fold_"), []).append(loss)
-    by_fold = {variant: {fold: min(each) for fold, each in folds.items()} for variant, folds in trials.items()}
-    most = max(map(len, by_fold.values()), default=0)
-    finished = {variant: folds for variant, folds in by_fold.items() if len(folds) == most}
-    return {variant: {"loss": float(np.mean([*f.values()])), "by_fold": f} for variant, f in finished.items()}
+        variant, _, factor = path.parents[1].name.rpartition("-rate_")
+        fold = path.parent.name.removeprefix("fold_")
+        trials.setdefault(variant, {}).setdefault(fold, {})[factor] = mean_loss(load_predictions(path))
+    made = {
+        variant: {(fold, factor) for fold, each in folds.items() for factor in each}
+        for variant, folds in trials.items()
+    }
+    wanted = set().union(*made.values())
+    found = {}
+    for variant in (name for name in trials if made[name] == wanted):
+        by_fold = {fold: min(each.values()) for fold, each in trials[variant].items()}
+        found[variant] = {"loss": float(np.mean([*by_fold.values()])), "by_fold": by_fold}
+    return found
 
 
 def read(predictions: Path) -> dict[str, float]:

@@ -193,7 +193,7 @@ def tables(saved: dict[str, dict[str, np.ndarray]], kinds: np.ndarray) -> str:
                 change = (found[variant][name] - found[baseline][name])[chosen]
                 low = high = change[0]
                 if np.ptp(change):
-                    limits = bootstrap_means(change[:, None], float(change.min()), groups)
+                    limits = bootstrap_means(change[:, None], change.min(), groups, highest=change.max())
                     low, high = limits.low[0], limits.high[0]
                 mean = found[variant][name][chosen].mean()
                 cells.append(f"{mean:.3g} ({change.mean():+.3g}: {low:+.3g} to {high:+.3g})")

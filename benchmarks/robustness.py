@@ -114,7 +114,7 @@ def read(folder: Path, variants: Sequence[str] = ()) -> dict[str, dict[str, np.n
             found[name] = dict(saved)
     first = next(iter(found.values()))
     for name, each in found.items():
-        if each["ids"].tolist() != first["ids"].tolist():
+        if any(each[key].tolist() != first[key].tolist() for key in ("ids", "labels")):
             sys.exit(f"{folder / name}.npz is of other clips than {next(iter(found))}.npz; remove one of them")
     return found
 
@@ -170,19 +170,32 @@ def tables(found: Mapping[str, Mapping[str, np.ndarray]], recordings: Mapping[st
     baseline, first = next(iter(found.items()))
     groups = recording_numbers(first["ids"].tolist(), recordings)
     accuracies = [[f"`{v}`", *(f"{each[name].mean():.3f}" for name in CONDITIONS)] for v, each in right.items()]
-    lost = {v: np.stack([each["clean"] - each[name] for name in CONDITIONS[1:]], axis=1) for v, each in right.items()}
-    rows = []
-    for variant in list(lost)[1:]:
-        bounds = bootstrap_means(lost[variant] - lost[baseline], -2.0, groups)._asdict()
-        limits = [{key: float(bounds[key][k]) for key in ("value", "low", "high")} for k in range(len(CONDITIONS) - 1)]
-        rows.append([f"`{variant}`", *(interval(each, "+") for each in limits)])
+    shares = {v: np.stack(list(each.values()), axis=1) for v, each in right.items()}  # [n, conditions]
+    behind = {v: shares[v] - shares[baseline] for v in list(shares)[1:]}
+    lost_more = {v: each[:, :1] - each[:, 1:] for v, each in behind.items()}
     return [
         *table(("variant", *CONDITIONS), accuracies),
-        f"Accuracy lost by the disturbance, minus what `{baseline}` loses, paired by clip; uncorrected 95 % intervals",
-        "over recordings; below 0 a variant bears the disturbance better:",
+        f"Accuracy minus that of `{baseline}` under the same condition, paired by clip, with 95 % intervals over",
+        "recordings, uncorrected:",
         "",
-        *table(("variant", *CONDITIONS[1:]), rows),
+        *table(("variant", *CONDITIONS), _paired(behind, groups, 1.0)),
+        f"Accuracy lost by the disturbance, minus what `{baseline}` loses: below 0 a variant loses less, as does one",
+        "that has less to lose:",
+        "",
+        *table(("variant", *CONDITIONS[1:]), _paired(lost_more, groups, 2.0)),
     ]
+
+
+def _paired(differences: Mapping[str, np.ndarray], groups: np.ndarray, most: float) -> list[list[str]]:
+    """Returns rows of the means of differences [n, R] within `most` of 0, with limits by recordings, `groups` [n]."""
+    rows = []
+    for variant, values in differences.items():
+        bounds = bootstrap_means(values, -most, groups, highest=most)._asdict()
+        limits = [{key: float(bounds[key][k]) for key in ("value", "low", "high")} for k in range(values.shape[1])]
+        same = [not column.any() for column in values.T]
+        cells = ("0, no clip differs" if is_same else interval(e, "+") for e, is_same in zip(limits, same, strict=True))
+        rows.append([f"`{variant}`", *cells])
+    return rows
 
 
 if __name__ == "__main__":

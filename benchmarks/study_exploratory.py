@@ -6,18 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import scipy.special
+import scipy.stats
 
-from audiotag_jax.evaluation.intervals import bootstrap_means, recording_numbers
+from audiotag_jax.evaluation.intervals import LEVEL, bootstrap_means, correct, recording_numbers
 from audiotag_jax.study import store
-from audiotag_jax.study.across import across
+from audiotag_jax.study.across import across, right
 from audiotag_jax.study.datasets import PREDICTIONS
 from audiotag_jax.study.markdown import interval, table
 from audiotag_jax.study.naming import p_text
 from benchmarks import inner_losses
-from benchmarks.study_sections import BASELINE, MARGIN, beside, beside_tables, read, runs_of
+from benchmarks.study_sections import BASELINE, LEGEND, MARGIN, beside, beside_tables, read, runs_of
 
-FORMS = "forms"  # folder of runs
+FORMS, SPOKEN = "forms", "digits"  # a folder of runs, and a data set whose folds are speakers
 SHARP = ("hires_q2", "hires_q8")
+KINDS_OF_FORMS = {  # by the beginning of a run's name
+    "smooth-": "`smooth-N`: energies filtered with a Gaussian of N frames and bins",
+    "per-hz": "`per-hz`: energies per Hz",
+    "split": "`split`: q as named below 1 kHz, 1 above",
+    "cells-": "`cells-N`: N frames and bins in place of 224",
+    "range-": "`range-N`: N dB in place of 80",
+}
 CHOOSING = "drums"  # the data set on whose inner splits a form is chosen
 AVERAGES = tuple(
     ("log_db", *more.split())
@@ -44,20 +52,22 @@ def forms(study: Path) -> list[str]:
     if not found:
         return []
     losses = {dataset: _losses(study, dataset) for dataset in found}
+    kinds = [
+        text for name, text in KINDS_OF_FORMS.items() if any(run.startswith(name) for run in runs_of(study / FORMS))
+    ]
     lines = [
         "## Exploratory: other forms of the image",
         "",
         "Probes of images changed by an option of the channel (docs/reassignment.md); not among the protocol's",
-        "hypotheses. `smooth-N`: energies filtered with a Gaussian of N frames and bins. `per-hz`: energies per Hz.",
-        "`split`: q as named below 1 kHz, 1 above. `cells-112`: 112 frames and bins in place of 224. *Inner*: mean",
-        f"cross-entropy on inner splits. Intervals of the differences to `{BASELINE}` are uncorrected, p is Holm's.",
+        f"hypotheses. {'; '.join(kinds)}. *Inner*: mean cross-entropy on inner splits, which together contain all",
+        f"clips of the data set. {LEGEND}",
         "",
         *beside_tables(found, losses),
     ]
     for sharp in SHARP:
         of_sharp = {name: loss for name, loss in losses.get(CHOOSING, {}).items() if name.split(", ")[0] == sharp}
         if len(of_sharp) > 1:
-            lines += _chosen(study, sharp, min(of_sharp, key=of_sharp.__getitem__))
+            lines += _chosen(study, sharp, min(of_sharp, key=of_sharp.__getitem__), len(of_sharp) - 1)
     return lines
 
 
@@ -70,10 +80,11 @@ def _losses(study: Path, dataset: str) -> dict[str, float]:
     return named
 
 
-def _chosen(study: Path, sharp: str, chosen: str) -> list[str]:
-    """Returns a table of what the form that inner splits chose changes, on all data sets where it was run."""
+def _chosen(study: Path, sharp: str, chosen: str, num_forms: int) -> list[str]:
+    """Returns what the form that inner splits chose changes, on all data sets where it was run."""
+    among = f"Of `{sharp}` and its {num_forms} other form{'s' * (num_forms > 1)} the inner splits of {CHOOSING} choose"
     if chosen == sharp:
-        return [f"Of `{sharp}` the inner splits of {CHOOSING} choose no other form.", ""]
+        return [f"{among} `{sharp}` itself.", ""]
     variant, _, form = chosen.partition(", ")
     changed = read(study / FORMS / form)
     both = {}
@@ -86,7 +97,7 @@ def _chosen(study: Path, sharp: str, chosen: str) -> list[str]:
     confirming = [name for name in both if name != CHOOSING]
     found = across(both, baseline=sharp, margin=MARGIN, pooled=confirming or list(both))
     rows = [
-        [name, interval(d, "+"), p_text(d["p_bootstrap"])]
+        [name, interval(d, "+"), "chose the form" if name == CHOOSING else p_text(d["p_bootstrap"])]
         for name, each in found["datasets"].items()
         for d in each["differences"]
     ]
@@ -94,15 +105,56 @@ def _chosen(study: Path, sharp: str, chosen: str) -> list[str]:
         [pooled] = found["pooled"]
         rows.append([f"mean of {', '.join(confirming)}", interval(pooled["fixed"], "+"), p_text(pooled["fixed"]["p"])])
     rows += [
-        [f"{kind} classes of {', '.join(confirming or both)}", interval(d, "+"), ""]
+        [f"{kind} classes of {', '.join(d['datasets'])}", interval(d, "+"), ""]
         for kind, each in found["kinds"].items()
         for d in each["differences"]
     ]
     confirmed = f"{', '.join(confirming)} chose nothing" if confirming else "no other data set was run"
     return [
-        f"Of `{sharp}` the inner splits of {CHOOSING} choose `{form}`; {confirmed}:",
+        f"{among} `{form}`; {confirmed}. p values and intervals are uncorrected.",
         "",
         *table((f"`{chosen}` − `{sharp}`", "difference in accuracy", "p"), rows),
+    ]
+
+
+def by_speaker(saved: Mapping[str, store.Saved], found: Mapping) -> list[str]:
+    """Returns the primary test again with the speakers of `digits`, its folds, drawn in place of their recordings.
+
+    Of few speakers the t distribution is used, with Satterthwaite's degrees of freedom.
+    """
+    names = found["pooled"][0]["datasets"]
+    if SPOKEN not in names:
+        return []
+    folds = saved[SPOKEN].results.held_out.folds
+    hits = right(saved[SPOKEN].results)
+    tests = []
+    for each in found["pooled"]:
+        name = each["variant"]
+        means = [(hits[name] - hits[BASELINE])[folds == fold].mean() for fold in np.unique(folds)]
+        errors = {
+            dataset: next(
+                d["standard_error"] for d in found["datasets"][dataset]["differences"] if d["variant"] == name
+            )
+            for dataset in names
+        }
+        errors[SPOKEN] = np.std(means, ddof=1) / np.sqrt(len(means))
+        variance = sum(error**2 for error in errors.values())
+        degrees = variance**2 / (errors[SPOKEN] ** 4 / (len(means) - 1))
+        error = np.sqrt(variance) / len(names)
+        half = scipy.stats.t.ppf(1 - LEVEL / 2, degrees) * error
+        value = each["fixed"]["value"]
+        p = 2 * scipy.stats.t.sf(abs(value) / error, degrees)
+        tests.append({"variant": name, "value": value, "low": value - half, "high": value + half, "p": float(p)})
+    correct(tests, "p")
+    before = {each["variant"]: each["fixed"]["p_holm"] for each in found["pooled"]}
+    cells = [[f"`{t['variant']}`", interval(t, "+"), p_text(t["p_holm"]), p_text(before[t["variant"]])] for t in tests]
+    return [
+        "## Exploratory: speakers in place of recordings",
+        "",
+        f"Mean of {', '.join(names)} as above, but of {SPOKEN} {len(np.unique(folds))} speakers are drawn (t test with",
+        "Satterthwaite's degrees of freedom; speakers have equal numbers of clips). p values are Holm's.",
+        "",
+        *table(("variant", f"difference to `{BASELINE}`", "p by speaker", "p by recording"), cells),
     ]
 
 
@@ -119,20 +171,20 @@ def channels(saved: Mapping[str, store.Saved]) -> list[str]:
 
 
 def _paired(title: str, saved: Mapping[str, store.Saved], pairs: Mapping[str, tuple]) -> list[str]:
-    """Returns a table of the accuracy of the first average of each pair minus that of the second, by data set."""
-    cells: dict[str, list[str]] = {}
-    for each in saved.values():
+    """Returns the accuracy of the first average of each pair minus that of the second, by data set."""
+    cells: dict[str, dict[str, str]] = {}
+    for dataset, each in saved.items():
         results = each.results
         numbers = recording_numbers(results.held_out.ids.tolist(), results.recordings)
         answers = {v.variant: scipy.special.softmax(v.held_out[0], axis=-1) for v in results.variants}
         for name, (one, other) in pairs.items():
             if {*one, *other} <= answers.keys():
-                right = [
+                hits = [
                     np.mean([answers[variant] for variant in names], axis=0).argmax(axis=-1) == results.held_out.labels
                     for names in (one, other)
                 ]
-                gain = right[0].astype(float) - right[1]
+                gain = hits[0].astype(float) - hits[1]
                 found = bootstrap_means(gain[:, None], -1.0, numbers)
                 limits = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high")}
-                cells.setdefault(name, []).append(interval(limits, "+"))
-    return table((title, *saved), [[name, *row] for name, row in cells.items()])
+                cells.setdefault(name, {})[dataset] = interval(limits, "+")
+    return table((title, *saved), [[name, *(row.get(d, "–") for d in saved)] for name, row in cells.items()])

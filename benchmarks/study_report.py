@@ -8,40 +8,54 @@ predictions of every variant. The summary is chosen by the protocol's rules, not
 
 import argparse
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from audiotag_jax.evaluation import metrics  # noqa: E402
 from audiotag_jax.evaluation.intervals import LEVEL  # noqa: E402
-from audiotag_jax.study import across_report  # noqa: E402
-from audiotag_jax.study.across import CONTRAST, across  # noqa: E402
-from audiotag_jax.study.across_report import differs, is_equivalent  # noqa: E402
-from audiotag_jax.study.charts import signed  # noqa: E402
+from audiotag_jax.study import across_report, store  # noqa: E402
+from audiotag_jax.study.across import across, finished  # noqa: E402
+from audiotag_jax.study.across_report import is_equivalent  # noqa: E402
 from audiotag_jax.study.datasets import PREDICTIONS  # noqa: E402
 from audiotag_jax.study.markdown import interval, table  # noqa: E402
 from audiotag_jax.study.naming import p_text  # noqa: E402
 from audiotag_jax.study.report import write_text  # noqa: E402
 from benchmarks import inner_losses  # noqa: E402
-from benchmarks.study_exploratory import averages, channels, forms  # noqa: E402
+from benchmarks.study_exploratory import averages, by_speaker, channels, forms  # noqa: E402
 from benchmarks.study_sections import (  # noqa: E402
     BASELINE,
     FAMILIES,
     HIGH,
-    HIRES,
     MARGIN,
+    PRIMARY,
+    WINDOWS,
+    beside,
     disturbed,
     read,
     strides,
     take,
     windows,
 )
+from benchmarks.study_summary import CONFIRMING, summary  # noqa: E402
 
 YAMNET = "yamnet"
-CONTROL, CONFIRMING = "mix_linear_mel_log", "esc50"
-
-
-WHY = ("Which cells of the images the probes of the drum machines use: [occlusion](occlusion/drums/report.md).",)
+# Of the protocol: the data sets of each family; those of the probes are the pooled ones of datasets.toml.
+DATASETS = {"small": ("esc50", "drums"), "finetuned": ("esc50",)}
+WHY = "Which cells of the images the probes of the drum machines use: [occlusion](occlusion/drums/report.md)."
+LIMITS = (
+    "The 60 recordings of `digits` are those of six speakers, and one machine has a fifth of the clips of `drums`, so",
+    "that its 72 machines count as about 16; `notes` has one player and one room for each instrument.",
+)
+ONE_TRAINING = "One training each (seed 0): the intervals do not cover the randomness of training."
+MARKS = (
+    "Differences in accuracy to `{}`; intervals over recordings, not corrected. \\*: distinguished within the data",
+    "set, =: equivalent there within {:g}, by Holm's correction over the variants.",
+)
 REPEATED = (
     "From these predictions by `python benchmarks/study_report.py`, which also writes `across.html` beside each",
     "`across.md`; one data set with the statistics of any comparison, for example, by",
@@ -52,7 +66,7 @@ REPEATED = (
     "```",
     "",
     "From the sounds by [repeat_study.sh](../repeat_study.sh), part by part. Times and machines are in",
-    "[RESULTS.md](../RESULTS.md#probes).",
+    "[RESULTS.md](../RESULTS.md#the-study-over-data-sets).",
 )
 
 
@@ -60,41 +74,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path(__file__).parent / "study")
     options = parser.parse_args()
+    listed = {PRIMARY: pooled_datasets(Path(__file__).parent / "study" / "datasets.toml"), **DATASETS}
     found = {}
     for family in FAMILIES:
-        saved = read(options.study / family)
-        found[family] = across(saved, baseline=BASELINE, margin=MARGIN, pooled=list(saved))
-        across_report.write(found[family], {name: each.about for name, each in saved.items()}, options.study / family)
-        print(f"written to {options.study / family}: across.md, across.svg")
-    found[YAMNET] = across(read(options.study / YAMNET), baseline=YAMNET, margin=MARGIN, pooled=[])
-    write_text(options.study / "report.md", report(found, options.study))
-    print(f"written to {options.study}: report.md", *summary(found), sep="\n")
+        if saved := read(options.study / family):
+            chosen, left_out = finished(saved, listed[family])
+            found[family] = across(saved, baseline=BASELINE, margin=MARGIN, pooled=chosen) | {"left_out": left_out}
+            about = {name: each.about for name, each in saved.items()}
+            across_report.write(found[family], about, options.study / family)
+            print(f"written to {options.study / family}: across.md, across.svg")
+    if not found.get(PRIMARY, {}).get("pooled"):
+        sys.exit(f"{options.study} has no predictions of probes, which the report begins with")
+    if of_yamnet := read(options.study / YAMNET):
+        found[YAMNET] = across(of_yamnet, baseline=YAMNET, margin=MARGIN, pooled=[])
+    shorter = beside(options.study, WINDOWS)
+    write_text(options.study / "report.md", report(found, shorter, options.study))
+    print(f"written to {options.study}: report.md", *summary(found, shorter), sep="\n")
 
 
-def report(found: Mapping[str, Mapping], study: Path) -> str:
+def pooled_datasets(path: Path) -> list[str]:
+    """Returns the names of the data sets that the list at `path` (TOML) pools."""
+    return [name for name, each in tomllib.loads(path.read_text(encoding="utf-8")).items() if each.get("pooled", True)]
+
+
+def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: Path) -> str:
+    """Returns the page of what `across` found by family, and of `shorter` windows by data set; more from `study`."""
+    probes = read(study / PRIMARY)
     lines = ["# Do high-resolution spectrograms help, and for which sounds?", ""]
     lines += ["By the rules of [PROTOCOL.md](../PROTOCOL.md), from the predictions beside this page:", ""]
-    lines += [*(f"- {sentence}" for sentence in summary(found)), ""]
-    for family, title in FAMILIES.items():
-        each = found[family]
-        lines += [f"## {title}", "", f"![Differences in accuracy to {BASELINE}]({family}/across.svg)", ""]
-        mean = ["these data sets"] if len(each["datasets"]) > 1 else []
-        lines += table(("variant", *each["datasets"], *mean, "p", "equivalent"), rows(each))
+    lines += [*(f"- {sentence}" for sentence in summary(found, shorter)), ""]
+    for family in (name for name in FAMILIES if name in found):
+        lines += family_section(family, found[family])
+    if "finetuned" in found:
+        lines += chosen_for_tuning(found["finetuned"], inner_losses.read(study / PRIMARY / PREDICTIONS / CONFIRMING))
+    if YAMNET in found:
+        cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
         lines += [
-            f"Differences in accuracy to `{BASELINE}`, 95 % intervals over recordings; p values are Holm's over the"
+            "## YAMNet, an outside reference",
+            "",
+            "Probes of a network trained on AudioSet, on its own mel spectrograms; they enter no test.",
+            "",
+            *table(("data set", "accuracy"), [list(each) for each in cells.items()]),
         ]
-        lines += [f"variants. [All figures]({family}/across.md).", ""]
-    lines += chosen_for_tuning(found["finetuned"], inner_losses.read(study / "probes" / PREDICTIONS / CONFIRMING))
-    lines += ["## YAMNet, an outside reference", ""]
-    lines += [
-        "Probes of a network trained on AudioSet, on its own mel spectrograms; they enter no test.",
-        "",
-    ]
-    cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
-    lines += table(("data set", "accuracy"), [list(each) for each in cells.items()])
-    lines += ["## Why", "", *WHY, "", *disturbed(study)]
-    lines += strides(study) + windows(study, found)
+    lines += ["## Other scores of the probes", "", "MAP@3, and top-3 error in brackets; not tested.", ""]
+    lines += other_scores(probes)
+    lines += ["## Why", "", WHY, "", *disturbed(study)]
+    lines += strides(study) + windows(shorter)
     lines += take(found)
+    lines += by_speaker(probes, found[PRIMARY])
     lines += forms(study)
     lines += ["## Exploratory: averaged answers", ""]
     lines += [
@@ -105,37 +132,62 @@ def report(found: Mapping[str, Mapping], study: Path) -> str:
         lines += [f"{FAMILIES[family]}:", "", *averages(read(study / family))]
     lines += ["## Exploratory: channels of one network, or averaged answers", ""]
     lines += [
-        "Accuracy of one network that sees several variants as its channels, minus that of the mean of one network"
+        "Probes: accuracy of one network that sees several variants as its channels, minus that of the mean of one"
     ]
-    lines += ["each, intervals uncorrected.", ""]
-    lines += channels(read(study / "probes"))
+    lines += ["network each, whose classifiers have as many times the features; intervals uncorrected.", ""]
+    lines += channels(probes)
     lines += ["## How this page is repeated", "", *REPEATED, ""]
     return "\n".join(lines)
 
 
-def rows(found: Mapping) -> list[list[str]]:
+def family_section(family: str, found: Mapping) -> list[str]:
+    """Returns the section of a family: its plot, its table and what the table does not show."""
+    lines = [f"## {FAMILIES[family]}", "", f"![Differences in accuracy to {BASELINE}]({family}/across.svg)", ""]
+    of_mean = ["mean", "p", "equivalent"] if family == PRIMARY else []
+    lines += table(("variant", *found["datasets"], *of_mean), rows(found, with_mean=bool(of_mean)))
+    lines += [MARKS[0].format(BASELINE), MARKS[1].format(MARGIN)]
+    if of_mean:
+        lines += ["*Mean*: of the data sets, with equal weights; its p and equivalence are Holm's over the variants."]
+        lines += LIMITS
+    else:
+        lines += [ONE_TRAINING]
+    return [*lines, f"[All figures]({family}/across.md).", ""]
+
+
+def rows(found: Mapping, *, with_mean: bool) -> list[list[str]]:
+    """Returns a row for each variant: its difference in each data set, marked, and on the mean of the pooled ones."""
     pooled = {each["variant"]: each for each in found["pooled"]}
     datasets = found["datasets"].values()
     names = dict.fromkeys(d["variant"] for each in datasets for d in each["differences"])
     text = []
     for name in names:
-        cells = [next((interval(d, "+") for d in e["differences"] if d["variant"] == name), "–") for e in datasets]
-        if len(datasets) == 1:
-            [only] = (d for e in datasets for d in e["differences"] if d["variant"] == name)
-            cells += [p_text(only["p_bootstrap_holm"]), "yes" if only["p_equivalence_holm"] < LEVEL else "no"]
-        elif name in pooled:
+        own = [next((d for d in e["differences"] if d["variant"] == name), None) for e in datasets]
+        cells = ["–" if d is None else interval(d, "+") + _mark(d) for d in own]
+        if with_mean and name in pooled:
             each = pooled[name]
             cells += [interval(each["fixed"], "+"), p_text(each["fixed"]["p_holm"])]
             cells.append("yes" if is_equivalent(each) else "no")
+        elif with_mean:
+            cells += ["–"] * 3
         text.append([f"`{name}`", *cells])
     return text
 
 
+def _mark(each: Mapping) -> str:
+    differs = " \\*" if each["p_bootstrap_holm"] < LEVEL else ""
+    return differs + (" =" if each["p_equivalence_holm"] < LEVEL else "")
+
+
 def chosen_for_tuning(tuned: Mapping, losses: Mapping[str, float]) -> list[str]:
     """Returns a note if the variant that was fine-tuned is not the one that the protocol's rule chooses; else []."""
-    chosen = min(HIGH, key=lambda name: losses.get(name, float("inf")))
     shown = [d["variant"] for d in tuned["datasets"][CONFIRMING]["differences"]]
-    if not losses or chosen in shown:
+    if not losses:
+        return [
+            f"The losses that choose the variant for fine-tuning are missing: {', '.join(shown)} is exploratory.",
+            "",
+        ]
+    chosen = min((name for name in HIGH if name in losses), key=losses.__getitem__)
+    if chosen in shown:
         return []
     return [
         f"By the protocol the variant with the lowest cross-entropy on inner splits of {CONFIRMING} would have been "
@@ -145,51 +197,16 @@ def chosen_for_tuning(tuned: Mapping, losses: Mapping[str, float]) -> list[str]:
     ]
 
 
-def summary(found: Mapping[str, Mapping]) -> list[str]:
-    """Returns what the protocol's rules conclude ("What would change our mind")."""
-    pooled = {each["variant"]: each for each in found["probes"]["pooled"]}
-    names = ", ".join(found["probes"]["datasets"])
-    small = {d["variant"]: d for d in found["small"]["datasets"][CONFIRMING]["differences"]}
-    better = [name for name in HIGH if differs(pooled[name]) and pooled[name]["fixed"]["value"] > 0]
-    worse = [name for name in HIGH if differs(pooled[name]) and pooled[name]["fixed"]["value"] < 0]
-    helps = [name for name in better if name in small and small[name]["value"] > 0]
-    control = differs(pooled[CONTROL]) and pooled[CONTROL]["fixed"]["value"] > 0
-    text = []
-    if helps and not control:
-        text.append(f"High resolution helps: {_named(helps, pooled)}, on the average of {names}.")
-    elif better:
-        text.append(f"Better with probes, but not confirmed: {_named(better, pooled)}, on the average of {names}.")
-    if worse:
-        text.append(f"High resolution hurts probes: {_named(worse, pooled)}, on the average of {names}.")
-    if all(is_equivalent(pooled[name]) for name in HIRES):
-        text.append(f"It does not matter: {', '.join(HIRES)} are equivalent to {BASELINE} within {MARGIN:g}.")
-    if not text:
-        text.append(f"Open: no high-resolution variant is shown to be better, worse or equivalent, on {names}.")
-    usual = [name for name in pooled if name not in HIGH and differs(pooled[name])]
-    if usual:
-        text.append(f"Of the usual variants, distinguished from {BASELINE}: {_named(usual, pooled)}.")
-    real = [d for d in small.values() if d["variant"] in HIGH and d["p_bootstrap_holm"] < LEVEL]
-    amounts = ", ".join(f"{d['variant']} ({signed(d['value'], 3)})" for d in real)
-    signs = ", ".join(f"{name} ({signed(d['value'], 3)})" for name, d in small.items() if name in HIGH)
-    text.append(
-        f"The small network from random weights on {CONFIRMING}: {signs}; distinguished from {BASELINE}: "
-        f"{amounts or 'none'}."
-    )
-    [contrast] = [each for each in found["probes"]["interactions"] if each["contrast"] == CONTRAST]
-    depends = "depends" if contrast["p"] < LEVEL and contrast["slope"] < 0 else "is not shown to depend"
-    refuted = contrast["p"] < LEVEL and contrast["slope"] > 0
-    text.append(
-        f"The best q {depends} on the kind of sound as expected (small for clicks, large for steady sounds): slope "
-        f"{signed(contrast['slope'], 3)}, {contrast['num_classes']} classes, p {p_text(contrast['p'])}"
-        + ("; the expectation is refuted." if refuted else ".")
-    )
-    limit = max(pooled[name]["detectable"][1] for name in pooled)
-    text.append(f"A true difference of {limit:.3f} would be found in four of five such studies, after the correction.")
-    return text
-
-
-def _named(names: list[str], pooled: Mapping[str, Mapping]) -> str:
-    return ", ".join(f"{name} ({signed(pooled[name]['fixed']['value'], 3)})" for name in names)
+def other_scores(saved: Mapping[str, store.Saved]) -> list[str]:
+    """Returns a table of MAP@3 and top-3 error of all variants, a column for each data set."""
+    cells: dict[str, dict[str, str]] = {}
+    for dataset, each in saved.items():
+        labels = each.results.held_out.labels
+        for variant in each.results.variants:
+            ranks = np.stack([metrics.label_ranks(logits, labels) for logits in variant.held_out])
+            scores = [values(ranks).mean() for values in (metrics.average_precisions_at_3, metrics.top3_errors)]
+            cells.setdefault(variant.variant, {})[dataset] = f"{scores[0]:.3f} ({scores[1]:.3f})"
+    return table(("variant", *saved), [[f"`{v}`", *(row.get(d, "–") for d in saved)] for v, row in cells.items()])
 
 
 if __name__ == "__main__":

@@ -18,10 +18,15 @@ FAMILIES = {
     "small": "The small network from random weights, 24 epochs",
     "finetuned": "EfficientNet-Lite0 fine-tuned from ImageNet weights, 5 + 10 epochs",
 }
+PRIMARY = "probes"  # the family with a test on the mean over data sets; the others have tests within each
 HIRES = ("hires_q1", "hires_q2", "hires_q4", "hires_q8")
 HIGH = (*HIRES, "mix_q1_q4_q8", "mix_q1_q8_log")
 WINDOWS, STRIDES, ROBUSTNESS = "windows", "strides", "robustness"  # folders of runs
+NUM_STRIDES = 6  # comparisons of the protocol
 BASELINE, MARGIN = "log_db", 0.01
+LEGEND = (
+    f"Differences to `{BASELINE}`: intervals over recordings, uncorrected; p values are Holm's over the rows shown."
+)
 
 
 def read(folder: Path) -> dict[str, store.Saved]:
@@ -52,8 +57,7 @@ def beside(study: Path, folder: str, more: tuple[str, ...] = ()) -> dict[str, Ma
         for name, run in runs_of(study / folder).items():
             if dataset in run:
                 other = run[dataset].results
-                if other.held_out.ids.tolist() != results.held_out.ids.tolist():
-                    raise SystemExit(f"{study / folder / name}: other clips of {dataset} than the probes")
+                store.check_same_clips(results, other, f"{study / folder / name}, {dataset}")
                 variants += [dataclasses.replace(v, variant=f"{v.variant}, {name}") for v in other.variants]
         if len(variants) > 1 + len(more):
             one = dataclasses.replace(results, variants=tuple(variants))
@@ -79,42 +83,46 @@ def beside_tables(found: Mapping[str, Mapping], inner: Mapping[str, Mapping[str,
     return lines
 
 
-def windows(study: Path, found: Mapping[str, Mapping]) -> list[str]:
-    """Returns the section on sensitivity: shorter windows of the usual variants, and which exceed the best other."""
-    others = beside(study, WINDOWS)
+def exceeding(of_probes: Mapping, others: Mapping) -> tuple[str, list[str]]:
+    """Returns the best high-resolution variant, with its accuracy, and what exceeds it among the figures `others`."""
+    best = max(
+        (name for name in HIGH if name in of_probes["variants"]), key=lambda n: of_probes["variants"][n]["value"]
+    )
+    limit = of_probes["variants"][best]["value"]
+    names = [d["variant"] for d in others["differences"]]
+    return f"{best} ({limit:.3f})", [name for name in names if others["variants"][name]["value"] > limit]
+
+
+def windows(others: Mapping[str, Mapping]) -> list[str]:
+    """Returns the protocol's sensitivity: shorter windows of the usual variants against its baseline."""
     if not others:
         return []
-    lines = ["## Sensitivity: the window of the usual variants", ""]
-    for dataset, each in others.items():
-        of_probes = found["probes"]["datasets"][dataset]["variants"]
-        best = max(HIGH, key=lambda name: of_probes[name]["value"])
-        above = [name for name, score in each["variants"].items() if score["value"] > of_probes[best]["value"]]
-        lines += [
-            f"On {dataset} the best high-resolution variant is {best} ({of_probes[best]['value']:.3f}); above it: "
-            f"{', '.join(f'`{name}`' for name in above) or 'none'}. All windows but those named are of 2,048 samples.",
-            "",
-        ]
-    return lines + beside_tables(others)
+    return [
+        "## Sensitivity: the window of the usual variants",
+        "",
+        f"Probes of images with shorter windows; all others are of 2,048 samples. {LEGEND}",
+        "",
+        *beside_tables(others),
+    ]
 
 
 def strides(study: Path) -> list[str]:
-    """Returns the section on the protocol's experiment on sampling: strides against 1."""
-    folders = [study / STRIDES / name for name in runs_of(study / STRIDES)]
-    if not folders:
+    """Returns the protocol's experiment on sampling: strides against 1; empty if stride 1 was not run."""
+    first, *others = sorted(runs_of(study / STRIDES), key=lambda name: name != "stride-1") or [""]
+    if first != "stride-1" or not others:
         return []
-    [dataset] = read(folders[0])
-    rows = compare_strides.compare(folders, dataset, MARGIN)
-    cells = []
-    for row in rows:
-        p, p_equivalent = (p_text(row[f"{key}_holm"]) for key in ("p_bootstrap", "p_equivalence"))
-        equivalent = f"{'yes' if row['p_equivalence_holm'] < LEVEL else 'no'} ({p_equivalent})"
-        cells.append([f"`{row['variant']}`", row["run"].removeprefix("stride-"), interval(row, "+"), p, equivalent])
+    [dataset] = read(study / STRIDES / first)
+    rows = compare_strides.compare([study / STRIDES / name for name in (first, *others)], dataset, MARGIN)
+    text = (
+        "Probes on {} of images computed from one point in so many, minus those from all points (stride 1). {} of the"
+    )
     return [
         "## Does sampling matter?",
         "",
-        f"Probes on {dataset} of images computed from one point in so many, minus those from all points (stride 1).",
+        text.format(dataset, len(rows)),
+        f"protocol's {NUM_STRIDES} comparisons; p values are Holm's over these, intervals are uncorrected.",
         "",
-        *table(("variant", "stride", "difference in accuracy", "p", f"equivalent within {MARGIN:g} (p)"), cells),
+        *compare_strides.rows_table([row | {"run": row["run"].replace("-", " ")} for row in rows], MARGIN),
     ]
 
 
@@ -126,33 +134,48 @@ def disturbed(study: Path) -> list[str]:
         there = {path.stem for path in folder.glob("*.npz")}
         variants = [v.variant for v in of_probes.results.variants if v.variant in there]
         if variants:
-            recordings = {clip: of_probes.results.recordings.get(clip, "") for clip in of_probes.results.held_out.ids}
             found = robustness.read(folder, variants)
-            clips = len(found[variants[0]]["labels"])
-            lines += [f"Disturbed sounds: probes of {dataset} trained on clean sounds, {clips} held-out clips.", ""]
-            lines += robustness.tables(found, recordings)
+            clips = of_probes.results.held_out
+            labels = dict(zip(clips.ids.tolist(), clips.labels.tolist(), strict=True))
+            ids, answered = (found[variants[0]][name].tolist() for name in ("ids", "labels"))
+            if answered != [labels[clip] for clip in ids]:
+                raise SystemExit(f"{folder}: other labels than those of the probes")
+            lines += [f"Disturbed sounds: probes of {dataset} trained on clean sounds, {len(ids)} held-out clips.", ""]
+            lines += robustness.tables(found, of_probes.results.recordings)
     return lines
 
 
 def take(found: Mapping[str, Mapping]) -> list[str]:
     """Returns how many times the clips would be needed to find a difference of the margin in four of five studies."""
     lines = ["## What is open, and what it would take", ""]
-    for family in FAMILIES:
-        each = found[family]
-        sizes = ", ".join(f"{name} {one['num_clips']:,}" for name, one in each["datasets"].items())
-        entries = each["pooled"] or next(iter(each["datasets"].values()))["differences"]
-        open_ones = [e for e in entries if not _settled(e)]
-        if not open_ones:
-            continue
-        least, most = (extreme(e["detectable"][1] for e in open_ones) for extreme in (min, max))
-        factors = [f"{(limit / MARGIN) ** 2:.0f}" for limit in (least, most)]
-        span = factors[0] if factors[0] == factors[1] else f"{factors[0]} to {factors[1]}"
-        names = ", ".join(e["variant"] for e in open_ones)
-        lines.append(
-            f"- {FAMILIES[family]}: open are {names}. To find a difference of {MARGIN:g} in four of five studies, "
-            f"{span} times the clips ({sizes}) would be needed, of as many times the recordings."
-        )
-    return [*lines, ""]
+    for family in (name for name in FAMILIES if name in found):
+        for where, entries, sizes in _tested(found[family], family):
+            open_ones = [each for each in entries if not _settled(each)]
+            if open_ones:
+                least, most = (extreme(e["detectable"][1] for e in open_ones) for extreme in (min, max))
+                factors = [f"{(limit / MARGIN) ** 2:.0f}" for limit in (least, most)]
+                span = factors[0] if factors[0] == factors[1] else f"{factors[0]} to {factors[1]}"
+                lines.append(
+                    f"- {FAMILIES[family]}, {where}: open are {', '.join(e['variant'] for e in open_ones)}. To find a "
+                    f"difference of {MARGIN:g} in four of five studies, {span} times the clips ({sizes}) would be "
+                    "needed, of as many times the recordings."
+                )
+    lines += [
+        "",
+        "More clips of these data sets settle the mean over these data sets only. Where the differences of the data",
+        "sets have opposite signs, more data sets are needed: random effects depend on their number.",
+        "",
+    ]
+    return lines
+
+
+def _tested(each: Mapping, family: str) -> list[tuple[str, list[Mapping], str]]:
+    """Returns where the protocol tests a family, with the differences and sizes: on the mean, or by data set."""
+    sizes = {name: f"{name} {one['num_clips']:,}" for name, one in each["datasets"].items()}
+    if family == PRIMARY and each["pooled"]:
+        names = each["pooled"][0]["datasets"]
+        return [("mean", each["pooled"], ", ".join(sizes[name] for name in names))]
+    return [(name, one["differences"], sizes[name]) for name, one in each["datasets"].items()]
 
 
 def _settled(each: Mapping) -> bool:

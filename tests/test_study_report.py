@@ -3,7 +3,9 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,58 +13,90 @@ import pytest
 
 from audiotag_jax.settings.settings import flatten, parse_settings
 from audiotag_jax.settings.variants import get_config, list_variants
-from audiotag_jax.study import across_report
-from audiotag_jax.study.across import CONTRAST, across
-from benchmarks import study_report
+from audiotag_jax.study.across import CONTRAST
+from benchmarks import study_report, study_sections, study_summary
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "benchmarks" / "study"
 
 
-def test_a_committed_page_is_what_the_committed_predictions_give():
-    saved = study_report.read(STUDY / "finetuned")
-    found = across(saved, baseline=study_report.BASELINE, margin=study_report.MARGIN, pooled=list(saved))
-    about = {name: each.about for name, each in saved.items()}
-    page = (STUDY / "finetuned" / "across.md").read_text(encoding="utf-8")
-    assert page == across_report.report(found, about, plot="across.svg")
-    accuracy = found["datasets"]["esc50"]["variants"]["hires_q8"]["value"]
-    labels = saved["esc50"].results.held_out.labels
-    [logits] = next(v for v in saved["esc50"].results.variants if v.variant == "hires_q8").held_out
-    assert accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
+def test_the_committed_pages_are_what_the_committed_predictions_give(tmp_path, monkeypatch):
+    shutil.copytree(STUDY, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
+    monkeypatch.setattr(sys, "argv", ["study_report.py", f"--study={tmp_path}"])
+    study_report.main()
+    for name in ("report.md", *(f"{family}/across.md" for family in study_report.FAMILIES)):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (STUDY / name).read_text(encoding="utf-8"), name
+    saved = study_report.read(STUDY / "finetuned")["esc50"]
+    [logits] = saved.results["hires_q8"].held_out
+    accuracy = (logits.argmax(axis=1) == saved.results.held_out.labels).mean()
+    assert f"| hires_q8 | {accuracy:.3f} (" in (STUDY / "finetuned" / "across.md").read_text(encoding="utf-8")
 
 
-def figures(pooled=None, small=None, slope=-0.1, p=0.5, equivalent=()):
+def figures(pooled=None, small=None, slope=-0.1, p=0.5, equivalent=(), left_out=()):
     """`found` of probes whose high-resolution variants differ by `pooled`, significantly, or not at all."""
     pooled, small = pooled or {}, small or {}
-    rows = []
-    for name in (*study_report.HIGH, study_report.CONTROL):
+    rows, within = [], []
+    for name in (*study_sections.HIGH, study_summary.CONTROL):
         value = pooled.get(name, 0.0)
         p_equivalence = 0.01 if name in equivalent else 1.0
         fixed = {"value": value, "p_holm": 0.01 if value else 1.0, "p_equivalence_holm": p_equivalence}
-        rows.append({"variant": name, "fixed": fixed, "detectable": (0.02, 0.03)})
+        rows.append({"variant": name, "fixed": fixed, "detectable": (0.02, 0.03), "datasets": ["a", "b"]})
+        rows[-1] |= {"random": {"value": value, "p_holm": 1.0}, "tau2": 0.01, "i2": 0.5}
+        within.append({"variant": name, "value": value, "p_bootstrap_holm": 0.01 if value > 0.02 else 1.0})
     contrast = {"contrast": CONTRAST, "slope": slope, "p": p, "num_classes": 9}
     own = [{"variant": name, "value": value, "p_bootstrap_holm": 0.2} for name, value in small.items()]
+    accuracies = {name: {"value": 0.6} for name in study_sections.HIGH}
+    datasets = {name: {"differences": within, "variants": accuracies} for name in ("a", "b")}
     return {
-        "probes": {"pooled": rows, "datasets": {"a": {}, "b": {}}, "interactions": [contrast]},
-        "small": {"datasets": {study_report.CONFIRMING: {"differences": own}}},
+        "probes": {"pooled": rows, "datasets": datasets, "interactions": [contrast], "left_out": left_out},
+        "small": {"datasets": {study_summary.CONFIRMING: {"differences": own}}},
     }
 
 
+def shorter(value, p):
+    """Of shorter windows on data set a: one that differs by `value` from a baseline of 0.65."""
+    name = "mel_db, window-512"
+    differences = [{"variant": name, "value": value, "p_bootstrap_holm": p}]
+    return {"a": {"variants": {name: {"value": 0.65 + value}}, "differences": differences}}
+
+
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("found", "windows", "expected"),
     [
-        (figures({"hires_q2": 0.03}, {"hires_q2": 0.01}), "High resolution helps: hires_q2 (+0.030)"),
-        (figures({"hires_q2": 0.03}, {"hires_q2": -0.01}), "not confirmed: hires_q2"),
-        (figures({"hires_q4": 0.03}), "not confirmed: hires_q4"),
-        (figures({"hires_q2": 0.03, study_report.CONTROL: 0.03}, {"hires_q2": 0.01}), "not confirmed"),
-        (figures({"hires_q1": -0.03}), "High resolution hurts probes: hires_q1 (−0.030)"),
-        (figures(equivalent=study_report.HIRES), "It does not matter"),
-        (figures(equivalent=study_report.HIRES[:3]), "Open"),
-        (figures(), "Open"),
+        (figures({"hires_q2": 0.03}, {"hires_q2": 0.01}), {}, "High resolution helps: hires_q2 (+0.030; significant"),
+        (
+            figures({"hires_q2": 0.03}, {"hires_q2": -0.01}),
+            {},
+            "but not confirmed by the small network on esc50: hires_q2",
+        ),
+        (figures({"hires_q4": 0.03}), {}, "not confirmed by the small network"),
+        (
+            figures({"hires_q2": 0.03, study_summary.CONTROL: 0.03}, {"hires_q2": 0.01}),
+            {},
+            "but so is mix_linear_mel_log",
+        ),
+        (figures({"hires_q2": 0.03}, {"hires_q2": 0.01}), shorter(0.02, 0.01), "but so is mel_db, window-512 on a"),
+        (figures({"hires_q2": 0.03}, {"hires_q2": 0.01}), shorter(0.02, 0.5), "High resolution helps"),
+        (
+            figures({"hires_q1": -0.03}),
+            {},
+            "High resolution hurts probes: hires_q1 (−0.030; significant within none of them)",
+        ),
+        (figures({"hires_q1": -0.03}, equivalent=("hires_q1",)), {}, "Equivalent to log_db within 0.01: hires_q1"),
+        (figures(equivalent=study_sections.HIRES), {}, "It does not matter"),
+        (figures(equivalent=study_sections.HIRES[:3]), {}, "Equivalent to log_db within 0.01: hires_q1 (0.000"),
+        (figures(), {}, "Open"),
     ],
 )
-def test_the_summary_follows_the_rules_of_the_protocol(found, expected):
-    assert expected in study_report.summary(found)[0]
+def test_the_summary_follows_the_rules_of_the_protocol(found, windows, expected):
+    assert expected in study_summary.summary(found, windows)[0]
+
+
+def test_the_summary_names_what_exceeds_and_what_is_left_out():
+    text = study_summary.summary(figures(left_out=["notes"]), shorter(-0.02, 0.5))
+    assert text[1] == "With shorter windows, `mel_db, window-512` exceed the best of them, hires_q1 (0.600), on a."
+    assert text[-1] == "Not finished, and left out of what is pooled: notes."
+    assert not any("shorter" in line for line in study_summary.summary(figures(), shorter(-0.06, 0.5)))
 
 
 @pytest.mark.parametrize(
@@ -74,9 +108,28 @@ def test_the_summary_follows_the_rules_of_the_protocol(found, expected):
     ],
 )
 def test_the_kind_of_sound_is_named_by_its_test(slope, p, expected):
-    text = " ".join(study_report.summary(figures(slope=slope, p=p)))
+    text = " ".join(study_summary.summary(figures(slope=slope, p=p), {}))
     assert expected in text
     assert ("refuted" in text) == (slope > 0)
+
+
+def test_cells_of_a_family_are_marked_and_never_move():
+    one = {"value": -0.1, "low": -0.2, "high": -0.05, "p_bootstrap_holm": 0.01, "p_equivalence_holm": 1.0}
+    other = one | {"value": 0.0, "low": -0.001, "high": 0.001, "p_bootstrap_holm": 0.9, "p_equivalence_holm": 0.01}
+    datasets = {"a": {"differences": [one | {"variant": "x"}, one | {"variant": "y"}]}}
+    datasets["b"] = {"differences": [other | {"variant": "y"}]}
+    pooled = [{"variant": "y", "fixed": one | {"p_holm": 0.02, "p_equivalence_holm": 1.0}}]
+    first, second = study_report.rows({"datasets": datasets, "pooled": pooled}, with_mean=True)
+    assert first == ["`x`", "−0.100 (−0.200 to −0.050) \\*", "–", "–", "–", "–"]
+    assert second[2] == "0.000 (−0.001 to +0.001) =" and second[3:] == ["−0.100 (−0.200 to −0.050)", "0.020", "no"]
+
+
+def test_the_variant_that_was_fine_tuned_is_compared_with_the_rule():
+    tuned = {"datasets": {"esc50": {"differences": [{"variant": "hires_q8"}]}}}
+    assert study_report.chosen_for_tuning(tuned, {"hires_q8": 1.0, "hires_q1": 1.1, "log_db": 0.5}) == []
+    text = study_report.chosen_for_tuning(tuned, {"hires_q8": 1.2, "hires_q1": 1.1})[0]
+    assert "`hires_q1` (1.100)" in text and "exploratory: `hires_q8` (1.200)" in text
+    assert "hires_q8 is exploratory" in study_report.chosen_for_tuning(tuned, {})[0]
 
 
 def test_the_readme_quotes_the_committed_pages():

@@ -7,11 +7,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from audiotag_jax.evaluation.predictions import VALIDATION
+from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.study import store
+from audiotag_jax.study.across import across
 from audiotag_jax.study.results import Clips, Results, VariantLogits
-from benchmarks import inner_losses, occlusion, robustness, study_exploratory, study_sections
+from benchmarks import compare_strides, inner_losses, occlusion, robustness, study_exploratory, study_sections
 
 N = 400
 
@@ -42,9 +45,9 @@ def test_other_settings_stand_beside_the_committed_probes(study):
     found = study_sections.beside(study, "windows")["drums"]
     values = {d["variant"]: d["value"] for d in found["differences"]}
     assert values == {"log_db, window-512": pytest.approx(0.1), "mel_db, window-512": pytest.approx(-0.15)}
-    probes = {"probes": {"datasets": {"drums": {"variants": dict.fromkeys(study_sections.HIGH, {"value": 0.65})}}}}
-    text = "\n".join(study_sections.windows(study, probes))
-    assert "(0.650); above it: `log_db, window-512`." in text and "| `log_db, window-512` | 0.700 (" in text
+    probes = {"variants": dict.fromkeys(study_sections.HIGH, {"value": 0.65})}
+    assert study_sections.exceeding(probes, found) == ("hires_q1 (0.650)", ["log_db, window-512"])
+    assert "| `log_db, window-512` | 0.700 (" in "\n".join(study_sections.windows({"drums": found}))
     text = "\n".join(study_exploratory.forms(study))
     assert "| `hires_q2, smooth-1` | 0.600 (" in text and "| `hires_q8` | 0.500 (" in text
 
@@ -63,9 +66,10 @@ def test_the_form_that_inner_splits_choose_is_shown_on_data_that_chose_nothing(s
         losses(tmp_path / f"forms/smooth-2/predictions/{dataset}", hires_q2=1.1 if dataset == "drums" else 0.1)
         losses(tmp_path / f"probes/predictions/{dataset}", hires_q2=1.2, hires_q8=1.2)
     text = "\n".join(study_exploratory.forms(tmp_path))
-    assert "Of `hires_q2` the inner splits of drums choose `smooth-1`; digits chose nothing:" in text
+    assert "Of `hires_q2` and its 2 other forms the inner splits of drums choose `smooth-1`; digits chose" in text
+    assert "chose the form |" in text and "per-hz" not in text
     assert "| digits | +0.250 (" in text and "| drums | −0.050 (" in text and "smooth-2` − " not in text
-    assert "Of `hires_q8` the inner splits of drums choose no other form." in text
+    assert "Of `hires_q8` and its 1 other form the inner splits of drums choose `hires_q8` itself." in text
     assert "p | inner |" in text and "| 1.200 |" in text
 
 
@@ -74,6 +78,34 @@ def test_channels_are_compared_with_the_average_of_their_parts(tmp_path):
     saved(tmp_path, parts | {"mix_q1_q8_log": 0.75})
     [row] = [line for line in study_exploratory.channels({"a": store.read(tmp_path)}) if "`mix" in line]
     assert row.startswith("| `mix_q1_q8_log` | +0.250 (")
+    saved(tmp_path / "b", {"log_db": 0.5})
+    both = {"b": store.read(tmp_path / "b"), "a": store.read(tmp_path)}
+    [row] = [line for line in study_exploratory.channels(both) if "`mix" in line]
+    assert row.startswith("| `mix_q1_q8_log` | – | +0.250 (")
+
+
+def test_few_speakers_make_a_difference_less_certain(tmp_path):
+    """The four folds of the clips as speakers, two of which gain much; against the t test of SciPy."""
+    rng, folds = np.random.default_rng(1), np.arange(N) % 4
+    right = {name: rng.uniform(size=N) < 0.5 for name in ("log_db", "mel_db")}
+    right["mel_db"][folds < 2] = True
+    labels = np.arange(N) % 4
+    clips = Clips(np.array([f"{k:04d}" for k in range(N)]), labels, np.ones(N, bool), folds)
+    variants = tuple(
+        VariantLogits(name, (0,), np.eye(4, dtype=np.float32)[(labels + ~each) % 4][None], None)
+        for name, each in right.items()
+    )
+    saved = {"digits": store.Saved(Results(tuple("abcd"), clips, None, variants, {}), [], None)}
+    found = across(saved, baseline="log_db", margin=0.01, pooled=["digits"])
+    row = study_exploratory.by_speaker(saved, found)[-2]
+    means = [(right["mel_db"] * 1.0 - right["log_db"])[folds == fold].mean() for fold in range(4)]
+    expected = scipy.stats.ttest_1samp(means, 0)
+    low, high = expected.confidence_interval()
+    assert (
+        f"{np.mean(means):+.3f} ({low:+.3f} to {high:+.3f}) | {expected.pvalue:.3f} | < 0.001 |".replace("-", "−")
+        in row
+    )
+    assert study_exploratory.by_speaker({}, {"pooled": [{"datasets": ["drums"]}]}) == []
 
 
 def test_the_loss_on_inner_splits_is_that_of_each_folds_best_trial(tmp_path):
@@ -83,7 +115,7 @@ def test_the_loss_on_inner_splits_is_that_of_each_folds_best_trial(tmp_path):
         ("log_db", "10", 0, 0.5),
         ("log_db", "0.1", 1, 0.4),
         ("log_db", "10", 1, 0.8),
-        ("mel_db", "0.1", 0, 0.99),  # its other fold is not finished
+        ("mel_db", "0.1", 0, 0.99),  # its other trials are not finished
     ):
         logits = np.log(np.where(np.eye(2)[labels], probability, 1 - probability))
         folder = tmp_path / f"search/{variant}-rate_{factor}/fold_{fold}"
@@ -108,6 +140,7 @@ def test_what_a_disturbance_costs_is_compared_with_what_it_costs_the_first(tmp_p
     for name, share in (("log_db", 0.6), ("mel_db", 0.5)):
         np.savez(tmp_path / f"{name}.npz", **answers({"MP3 32 kbit/s": share}))
     text = "\n".join(robustness.tables(robustness.read(tmp_path, ("log_db", "mel_db")), {}))
+    assert "| `mel_db` | 0, no clip differs | 0, no" in text
     assert "| `log_db` | 0.800 | 0.800 | 0.800 | 0.800 | 0.800 | 0.600 |" in text
     assert text.splitlines()[-1].rpartition("`mel_db` | ")[2].split(" | ")[-1].startswith("+0.100 (")
     other = answers({}) | {"ids": np.arange(N).astype(str)}
@@ -118,14 +151,16 @@ def test_what_a_disturbance_costs_is_compared_with_what_it_costs_the_first(tmp_p
 
 def test_strides_are_compared_with_the_first_in_the_order_of_their_numbers(study):
     rows = [line for line in study_sections.strides(study) if line.startswith("| `")]
-    assert [row.split(" | ")[1] for row in rows] == ["8", "32", "8", "32"]
+    assert [row.split(" | ")[1] for row in rows] == ["stride 8", "stride 32"] * 2
     assert "−0.200" in rows[1] and "< 0.001" in rows[1] and "no (1.000)" in rows[1] and "| 0.000 (" in rows[0]
 
 
 def test_what_is_not_there_has_no_section(study, tmp_path):
     shutil.copytree(study / "probes", tmp_path / "probes")
-    probes = {"probes": {"datasets": {}}}
-    assert study_sections.strides(tmp_path) + study_sections.windows(tmp_path, probes) == []
+    assert study_sections.strides(tmp_path) + study_sections.windows({}) == []
+    shutil.copytree(study / "strides/stride-8", tmp_path / "strides/stride-8")
+    shutil.copytree(study / "strides/stride-32", tmp_path / "strides/stride-32")
+    assert study_sections.strides(tmp_path) == []  # stride 1, the baseline, is missing
     assert study_exploratory.forms(tmp_path) == []
 
 
@@ -135,17 +170,23 @@ def test_other_clips_are_refused(study, tmp_path):
     clips = dataclasses.replace(results.held_out, ids=np.array([f"x{k:04d}" for k in range(N)]))
     other = dataclasses.replace(results, held_out=clips)
     store.write(tmp_path / "windows/window-512/predictions/drums", other, [])
-    with pytest.raises(SystemExit, match="other clips of drums"):
+    with pytest.raises(UserError, match="window-512, drums: other clips"):
         study_sections.beside(tmp_path, "windows")
+    store.write(tmp_path / "runs/predictions/drums", other, [])
+    with pytest.raises(UserError, match="runs: other clips"):
+        compare_strides.compare([study / "windows/window-512", tmp_path / "runs"], "drums", 0.01)
 
 
 def test_the_clips_needed_grow_with_the_square_of_the_difference():
     entry = {"variant": "mel_db", "detectable": (0.02, 0.03)}
     entry["fixed"] = {"value": 0.0, "p_holm": 1.0, "p_equivalence_holm": 1.0}
     settled = entry | {"variant": "hires_q1", "fixed": {"value": -0.1, "p_holm": 0.01, "p_equivalence_holm": 1.0}}
-    one = {"datasets": {"a": {"num_clips": 2000}}, "pooled": [entry, settled]}
-    text = "\n".join(study_sections.take(dict.fromkeys(study_sections.FAMILIES, one)))
-    assert "open are mel_db. To find a difference of 0.01" in text and "9 times the clips (a 2,000)" in text
+    pooled = [each | {"datasets": ["a"]} for each in (entry, settled)]
+    own = [{"variant": "hires_q2", "detectable": (0.02, 0.05), "p_bootstrap_holm": 0.2, "p_equivalence_holm": 1.0}]
+    one = {"datasets": {"a": {"num_clips": 2000, "differences": own}}, "pooled": pooled}
+    text = "\n".join(study_sections.take({"probes": one, "small": one}))
+    assert "ImageNet weights, mean: open are mel_db. To find" in text and "9 times the clips (a 2,000)" in text
+    assert "24 epochs, a: open are hires_q2. To find" in text and "25 times the clips (a 2,000)" in text
 
 
 def maps(**more):

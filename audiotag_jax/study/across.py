@@ -67,7 +67,7 @@ def finished(saved: Mapping[str, Saved], listed: Sequence[str]) -> tuple[list[st
 
     Pooled are those with all the variants that any of them has.
     """
-    variants = {name: {variant.variant for variant in saved[name].results.variants} for name in listed if name in saved}
+    variants = {name: {v.variant for v in each.results.variants} for name, each in saved.items() if name in listed}
     wanted = set().union(*variants.values())
     chosen = [name for name in variants if variants[name] >= wanted]
     return chosen, [name for name in listed if name not in chosen]

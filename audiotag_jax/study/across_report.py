@@ -134,16 +134,20 @@ def _pooled_sentences(found: Mapping) -> list[str]:
         f"open: {_listed(ways['open'])}.",
         f"A true difference of {span} would be found in four of five such studies after the correction.",
     ]
-    if is_pooled(found):
-        general = [each for each in pooled if each["random"]["p_holm"] < LEVEL]
-        largest = max(pooled, key=lambda each: each["tau2"])
-        text += [
-            "For other data sets of such kinds (random effects) a difference is shown for: "
-            f"{_listed(general, 'random')}.",
-            f"The true differences vary most between data sets for {largest['variant']}: a standard deviation of "
-            f"{largest['tau2'] ** 0.5:.3f} (I² {100 * largest['i2']:.0f} %).",
-        ]
-    return text
+    return [*text, *heterogeneity(found)]
+
+
+def heterogeneity(found: Mapping) -> list[str]:
+    """Returns what holds beyond these data sets, and how much these differ; empty of a single one."""
+    if not is_pooled(found):
+        return []
+    general = [each for each in found["pooled"] if each["random"]["p_holm"] < LEVEL]
+    largest = max(found["pooled"], key=lambda each: each["tau2"])
+    return [
+        f"For other data sets of such kinds (random effects) a difference is shown for: {_listed(general, 'random')}.",
+        f"The true differences vary most between data sets for {largest['variant']}: a standard deviation of "
+        f"{largest['tau2'] ** 0.5:.3f} (I² {100 * largest['i2']:.0f} %).",
+    ]
 
 
 def differs(each: Mapping) -> bool:

@@ -87,6 +87,13 @@ def read(folder: Path) -> Saved:
     return Saved(results, pairs, _read_descriptors(folder, first))
 
 
+def check_same_clips(first: Results, second: Results, where: str) -> None:
+    """Raises UserError, which names `where`, unless both have the same clips, labels, folds, recordings and classes."""
+    same = first.classes == second.classes and first.recordings == second.recordings
+    if not (same and _same(first.held_out, second.held_out)):
+        raise UserError(f"{where}: other clips, labels, folds, recordings or classes, or another order of them.")
+
+
 def write_descriptors(folder: Path, settings: Settings) -> None:
     """Describes the clips of a data set, once: `descriptors.npz` with ids and one array [n] for each descriptor."""
     if (folder / _DESCRIPTORS).exists():

@@ -1,0 +1,127 @@
+"""What the protocol's rules conclude from the figures of the study (`study_report.py`), as sentences."""
+
+from collections.abc import Mapping
+
+from audiotag_jax.evaluation.intervals import LEVEL
+from audiotag_jax.study.across import CONTRAST
+from audiotag_jax.study.across_report import differs, heterogeneity, is_equivalent
+from audiotag_jax.study.charts import signed
+from audiotag_jax.study.naming import p_text
+from benchmarks.study_sections import BASELINE, HIGH, HIRES, MARGIN, exceeding
+
+CONTROL, CONFIRMING = "mix_linear_mel_log", "esc50"
+
+
+def summary(found: Mapping[str, Mapping], windows: Mapping[str, Mapping]) -> list[str]:
+    """Returns what the protocol's rules conclude ("What would change our mind").
+
+    `found` is the dict of `across` by family, `windows` that of the shorter windows by data set.
+    """
+    probes = found["probes"]
+    text = [*_primary(found, windows), *_usual(probes), *_small(found), _kind_of_sound(probes)]
+    limits = sorted(each["detectable"][1] for each in probes["pooled"])
+    text.append(
+        f"A true difference of {limits[0]:.3f} to {limits[-1]:.3f}, depending on the variant, would be found in four "
+        "of five such studies, after the correction."
+    )
+    text += heterogeneity(probes)
+    if probes.get("left_out"):
+        text.append(f"Not finished, and left out of what is pooled: {', '.join(probes['left_out'])}.")
+    return text
+
+
+def _primary(found: Mapping[str, Mapping], windows: Mapping[str, Mapping]) -> list[str]:
+    probes = found["probes"]
+    pooled = {each["variant"]: each for each in probes["pooled"]}
+    names = ", ".join(pooled[HIGH[0]]["datasets"])
+    equivalent = [name for name in HIGH if is_equivalent(pooled[name])]
+    real = [name for name in HIGH if differs(pooled[name]) and name not in equivalent]
+    better = [name for name in real if pooled[name]["fixed"]["value"] > 0]
+    worse = [name for name in real if name not in better]
+    text = []
+    if better:
+        reason = _not_shown_by_resolution(pooled, windows) or _not_confirmed(found, better)
+        begin = f"Better with probes, but {reason}" if reason else "High resolution helps"
+        text.append(f"{begin}: {_named(better, probes)}, on the average of {names}.")
+    if worse:
+        text.append(f"High resolution hurts probes: {_named(worse, probes)}, on the average of {names}.")
+    if {*HIRES} <= {*equivalent}:
+        text.append(f"It does not matter: {', '.join(HIRES)} are equivalent to {BASELINE} within {MARGIN:g}.")
+    elif equivalent:
+        text.append(f"Equivalent to {BASELINE} within {MARGIN:g}: {_named(equivalent, probes)}.")
+    if not text:
+        text.append(f"Open: no high-resolution variant is shown to be better, worse or equivalent, on {names}.")
+    for dataset, each in windows.items():
+        best, above = exceeding(probes["datasets"][dataset], each)
+        if above:
+            names = ", ".join(f"`{name}`" for name in above)
+            text.append(f"With shorter windows, {names} exceed the best of them, {best}, on {dataset}.")
+    return text
+
+
+def _not_shown_by_resolution(pooled: Mapping[str, Mapping], windows: Mapping[str, Mapping]) -> str:
+    """Returns which control gains, too; empty if none does."""
+    if differs(pooled[CONTROL]) and pooled[CONTROL]["fixed"]["value"] > 0:
+        return f"so is {CONTROL}"
+    gains = [
+        f"{d['variant']} on {dataset}"
+        for dataset, each in windows.items()
+        for d in each["differences"]
+        if d["value"] > 0 and d["p_bootstrap_holm"] < LEVEL
+    ]
+    return f"so is {', '.join(gains)}" if gains else ""
+
+
+def _not_confirmed(found: Mapping[str, Mapping], better: list[str]) -> str:
+    small = _small_differences(found)
+    confirmed = any(name in small and small[name]["value"] > 0 for name in better)
+    return "" if confirmed else f"not confirmed by the small network on {CONFIRMING}"
+
+
+def _usual(probes: Mapping) -> list[str]:
+    usual = [each["variant"] for each in probes["pooled"] if each["variant"] not in HIGH and differs(each)]
+    return [f"Of the usual variants, distinguished from {BASELINE}: {_named(usual, probes)}."] if usual else []
+
+
+def _small_differences(found: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    datasets = found.get("small", {}).get("datasets", {})
+    return {d["variant"]: d for d in datasets.get(CONFIRMING, {}).get("differences", ())}
+
+
+def _small(found: Mapping[str, Mapping]) -> list[str]:
+    small = {name: d for name, d in _small_differences(found).items() if name in HIGH}
+    if not small:
+        return []
+    signs = ", ".join(f"{name} ({signed(d['value'], 3)})" for name, d in small.items())
+    real = ", ".join(name for name, d in small.items() if d["p_bootstrap_holm"] < LEVEL)
+    return [
+        f"The small network from random weights on {CONFIRMING}: {signs}; distinguished from {BASELINE}: "
+        f"{real or 'none'}."
+    ]
+
+
+def _kind_of_sound(probes: Mapping) -> str:
+    [contrast] = [each for each in probes["interactions"] if each["contrast"] == CONTRAST]
+    depends = "depends" if contrast["p"] < LEVEL and contrast["slope"] < 0 else "is not shown to depend"
+    refuted = contrast["p"] < LEVEL and contrast["slope"] > 0
+    return (
+        f"The best q {depends} on the kind of sound as expected (small for clicks, large for steady sounds): slope "
+        f"{signed(contrast['slope'], 3)}, {contrast['num_classes']} classes, p {p_text(contrast['p'])}"
+        + ("; the expectation is refuted." if refuted else ".")
+    )
+
+
+def _named(names: list[str], probes: Mapping) -> str:
+    """Lists variants with their mean difference and the data sets in which they are distinguished by themselves."""
+    pooled = {each["variant"]: each for each in probes["pooled"]}
+    texts = []
+    for name in names:
+        within = [
+            dataset
+            for dataset in pooled[name]["datasets"]
+            for d in probes["datasets"][dataset]["differences"]
+            if d["variant"] == name and d["p_bootstrap_holm"] < LEVEL
+        ]
+        where = f"significant within {', '.join(within) or 'none of them'}"
+        texts.append(f"{name} ({signed(pooled[name]['fixed']['value'], 3)}; {where})")
+    return ", ".join(texts)
