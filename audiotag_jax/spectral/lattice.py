@@ -22,6 +22,8 @@ _SAMPLED_WINDOW_ENDS_AT = 5.0  # 4e-6 of the peak, less than what sampling leave
 _TAPS = 8
 _LEAST_OVERSAMPLING = 1.3
 _FACTORS = (4, 8, 16, 32, 64, 128)  # points a value that are tried
+# The memory that `fit` plans with, in numbers of the working type. Too few, and a test finds that the compiled program
+# exceeds `memory_mib`; too many, and clips are refused that would fit.
 _CLIP_VALUES = 12  # numbers held or in flight for each sample of a clip
 _TURN_VALUES = 8  # the same for each of its delayed spectra but the first
 _POINT_VALUES = 36  # the same for each point worked on at once
@@ -119,8 +121,11 @@ def fit(num_samples: int, num_cells: int, stride: float, num_values: float, want
 
     Raises ValueError if nothing does, or if the histogram's `num_cells` cannot be numbered.
     """
+    # `deposit` numbers cells in int32; the spare cells, far fewer than 2^16, follow the last one.
     if num_cells >= 2**31 - 2**16:
         raise ValueError(f"a histogram of {num_cells} cells is too large; raise tdeci")
+    # Points of the longest row, which is worked on whole, by `turns` in order of preference. A sampled row has about
+    # num_samples / stride of them, up to four times as many where rows are merged (`sampled_lattice`).
     if stride > 1:  # the more different delays the better
         points = dict.fromkeys((8, 4, 2, 1), 4.0 * num_samples / stride)
     else:  # the fewer parts of a row the better
@@ -133,13 +138,14 @@ def fit(num_samples: int, num_cells: int, stride: float, num_values: float, want
     if turns is None:
         times = min(needed.values()) / num_values
         raise ValueError(f"{num_samples} samples need {times:.2g} times the memory that memory_mib allows")
+    # Two of the longest rows at once where memory allows, since `_chunks` makes even numbers of rows.
     most = (num_values - fixed[turns]) / _POINT_VALUES
     return turns, int(min(max(wanted_points, 2 * points[turns]), most))
 
 
 @functools.lru_cache(maxsize=16)
 def exact_lattice(num_samples: int, grid: Grid, dtype: str, turns: int = 1) -> Lattice:
-    """Plans every sample of every row; `turns`, a divisor of `num_samples`, splits a row into as many interleaved."""
+    """Plans every sample of every row; `turns`, a divisor of `num_samples`, cuts a row up into interleaved ones."""
     rows = np.repeat(np.arange(grid.num_bins * grid.over), turns)
     turn = np.tile(np.arange(turns), grid.num_bins * grid.over)
     points = np.full(len(rows), num_samples // turns)
@@ -176,6 +182,7 @@ def _lattice(num_samples, grid, dtype, rows, points, turn, num_turns, ends_at):
     reaches = np.floor(ends_at * sigmas * num_samples).astype(np.int64) + 1
     below = np.minimum(reaches, bins + num_samples // 2)  # signed frequencies end at half the sampling rate
     above = np.maximum(0, np.minimum(reaches, (num_samples - 1) // 2 - bins))
+    # Interpolation kernels are made for bands symmetric around zero, so the wider side of a band counts on both sides.
     factors = _factors(points, 2 * np.maximum(below, above) + 1, interpolate=dtype == "float32")
     # A group is a run of rows with FFTs of one length; its band is the widest of its rows: they share one shape.
     edges = [0, *(np.flatnonzero((np.diff(points) != 0) | (np.diff(factors) != 0)) + 1), len(rows)]
@@ -187,7 +194,7 @@ def _lattice(num_samples, grid, dtype, rows, points, turn, num_turns, ends_at):
             factor=int(factors[a]),
             below=int(below[a:b].max()),
             above=int(above[a:b].max()),
-            unit_delay=num_samples / int(points[a]) / num_turns,
+            unit_delay=num_samples / int(points[a]) / num_turns,  # one sample in the exact lattice
         )
         for a, b in zip(edges[:-1], edges[1:], strict=True)
     ]
@@ -228,7 +235,8 @@ def _frequencies(grid, rows):
 
 
 def _factors(points, bands, *, interpolate):
-    """Returns [rows] the most points a step that leave enough steps to sample each row's band."""
+    """Returns the most points a step, [rows], that leave enough steps to sample each row's band."""
+    # Steps are periodic: of fewer than `_TAPS`, a kernel would use one value twice.
     usable = {int(n): _divisors(int(n)) if interpolate else [] for n in np.unique(points)}
     return np.array(
         [

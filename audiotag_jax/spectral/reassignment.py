@@ -42,7 +42,7 @@ def high_resolution_spectrogram(x, q, tdeci, over, noct, minf, maxf, *, stride=1
       noct: frequency bins an octave; F = ceil(1 - noct * log2(minf / maxf)).
       minf: lowest frequency, a fraction of the sampling rate.
       maxf: highest frequency, the same, at most 0.5.
-      stride: 1 looks at every sample through every window, as published. More, up to 100, looks at about one point in
+      stride: 1 computes every sample of every window, as published. More, up to 100, computes about one point in
         `stride`, evenly spread: so much faster, with errors that `benchmarks/reassignment.py` prints.
       memory_mib: bound on the memory that is worked in, in MiB.
 
@@ -133,6 +133,7 @@ def _add_channel(sums, waveform, grid, lattice, points_at_once):
     above = max(0, *(end - (num_samples - 1) // 2 for end in ends))
     spectrum = jnp.fft.fftshift(jnp.fft.fft(waveform)) / num_samples  # inverse FFTs of any length then need no scale
     spectrum = jnp.pad(spectrum, (below, above))  # zeros beyond the signed frequencies
+    # Signed frequencies of the spectrum, in bins of the clip's FFT; the padding continues their count.
     bins = jnp.arange(len(spectrum)) - (num_samples // 2 + below)
     # Groups with as many points look at the same times, and share them and the delayed spectra.
     by_points = {group.num_points: group for group in lattice.groups}
@@ -189,6 +190,8 @@ def _rows(lattice, index, unit_delay, grid, dtype):
     """Returns what the rows numbered in `index` need, of its shape each; rows numbered below 0 are not `live`."""
     # Rounded in double precision, so that what remains is at most half a bin and keeps its digits in single precision.
     nearest = np.round(lattice.position)
+    # In the paper's terms: f0 from the nearest bin of the FFT and 1 / sigma, both in these bins; the row's delay and
+    # the time that one unit of Im(m) moves a point, both in time bins; and f0 on the log axis, from its nearest bin.
     columns = {
         "offset": lattice.offset,
         "per_sigma": 1.0 / lattice.sigma,
