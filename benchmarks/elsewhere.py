@@ -76,7 +76,7 @@ def log_mel(path: Path) -> np.ndarray:
 
 
 def held_out(answer, images: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Returns [n, K] of `answer(training images, labels, other images)`, each clip's trained without its fold."""
+    """Returns [n, K] of `answer(training images, labels, other images)`, each clip's by training without its fold."""
     found = np.zeros((len(labels), labels.max() + 1))
     for fold in np.unique(folds):
         inside = folds == fold

@@ -140,7 +140,7 @@ def kill(folder: Path, after_s: float) -> str:
 def records(folder: Path) -> dict[str, str]:
     """Returns a hash of each dataset's records, all fields decoded, and of each index, by path.
 
-    Files are not compared: a record is a message whose fields may stand in any order.
+    Files are not compared: a record is a message whose fields may be in any order.
     """
     import tensorflow_datasets as tfds
 

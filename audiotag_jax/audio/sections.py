@@ -13,7 +13,7 @@ _OTHERS = (b"\x1aE\xdf\xa3", b"0&\xb2u", b"#!AMR", b"wvpk", b"MAC ", b"FLV", b"\
 
 
 def find_streams(view: ByteView) -> list[Stream]:
-    """Returns the streams of a file in order; one if nothing is known of it. Reads the whole file where it must."""
+    """Returns the streams of a file in order; one, the whole file, if none is found. Reads all of it where it must."""
     start = _after_tags(view)
     magic = view.read_at(start, 12)
     if magic.startswith(b"fLaC"):

@@ -17,7 +17,7 @@ from audiotag_jax.runtime.errors import UserError
 def download_config(runner: str, options: str) -> tfds.download.DownloadConfig:
     """Returns how TFDS prepares a dataset: by Beam's `runner` with its command line `options`, or here if that is "".
 
-    Options are separated as in a shell. Raises UserError if Beam is not installed, or does not know the runner.
+    Options are separated as in a shell. Raises UserError if Beam is not installed, or has no such runner.
     """
     if not runner:
         return tfds.download.DownloadConfig()

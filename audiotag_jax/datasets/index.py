@@ -92,7 +92,7 @@ def label_array(index: pa.Table, num_classes: int) -> np.ndarray:
 
 
 def hash_notes(clips: Iterable[Clip], submission: Sequence[str] = ()) -> str:
-    """Returns a hash of what an index knows beyond the dataset's name: recordings, and the order of a submission."""
+    """Returns a hash of what an index contains beyond the dataset's name: recordings, and the order of a submission."""
     notes = json.dumps([[clip.recording for clip in clips], list(submission)])
     return hashlib.sha256(notes.encode()).hexdigest()[:16]
 

@@ -63,7 +63,7 @@ def prepare(settings: Settings, recorded: str | None = None) -> Path:
     """Returns the folder of the dataset that a run trains on, and prepares it if it is missing.
 
     It contains spectrograms, or clips if the spectrograms are computed on the fly or the network reads waveforms.
-    `recorded` is the name under which a run of these settings knows its dataset: that dataset is used as long as it
+    `recorded` is the name of the dataset in the record of a run of these settings: that dataset is used as long as it
     differs in nothing but the versions of algorithms, and decides if the recordings are gone and several would do.
     """
     dataset = settings.dataset
@@ -104,7 +104,7 @@ def prepare_run_clips(settings: Settings, recorded: str | None = None) -> Path:
 def stored_datasets(settings: Settings, recorded: str | None = None) -> tuple[Path | None, Path | None]:
     """Returns the folders of a run's clips and of its images as far as they are there; prepares nothing.
 
-    `recorded` is the name under which the run knows its dataset.
+    `recorded` is the name of the dataset in the run's record.
     """
     clips_dir = find_stored(settings, functools.partial(_name_of_inputs, settings), recorded)
     if clips_dir is None or settings.stored_images is None:

@@ -16,7 +16,7 @@ def version_dir(prepared_dir: Path, name: str, fingerprint: str) -> Path:
 
 
 def is_complete(directory: Path) -> bool:
-    """Returns whether the folder contains a whole dataset."""
+    """Returns whether the folder contains a complete dataset."""
     return (directory / "dataset_info.json").is_file()
 
 

@@ -66,7 +66,7 @@ class ProbeHead(nn.Module):
 def pool_features(features: jax.Array, pooling: str) -> jax.Array:
     """Returns `[B, D]` float32 of features `[B, ..., C]`: the mean over positions, alone or beside another statistic.
 
-    D is C for `mean` and 2 C for `mean_std` and `mean_max`. Raises ValueError, listing the choices, on another word.
+    D is C for `mean` and 2 C for `mean_std` and `mean_max`. Raises ValueError, listing the choices, on another one.
     """
     features = features.astype(jnp.float32)
     positions = tuple(range(1, features.ndim - 1))

@@ -50,7 +50,7 @@ def progress(
     """Yields the items and shows how many of `total` are done: a bar on a terminal, else a line every `every_s` s.
 
     `first` is the number of items done before, as in a resumed run. `status()` is a text to show behind the counts; it
-    is asked for only when it is shown.
+    is called only when it is shown.
     """
     if _silent:
         yield from items

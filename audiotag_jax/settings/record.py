@@ -100,7 +100,7 @@ def is_only_recorded(workdir: Path) -> bool:
 
 
 def check_same_settings(workdir: Path, settings: Settings) -> None:
-    """Raises UserError, naming the fields, if the directory contains a run of other settings; cheap, so asked first."""
+    """Raises UserError, naming the fields, if the directory contains a run of other settings; cheap, so done first."""
     if not (workdir / FILE_NAME).exists():
         if any(workdir.glob("fold_*")):
             raise UserError(

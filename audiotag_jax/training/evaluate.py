@@ -81,7 +81,7 @@ def save_predictions(
 
     Returns the logits `[n, K]` and labels `[n]` of the held-out clips.
     `predict` returns logits of clips, as `predict_logits` does for a network in training; where `held_out` is given,
-    those of the held-out clips, it is not asked for them again.
+    those of the held-out clips, it is not called for them.
     """
     examples, test = experiment.examples, experiment.test_examples
     if test is not None:

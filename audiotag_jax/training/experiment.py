@@ -191,7 +191,7 @@ def check_devices(settings: Settings) -> None:
 def open_experiment(settings: Settings, recorded: str | None = None) -> Experiment:
     """Prepares what is missing and builds the network, the optimizer and the steps.
 
-    `recorded` is the name under which an earlier part of the run knows its dataset (`prepare.prepare`). Raises
+    `recorded` is the name of the dataset that an earlier part of the run recorded (`prepare.prepare`). Raises
     UserError where the data has too few folds for the settings.
     """
     check_devices(settings)

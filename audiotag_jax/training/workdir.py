@@ -119,7 +119,7 @@ class MetricsWriter:
     def write(self, step: int, split: str, values: dict[str, Any]) -> None:
         """Records scalars after `step` steps; `split` is "train" or "validation".
 
-        In TensorBoard, what is neither loss nor score, as a learning rate, stands under "watch", the last in its order.
+        In TensorBoard, what is neither loss nor score, as a learning rate, is under "watch", the last in its order.
         """
         if not self._enabled:
             return
