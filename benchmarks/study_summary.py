@@ -21,8 +21,8 @@ def summary(found: Mapping[str, Mapping], windows: Mapping[str, Mapping]) -> lis
     text = [*_primary(found, windows), *_usual(probes), *_small(found), _kind_of_sound(probes)]
     limits = sorted(each["detectable"][1] for each in probes["pooled"])
     text.append(
-        f"A true difference of {limits[0]:.3f} to {limits[-1]:.3f}, depending on the variant, would be found in four "
-        "of five such studies, after the correction."
+        f"The power after the correction is 80 % for a true difference of {limits[0]:.3f} to {limits[-1]:.3f}, "
+        "depending on the variant."
     )
     text += heterogeneity(probes)
     if probes.get("left_out"):
@@ -55,7 +55,7 @@ def _primary(found: Mapping[str, Mapping], windows: Mapping[str, Mapping]) -> li
         best, above = exceeding(probes["datasets"][dataset], each)
         if above:
             names = ", ".join(f"`{name}`" for name in above)
-            text.append(f"With shorter windows, {names} exceed the best of them, {best}, on {dataset}.")
+            text.append(f"With shorter windows, {names} exceed the best high-resolution variant, {best}, on {dataset}.")
     return text
 
 
@@ -80,7 +80,7 @@ def _not_confirmed(found: Mapping[str, Mapping], better: list[str]) -> str:
 
 def _usual(probes: Mapping) -> list[str]:
     usual = [each["variant"] for each in probes["pooled"] if each["variant"] not in HIGH and differs(each)]
-    return [f"Of the usual variants, distinguished from {BASELINE}: {_named(usual, probes)}."] if usual else []
+    return [f"Usual variants distinguished from {BASELINE}: {_named(usual, probes)}."] if usual else []
 
 
 def _small_differences(found: Mapping[str, Mapping]) -> dict[str, Mapping]:

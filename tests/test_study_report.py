@@ -94,7 +94,10 @@ def test_the_summary_follows_the_rules_of_the_protocol(found, windows, expected)
 
 def test_the_summary_names_what_exceeds_and_what_is_left_out():
     text = study_summary.summary(figures(left_out=["notes"]), shorter(-0.02, 0.5))
-    assert text[1] == "With shorter windows, `mel_db, window-512` exceed the best of them, hires_q1 (0.600), on a."
+    assert (
+        text[1]
+        == "With shorter windows, `mel_db, window-512` exceed the best high-resolution variant, hires_q1 (0.600), on a."
+    )
     assert text[-1] == "Not finished, and left out of what is pooled: notes."
     assert not any("shorter" in line for line in study_summary.summary(figures(), shorter(-0.06, 0.5)))
 

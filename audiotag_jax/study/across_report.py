@@ -97,12 +97,14 @@ def _emphasized(text: str) -> Markup:
 
 
 def _caption(found: Mapping) -> str:
-    return f"Differences in {found['score']} to {found['baseline']}, by data set and pooled"
+    return f"Differences in {found['score']} to {found['baseline']}, by data set" + " and pooled" * is_pooled(found)
 
 
 def sentences(found: Mapping) -> list[str]:
     """Returns what the figures support, in sentences: differences, equivalence, what stays open, kinds of sound."""
-    text = _pooled_sentences(found) if found["pooled"] else ["No other variant is finished on all data sets."]
+    text = _pooled_sentences(found) if found["pooled"] else []
+    if not text and any(each["pooled"] for each in found["datasets"].values()):
+        text = ["No other variant is finished on all data sets."]
     for name, each in found["datasets"].items():
         real = [d for d in each["differences"] if d["p_bootstrap_holm"] < LEVEL]
         amounts = ", ".join(f"{d['variant']} ({signed(d['value'], 3)})" for d in real)
