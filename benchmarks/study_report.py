@@ -156,11 +156,12 @@ def family_section(family: str, found: Mapping) -> list[str]:
 
 
 def rows(found: Mapping, *, with_mean: bool) -> list[list[str]]:
-    """Returns a row for each variant: its difference in each data set, marked, and on the mean of the pooled ones."""
+    """Returns the baseline's accuracies, then for each variant its differences, marked, and that on the mean."""
     pooled = {each["variant"]: each for each in found["pooled"]}
     datasets = found["datasets"].values()
     names = dict.fromkeys(d["variant"] for each in datasets for d in each["differences"])
-    text = []
+    accuracies = [interval(each["variants"][BASELINE]) for each in datasets]
+    text = [[f"`{BASELINE}`, accuracy", *accuracies, *["–"] * 3 * with_mean]]
     for name in names:
         own = [next((d for d in e["differences"] if d["variant"] == name), None) for e in datasets]
         cells = ["–" if d is None else interval(d, "+") + _mark(d) for d in own]
