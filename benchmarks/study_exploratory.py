@@ -152,7 +152,8 @@ def by_speaker(saved: Mapping[str, store.Saved], found: Mapping) -> list[str]:
         "## Exploratory: speakers in place of recordings",
         "",
         f"Mean of {', '.join(names)} as above, but of {SPOKEN} {len(np.unique(folds))} speakers are drawn (t test with",
-        "Satterthwaite's degrees of freedom; speakers have equal numbers of clips). p values are Holm's.",
+        "Satterthwaite's degrees of freedom; speakers have equal numbers of clips; the other terms count as known).",
+        "p values are Holm's.",
         "",
         *table(("variant", f"difference to `{BASELINE}`", "p by speaker", "p by recording"), cells),
     ]

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+import scipy.stats
+
 from audiotag_jax.evaluation.intervals import LEVEL
 from audiotag_jax.study import store
 from audiotag_jax.study.across import across
@@ -22,6 +24,7 @@ PRIMARY = "probes"  # the family with a test on the mean over data sets; the oth
 HIRES = ("hires_q1", "hires_q2", "hires_q4", "hires_q8")
 HIGH = (*HIRES, "mix_q1_q4_q8", "mix_q1_q8_log")
 WINDOWS, STRIDES, ROBUSTNESS = "windows", "strides", "robustness"  # folders of runs
+MOST = 1000  # data sets
 NUM_STRIDES = 6  # comparisons of the protocol
 BASELINE, MARGIN = "log_db", 0.01
 LEGEND = (
@@ -160,13 +163,27 @@ def take(found: Mapping[str, Mapping]) -> list[str]:
                     f"difference of {MARGIN:g} in four of five studies, {span} times the clips ({sizes}) would be "
                     "needed, of as many times the recordings."
                 )
-    lines += [
-        "",
-        "More clips of these data sets settle the mean over these data sets only. Where the differences of the data",
-        "sets have opposite signs, more data sets are needed: random effects depend on their number.",
-        "",
-    ]
-    return lines
+    lines += ["", "More clips of these data sets settle the mean over these data sets only."]
+    if pooled := found[PRIMARY]["pooled"]:
+        needed = [(each["variant"], datasets_needed(each, len(pooled))) for each in pooled if each["variant"] in HIGH]
+        lines += [
+            "For other data sets (random effects), with differences that vary as these do, a mean such as that seen",
+            "would be found in four of five studies, after the correction, of so many data sets of such sizes (–: of",
+            f"more than {MOST:,}):",
+            ", ".join(f"{name} {number or '–'}" for name, number in needed) + ".",
+        ]
+    return [*lines, ""]
+
+
+def datasets_needed(each: Mapping, num_tests: int) -> int | None:
+    """Returns how many data sets give the random-effects mean a power of 0.8, by the t test; None above `MOST`."""
+    k = len(each["datasets"])
+    variance = each["tau2"] + k * each["fixed"]["standard_error"] ** 2  # of one data set's difference
+    for number in range(2, MOST + 1):
+        quantiles = scipy.stats.t.ppf([1 - LEVEL / (2 * num_tests), 0.8], number - 1)
+        if abs(each["random"]["value"]) >= quantiles.sum() * (variance / number) ** 0.5:
+            return number
+    return None
 
 
 def _tested(each: Mapping, family: str) -> list[tuple[str, list[Mapping], str]]:

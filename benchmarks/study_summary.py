@@ -10,6 +10,7 @@ from audiotag_jax.study.naming import p_text
 from benchmarks.study_sections import BASELINE, HIGH, HIRES, MARGIN, exceeding
 
 CONTROL, CONFIRMING = "mix_linear_mel_log", "esc50"
+NOT_CONFIRMED = f"not confirmed by the small network on {CONFIRMING}"
 
 
 def summary(found: Mapping[str, Mapping], windows: Mapping[str, Mapping]) -> list[str]:
@@ -39,10 +40,15 @@ def _primary(found: Mapping[str, Mapping], windows: Mapping[str, Mapping]) -> li
     better = [name for name in real if pooled[name]["fixed"]["value"] > 0]
     worse = [name for name in real if name not in better]
     text = []
-    if better:
-        reason = _not_shown_by_resolution(pooled, windows) or _not_confirmed(found, better)
-        begin = f"Better with probes, but {reason}" if reason else "High resolution helps"
-        text.append(f"{begin}: {_named(better, probes)}, on the average of {names}.")
+    small, control = _small_differences(found), _not_shown_by_resolution(pooled, windows)
+    confirmed = [name for name in better if name in small and small[name]["value"] > 0]
+    for some, reason in (
+        (confirmed, control),
+        ([name for name in better if name not in confirmed], control or NOT_CONFIRMED),
+    ):
+        if some:
+            begin = f"Better with probes, but {reason}" if reason else "High resolution helps"
+            text.append(f"{begin}: {_named(some, probes)}, on the average of {names}.")
     if worse:
         text.append(f"High resolution hurts probes: {_named(worse, probes)}, on the average of {names}.")
     if {*HIRES} <= {*equivalent}:
@@ -72,14 +78,9 @@ def _not_shown_by_resolution(pooled: Mapping[str, Mapping], windows: Mapping[str
     return f"so is {', '.join(gains)}" if gains else ""
 
 
-def _not_confirmed(found: Mapping[str, Mapping], better: list[str]) -> str:
-    small = _small_differences(found)
-    confirmed = any(name in small and small[name]["value"] > 0 for name in better)
-    return "" if confirmed else f"not confirmed by the small network on {CONFIRMING}"
-
-
 def _usual(probes: Mapping) -> list[str]:
-    usual = [each["variant"] for each in probes["pooled"] if each["variant"] not in HIGH and differs(each)]
+    real = [each for each in probes["pooled"] if differs(each) and not is_equivalent(each)]
+    usual = [each["variant"] for each in real if each["variant"] not in HIGH]
     return [f"Usual variants distinguished from {BASELINE}: {_named(usual, probes)}."] if usual else []
 
 

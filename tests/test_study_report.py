@@ -71,6 +71,11 @@ def shorter(value, p):
         ),
         (figures({"hires_q4": 0.03}), {}, "not confirmed by the small network"),
         (
+            figures({"hires_q2": 0.03, "hires_q4": 0.03}, {"hires_q2": 0.01}),
+            {},
+            "helps: hires_q2 (+0.030; significant within a, b), on",
+        ),
+        (
             figures({"hires_q2": 0.03, study_summary.CONTROL: 0.03}, {"hires_q2": 0.01}),
             {},
             "but so is mix_linear_mel_log",

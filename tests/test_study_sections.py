@@ -181,11 +181,18 @@ def test_the_clips_needed_grow_with_the_square_of_the_difference():
     entry = {"variant": "mel_db", "detectable": (0.02, 0.03)}
     entry["fixed"] = {"value": 0.0, "p_holm": 1.0, "p_equivalence_holm": 1.0}
     settled = entry | {"variant": "hires_q1", "fixed": {"value": -0.1, "p_holm": 0.01, "p_equivalence_holm": 1.0}}
-    pooled = [each | {"datasets": ["a"]} for each in (entry, settled)]
+    entry["fixed"]["standard_error"] = settled["fixed"]["standard_error"] = 0.01
+    more = {"datasets": ["a"], "tau2": 0.0099, "random": {"value": -0.1}}
+    pooled = [each | more for each in (entry, settled)]
     own = [{"variant": "hires_q2", "detectable": (0.02, 0.05), "p_bootstrap_holm": 0.2, "p_equivalence_holm": 1.0}]
     one = {"datasets": {"a": {"num_clips": 2000, "differences": own}}, "pooled": pooled}
     text = "\n".join(study_sections.take({"probes": one, "small": one}))
     assert "ImageNet weights, mean: open are mel_db. To find" in text and "9 times the clips (a 2,000)" in text
+    rng = np.random.default_rng(0)  # standard deviation 0.1, mean -0.1: 10 data sets have this power
+    assert study_sections.datasets_needed(pooled[0], 1) == 10 and "hires_q1 13." in text
+    found = scipy.stats.ttest_1samp(rng.normal(-0.1, 0.1, size=(4000, 10)), 0, axis=1).pvalue < 0.05
+    assert 0.75 < found.mean() < 0.85
+    assert study_sections.datasets_needed(pooled[0] | {"random": {"value": 0.001}}, 1) is None
     assert "24 epochs, a: open are hires_q2. To find" in text and "25 times the clips (a 2,000)" in text
 
 
