@@ -183,8 +183,8 @@ def _equal_weights(pieces: Mapping[str, Mapping[str, float]], margin: float) -> 
     if len(pieces) == 1:
         [only] = pieces.values()
         return {key: only[key] for key in ("value", "low", "high", "standard_error")}
-    columns = ([each[key] for each in pieces.values()] for key in ("value", "standard_error"))
-    mean = meta_analysis(*columns, margin).fixed
+    values, errors = ([each[key] for each in pieces.values()] for key in ("value", "standard_error"))
+    mean = meta_analysis(values, errors, margin).fixed
     return {key: getattr(mean, key) for key in ("value", "low", "high", "standard_error")}
 
 
