@@ -3,11 +3,13 @@
 import contextlib
 import re
 import runpy
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.suggest import did_you_mean
 from audiotag_jax.settings.variants import list_variants, variant_file
 
@@ -40,6 +42,19 @@ def _config_path(value: str) -> str:
     if is_path or (name not in list_variants() and Path(name).exists()):
         return value
     return f"{variant_file(name)}{colon}{preset}"
+
+
+def check_lists_once(config: ConfigDict, argv: Sequence[str]) -> None:
+    """Raises UserError on a field of several values that is given twice, since absl joins them."""
+    given = Counter(argument.lstrip("-").partition("=")[0] for argument in argv if argument.startswith("-"))
+    for field, times in given.items():
+        names = field.split(".")
+        if times > 1 and names[0] == "config" and names[1:]:
+            value = config
+            for name in names[1:]:
+                value = value[name]
+            if isinstance(value, tuple):
+                raise UserError(f"--{field} is given {times} times, and its values would be joined; give it once.")
 
 
 def reason(error: Exception, argv: list[str]) -> str:

@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from audiotag_jax import mode_flags, usage
-from audiotag_jax.arguments import reason, with_config_path
+from audiotag_jax.arguments import check_lists_once, reason, with_config_path
 from audiotag_jax.runtime.errors import Stopped, UserError
 from audiotag_jax.runtime.log_file import log_to_file
 from audiotag_jax.runtime.memory import keep_freed_memory
@@ -175,6 +175,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         _check_together(rest)
         if _CONFIG.value is not None:
             _ = _CONFIG.value.name  # raises now if the file could not be read
+            check_lists_once(_CONFIG.value, argv)
     except UserError as error:
         _stop(str(error))
     except Exception as error:

@@ -379,6 +379,17 @@ def test_training_ends_with_what_to_try_next(monkeypatch, capsys):
     assert last.strip() == ("python main.py --mode=predict --workdir='runs/a b' --audio=FILE_OR_FOLDER")
 
 
+def test_a_list_that_is_given_twice_is_refused_and_a_number_is_the_last(monkeypatch, capsys):
+    both = [f"--config.study.variants=('{name}',)" for name in ("mel_db", "hires_q1")]
+    monkeypatch.setattr(sys, "argv", ["main.py", DEMO, *both])
+    with pytest.raises(SystemExit):
+        main.parse_flags(sys.argv)
+    assert "--config.study.variants is given 2 times, and its values would be joined" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["main.py", DEMO, both[0], "--config.seed=1", "--config.seed=2"])
+    main.parse_flags(sys.argv)
+    assert cli._CONFIG.value.seed == 2
+
+
 @pytest.mark.parametrize("given", [["--mode=doctor"], ["--mode", "doctor"]])
 def test_after_an_audit_the_same_command_trains(given, tmp_path):
     arguments = ["--config=configs/log_db.py:folder", *given, "--config.dataset.path=a b"]
