@@ -1,6 +1,7 @@
 """The study's report: the protocol's rules on constructed figures, and a committed page from committed predictions."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -140,6 +141,12 @@ def test_the_variant_that_was_fine_tuned_is_compared_with_the_rule():
     text = study_report.chosen_for_tuning(tuned, {"hires_q8": 1.2, "hires_q1": 1.1})[0]
     assert "`hires_q1` (1.100)" in text and "exploratory: `hires_q8` (1.200)" in text
     assert "hires_q8 is exploratory" in study_report.chosen_for_tuning(tuned, {})[0]
+
+
+def test_what_is_committed_names_no_folder_of_one_machine():
+    for path in STUDY.rglob("about.json"):
+        values = [value for _, value in json.loads(path.read_text(encoding="utf-8"))["about"]]
+        assert not any(re.search(r"(^|\s)/\w", value) for value in values), path
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
