@@ -176,8 +176,11 @@ def arguments(line: str) -> list[str]:
     shrink = SHRINK if any(word.startswith("--config=") for word in words) else []
     shrink = [flag for flag in shrink if "waveform.py" not in line or "model.name" not in flag]
     if "--mode=study" in words:
-        return [program, *words, *shrink, "--config.study.variants=('mel_db',)"]
-    return [program, *words, *shrink, *(["--config.train.folds=(0,)"] if shrink else [])]
+        shrink = [*shrink, "--config.study.variants=('mel_db',)"]
+    elif shrink:
+        shrink = [*shrink, "--config.train.folds=(0,)"]
+    given = {word.partition("=")[0] for word in words}
+    return [program, *words, *(flag for flag in shrink if flag.partition("=")[0] not in given)]
 
 
 # For a snippet with this word: what replaces what, a line after it, and a check of what that prints.
