@@ -1,6 +1,6 @@
 """Decodes, downmixes and resamples sound files of any length; safe to call from many threads at once.
 
-libsndfile decodes; what it does not read, FFmpeg does, where PyAV is installed. What a file holds is determined from
+libsndfile decodes; what it does not read, FFmpeg does, where PyAV is installed. What a file contains is determined from
 its own bytes (`sections`), not from the decoder's end of file.
 """
 

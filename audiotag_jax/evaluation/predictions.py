@@ -11,7 +11,7 @@ from audiotag_jax.runtime.errors import UserError
 
 VALIDATION, TEST = "predictions.npz", "test_predictions.npz"  # in the folder of a fold
 
-# By name: `ids`, `labels` (-1: none), `verified`, `recordings` ("": the clip stands alone) [n], `logits` [n, K]. Where
+# By name: `ids`, `labels` (-1: none), `verified`, `recordings` ("": a recording of its own) [n], `logits` [n, K]. Where
 # a clip has any number of labels, `labels` is [n, K] (see `task`).
 Predictions = dict[str, np.ndarray]
 

@@ -274,4 +274,4 @@ def _check_shapes(variables: dict, network: nn.Module, settings: FrontEnd, where
     )
     odd = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
     if odd:
-        raise UserError(f"{where}: the checkpoint holds another network than config.json describes ({odd[0]}).")
+        raise UserError(f"{where}: the checkpoint contains another network than config.json describes ({odd[0]}).")

@@ -77,5 +77,5 @@ def one_recording(x) -> jax.Array:
     if isinstance(x, jax.core.Tracer):
         x = jnp.where(jnp.all(jnp.isfinite(x), axis=0), x, 0.0)
     elif not np.isfinite(np.asarray(x)).all():
-        raise ValueError(f"x holds NaN or infinity (as {x.dtype}): replace or cut out such samples first")
+        raise ValueError(f"x contains NaN or infinity (as {x.dtype}): replace or cut out such samples first")
     return x[None] if x.ndim == 1 else x.T

@@ -187,7 +187,7 @@ def channel_version(channel: str) -> int:
 
 def _require_channel(channel):
     if channel in PUBLISHED:
-        raise ValueError(f"channel {channel} has sizes and a scale of its own: it stands alone, as ({channel!r},)")
+        raise ValueError(f"channel {channel} has sizes and a scale of its own: give it alone, as ({channel!r},)")
     if channel not in CHANNELS:
         raise ValueError(f"unknown spectrogram channel {channel!r}; choose from {', '.join([*CHANNELS, *PUBLISHED])}")
 
@@ -221,7 +221,7 @@ for _q in (1, 2, 4, 8):
 
 
 class PublishedFrontEnd(NamedTuple):
-    """The images that a published network was trained on: their sizes and scale are its own, and they stand alone.
+    """The images that a published network was trained on: their sizes and scale are its own, as no other channel's are.
 
     `images(waveforms [B, N])` gives [B, T, F] in [0, 1], `num_frames(num_samples)` T, `times_s(num_samples)` [T].
     """

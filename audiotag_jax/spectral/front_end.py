@@ -1,4 +1,4 @@
-"""From the inputs that a dataset holds to what a network sees, inside the jitted step."""
+"""From the inputs that a dataset contains to what a network sees, inside the jitted step."""
 
 import dataclasses
 

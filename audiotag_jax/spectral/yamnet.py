@@ -2,7 +2,7 @@
 
 The network expects log(mel + 0.001) in patches of 96 frames, one every 48. Its published description and code are
 https://github.com/tensorflow/models/tree/master/research/audioset/yamnet. Unlike in other images the level of a clip
-is kept: the network knows loud from soft.
+is kept: the network can tell loud from soft.
 """
 
 import functools

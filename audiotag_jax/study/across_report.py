@@ -140,7 +140,7 @@ def _pooled_sentences(found: Mapping) -> list[str]:
 
 
 def heterogeneity(found: Mapping) -> list[str]:
-    """Returns what holds beyond these data sets, and how much these differ; empty of a single one."""
+    """Returns what can be concluded beyond these data sets, and how much these differ; empty of a single one."""
     if not is_pooled(found):
         return []
     general = [each for each in found["pooled"] if each["random"]["p_holm"] < LEVEL]

@@ -76,7 +76,7 @@ def learning_curves(curves: Mapping[str, np.ndarray], *, baseline: str) -> Marku
     lines = {name: thinned(np.asarray(curve, float), _CURVE_POINTS) for name, curve in curves.items()}
     lines = {name: line for name, line in lines.items() if len(line)}
     if not lines:
-        raise ValueError("no curve holds a finite loss")
+        raise ValueError("no curve has a finite loss")
     steps, losses = np.concatenate(list(lines.values())).T
     low, high = min(0.0, losses.min()), losses.max()
     limits = {"xlim": (0.0, steps.max() or 1.0), "ylim": (low, high if high > low else low + 1.0)}

@@ -1,4 +1,4 @@
-"""What holds of a report whatever its figures are: seeds, other pairs, several looks, clips that are alike."""
+"""What applies to a report whatever its figures are: seeds, other pairs, several looks, clips that are alike."""
 
 from collections.abc import Sequence
 

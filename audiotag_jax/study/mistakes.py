@@ -14,7 +14,7 @@ from audiotag_jax.study.results import Clips, Results
 
 @dataclasses.dataclass(frozen=True)
 class ScoredPredictions:
-    """The scored clips of one part of the data, and what each variant says of them.
+    """The scored clips of one part of the data, and what each variant answers for them.
 
     `part` is "test" or "held out". `networks[variant]` [R, n, K] probabilities by seed, and by fold for test clips;
     ask for one variant after the other, since only the last one may be in memory. `kept` are rows of single clips.

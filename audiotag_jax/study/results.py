@@ -102,7 +102,9 @@ class Results:
     held_out: Clips
     test: Clips | None
     variants: tuple[VariantLogits, ...]
-    recordings: Mapping[str, str] = dataclasses.field(default_factory=dict)  # by clip id; others stand alone
+    recordings: Mapping[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # by clip id; without one, a clip is its own
 
     @property
     def task(self) -> Task:

@@ -20,7 +20,7 @@ NUM_SUSPECTS = 30  # in the page's table; the file has all
 
 
 class Suspect(NamedTuple):
-    """A tag that speaks against the labels: numbers of the clip and of the class, its probability, doubt and finding.
+    """A tag that contradicts the labels: numbers of the clip and of the class, its probability, doubt and finding.
 
     A label is doubtful that is less than half as probable as in a clip at random: `doubt` is 1 less the ratio of its
     probability to the share of clips with that label. A label may be missing where another tag has a probability of

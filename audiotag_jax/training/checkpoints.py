@@ -52,7 +52,8 @@ def restore(manager: Manager, template: "TrainState") -> tuple["TrainState", dic
         reason = str(error).strip().splitlines()[0][:200]
         path = manager.directory / str(step)
         raise UserError(
-            f"Checkpoint {path} is damaged or holds another network: {reason}\nRemove it, or choose another --workdir."
+            f"Checkpoint {path} is damaged or contains another network: {reason}\n"
+            "Remove it, or choose another --workdir."
         ) from error
     return template.replace(**restored.state), restored.position
 

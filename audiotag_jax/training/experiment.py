@@ -126,7 +126,7 @@ class Experiment:
 
     @functools.cached_property
     def recordings(self) -> dict[str, str]:
-        """By clip id, the name of the recording it was cut from; clips that stand alone are left out."""
+        """By clip id, the name of the recording it was cut from; clips without one are left out."""
         return recordings_of_clips(self.dataset_dir)
 
     def scored_clips(self, fold: int) -> dict[str, str]:

@@ -61,5 +61,5 @@ def test_what_it_cannot_be_combined_with():
         ValueError, match="yamnet is of waveforms at 16000 Hz, not at 22050: set dataset.sample_rate_hz"
     ):
         SpectralSettings(("yamnet",))
-    with pytest.raises(ValueError, match=r"yamnet has sizes and a scale of its own: it stands alone"):
+    with pytest.raises(ValueError, match=r"yamnet has sizes and a scale of its own: give it alone"):
         SpectralSettings(("log_db", "yamnet"), RATE_HZ)

@@ -211,7 +211,7 @@ def test_half_deleted_old_checkpoint_is_harmless(copied, states):
 def test_damaged_checkpoint_raises(copied):
     folder, root = copied
     shutil.rmtree(root / "30" / "state")
-    with pytest.raises(UserError, match=r"checkpoints/30 is damaged or holds another network") as caught:
+    with pytest.raises(UserError, match=r"checkpoints/30 is damaged or contains another network") as caught:
         restore(folder, make_state(0, seed=1))
     assert len(str(caught.value).splitlines()) == 2
 
@@ -220,7 +220,7 @@ def test_damaged_checkpoint_raises(copied):
     "other", [{"width": 8}, {"name": "resnet18"}, {"frozen_epochs": 0}], ids=["width", "name", "phases"]
 )
 def test_other_models_raise(saved, other):
-    with pytest.raises(UserError, match=r"checkpoints/30 is damaged or holds another network") as caught:
+    with pytest.raises(UserError, match=r"checkpoints/30 is damaged or contains another network") as caught:
         restore(saved, make_state(0, seed=1, **other))
     assert len(str(caught.value).splitlines()) == 2
 

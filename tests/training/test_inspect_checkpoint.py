@@ -168,7 +168,7 @@ def test_tables_of_a_state():
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ({"step": np.int32(1)}, "^x holds no parameters, only step"),
+        ({"step": np.int32(1)}, "^x contains no parameters, only step"),
         ({"params": {"tail": {"bias": np.zeros(2)}}}, "^x: .*tail/bias belongs to no group"),
     ],
 )
