@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from audiotag_jax.datasets.prepare import prepare_run_clips  # noqa: E402
 from audiotag_jax.datasets.reader import read_split  # noqa: E402
-from audiotag_jax.evaluation.intervals import bootstrap_means, recording_numbers  # noqa: E402
+from audiotag_jax.evaluation.intervals import LEVEL, bootstrap_means, holm, recording_numbers  # noqa: E402
 from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions  # noqa: E402
 from audiotag_jax.inference.tagger import load_tagger  # noqa: E402
 from audiotag_jax.runtime.files import write_npz  # noqa: E402
@@ -176,11 +176,11 @@ def tables(found: Mapping[str, Mapping[str, np.ndarray]], recordings: Mapping[st
     return [
         *table(("variant", *CONDITIONS), accuracies),
         f"Accuracy minus that of `{baseline}` under the same condition, paired by clip, with 95 % intervals over",
-        "recordings, uncorrected:",
+        "recordings, uncorrected; \\*: below 0.05 after Holm's correction over the cells of the table:",
         "",
         *table(("variant", *CONDITIONS), _paired(behind, groups, 1.0)),
         f"Accuracy lost by the disturbance, minus what `{baseline}` loses: below 0 a variant loses less, as does one",
-        "that has less to lose:",
+        "that has less to lose. Intervals and \\* as above:",
         "",
         *table(("variant", *CONDITIONS[1:]), _paired(lost_more, groups, 2.0)),
     ]
@@ -188,12 +188,14 @@ def tables(found: Mapping[str, Mapping[str, np.ndarray]], recordings: Mapping[st
 
 def _paired(differences: Mapping[str, np.ndarray], groups: np.ndarray, most: float) -> list[list[str]]:
     """Returns rows of the means of differences [n, R] within `most` of 0, with limits by recordings, `groups` [n]."""
+    found = [bootstrap_means(values, -most, groups, highest=most) for values in differences.values()]
+    p_values = np.reshape(holm(np.ravel([each.p for each in found])), (len(found), -1))
     rows = []
-    for variant, values in differences.items():
-        bounds = bootstrap_means(values, -most, groups, highest=most)._asdict()
-        limits = [{key: float(bounds[key][k]) for key in ("value", "low", "high")} for k in range(values.shape[1])]
-        same = [not column.any() for column in values.T]
-        cells = ("0, no clip differs" if is_same else interval(e, "+") for e, is_same in zip(limits, same, strict=True))
+    for variant, bounds, corrected in zip(differences, found, p_values, strict=True):
+        cells = []
+        for k, column in enumerate(differences[variant].T):
+            text = interval({key: float(getattr(bounds, key)[k]) for key in ("value", "low", "high")}, "+")
+            cells.append(text + " \\*" * bool(corrected[k] < LEVEL) if column.any() else "0, no clip differs")
         rows.append([f"`{variant}`", *cells])
     return rows
 

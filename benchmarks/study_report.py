@@ -36,6 +36,7 @@ from benchmarks.study_sections import (  # noqa: E402
     WINDOWS,
     beside,
     disturbed,
+    occluded,
     read,
     strides,
     take,
@@ -46,7 +47,6 @@ from benchmarks.study_summary import CONFIRMING, summary  # noqa: E402
 YAMNET = "yamnet"
 # Of the protocol: the data sets of each family; those of the probes are the pooled ones of datasets.toml.
 DATASETS = {"small": ("esc50", "drums"), "finetuned": ("esc50",)}
-WHY = "Which cells of the images the probes of the drum machines use: [occlusion](occlusion/drums/report.md)."
 LIMITS = (
     "The 60 recordings of `digits` are those of six speakers, and one machine has a fifth of the clips of `drums`, so",
     "that its 72 machines count as about 16; `notes` has one player and one room for each instrument.",
@@ -119,7 +119,7 @@ def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: 
         ]
     lines += ["## Other scores of the probes", "", "MAP@3, and top-3 error in brackets; not tested.", ""]
     lines += other_scores(probes)
-    lines += ["## Why", "", WHY, "", *disturbed(study)]
+    lines += ["## Why", "", *occluded(study), *disturbed(study)]
     lines += strides(study) + windows(shorter)
     lines += take(found)
     lines += by_speaker(probes, found[PRIMARY])

@@ -23,7 +23,7 @@ FAMILIES = {
 PRIMARY = "probes"  # the family with a test on the mean over data sets; the others have tests within each
 HIRES = ("hires_q1", "hires_q2", "hires_q4", "hires_q8")
 HIGH = (*HIRES, "mix_q1_q4_q8", "mix_q1_q8_log")
-WINDOWS, STRIDES, ROBUSTNESS = "windows", "strides", "robustness"  # folders of runs
+WINDOWS, STRIDES, ROBUSTNESS, OCCLUSION = "windows", "strides", "robustness", "occlusion"  # folders
 MOST = 1000  # data sets
 NUM_STRIDES = 6  # comparisons of the protocol
 BASELINE, MARGIN = "log_db", 0.01
@@ -127,6 +127,15 @@ def strides(study: Path) -> list[str]:
         "",
         *compare_strides.rows_table([row | {"run": row["run"].replace("-", " ")} for row in rows], MARGIN),
     ]
+
+
+def occluded(study: Path) -> list[str]:
+    """Returns a line with the pages of `occlusion.py`; empty if there are none."""
+    pages = sorted((study / OCCLUSION).glob("*/report.md"))
+    if not pages:
+        return []
+    links = ", ".join(f"[{page.parent.name}]({page.relative_to(study).as_posix()})" for page in pages)
+    return [f"Which cells of the images the probes use, by occlusion: {links}.", ""]
 
 
 def disturbed(study: Path) -> list[str]:

@@ -142,11 +142,29 @@ def test_what_a_disturbance_costs_is_compared_with_what_it_costs_the_first(tmp_p
     text = "\n".join(robustness.tables(robustness.read(tmp_path, ("log_db", "mel_db")), {}))
     assert "| `mel_db` | 0, no clip differs | 0, no" in text
     assert "| `log_db` | 0.800 | 0.800 | 0.800 | 0.800 | 0.800 | 0.600 |" in text
-    assert text.splitlines()[-1].rpartition("`mel_db` | ")[2].split(" | ")[-1].startswith("+0.100 (")
+    lost = text.splitlines()[-1].rpartition("`mel_db` | ")[2].split(" | ")[-1]
+    assert lost.startswith("+0.100 (") and lost.endswith(r") \* |")
     other = answers({}) | {"ids": np.arange(N).astype(str)}
     np.savez(tmp_path / "z.npz", **other)
     with pytest.raises(SystemExit, match="other clips than log_db"):
         robustness.read(tmp_path)
+
+
+def test_a_cell_is_marked_by_its_p_value_after_the_correction_over_all_cells(tmp_path):
+    shares = {"log_db": 0.8, "mel_db": 0.785, "hires_q2": 0.8}  # six clips: p is 2**-5 before the correction
+    for name, share in shares.items():
+        np.savez(tmp_path / f"{name}.npz", **answers({"noise 0 dB": share}))
+    rows = [line for line in robustness.tables(robustness.read(tmp_path, tuple(shares)), {}) if "`mel_db`" in line]
+    assert len(rows) == 3 and not any(r"\*" in row for row in rows)
+
+
+def test_the_pages_of_occlusion_are_linked(tmp_path):
+    assert study_sections.occluded(tmp_path) == []
+    for name in ("notes", "drums"):
+        (tmp_path / "occlusion" / name).mkdir(parents=True)
+        (tmp_path / "occlusion" / name / "report.md").touch()
+    line, _ = study_sections.occluded(tmp_path)
+    assert "[drums](occlusion/drums/report.md), [notes](occlusion/notes/report.md)" in line
 
 
 def test_strides_are_compared_with_the_first_in_the_order_of_their_numbers(study):
