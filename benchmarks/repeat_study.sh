@@ -68,13 +68,12 @@ for part in "$@"; do
         done
         ;;
     forms)
-        probes forms/smooth-1 drums,digits hires_q2 "('hires_q8',)" --config.spectral.smoothing_cells=1
-        for cells in 2 3; do
-            probes forms/smooth-$cells drums hires_q2 "('hires_q8',)" --config.spectral.smoothing_cells=$cells
-        done
+        probes forms/smooth-1 drums,digits,esc50,notes hires_q2 "('hires_q8',)" --config.spectral.smoothing_cells=1
+        probes forms/smooth-2 drums hires_q2 "('hires_q8',)" --config.spectral.smoothing_cells=2
         probes forms/per-hz drums hires_q2 "('hires_q8',)" --config.spectral.per_hz=True
         probes forms/split drums hires_q2 "('hires_q8',)" --config.spectral.upper_q=1.0
         probes forms/cells-112 drums log_db "('hires_q2','hires_q8')" --config.spectral.num_frames=112 --config.spectral.num_bins=112
+        probes forms/range-120 drums log_db "('hires_q2','hires_q8')" --config.spectral.range_db=120
         ;;
     disturbed)
         variants=log_db,linear_linear,linear_db,log_linear,mel_linear,mel_db,hires_q1,hires_q2,hires_q4,hires_q8
@@ -82,8 +81,10 @@ for part in "$@"; do
             --variants=$variants,mix_linear_mel_log,mix_q1_q4_q8,mix_q1_q8_log
         ;;
     occlusion)
-        $PYTHON benchmarks/occlusion.py --study=runs/probes/drums --variants=log_db,mel_db,hires_q2,hires_q8 --clips=6 \
-            --predictions="$OUT/probes/predictions/drums" --out="$OUT/occlusion/drums"
+        for dataset in drums notes; do
+            $PYTHON benchmarks/occlusion.py --study="runs/probes/$dataset" --variants=log_db,mel_db,hires_q2,hires_q8 \
+                --clips=6 --predictions="$OUT/probes/predictions/$dataset" --out="$OUT/occlusion/$dataset"
+        done
         ;;
     report) $PYTHON benchmarks/study_report.py --study="$OUT" ;;
     *)
