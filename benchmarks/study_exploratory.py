@@ -15,7 +15,7 @@ from audiotag_jax.study.datasets import PREDICTIONS
 from audiotag_jax.study.markdown import interval, table
 from audiotag_jax.study.naming import p_text
 from benchmarks import inner_losses
-from benchmarks.study_sections import BASELINE, LEGEND, MARGIN, beside, beside_tables, read, runs_of
+from benchmarks.study_sections import BASELINE, LEGEND, MARGIN, beside, beside_tables, difference_rows, read, runs_of
 
 FORMS, SPOKEN = "forms", "digits"  # a folder of runs, and a data set whose folds are speakers
 SHARP = ("hires_q2", "hires_q8")
@@ -114,6 +114,45 @@ def _chosen(study: Path, sharp: str, chosen: str, num_forms: int) -> list[str]:
         f"{among} `{form}`; {confirmed}. p values and intervals are uncorrected.",
         "",
         *table((f"`{chosen}` − `{sharp}`", "difference in accuracy", "p"), rows),
+    ]
+
+
+def forms_of_all(study: Path) -> list[str]:
+    """Returns tables of the forms in which the baseline was run too: high resolution against it, both so changed."""
+    lines = []
+    probes = read(study / "probes")
+    for name, run in runs_of(study / FORMS).items():
+        saved = {
+            dataset: dataclasses.replace(probes[dataset], results=each.results)
+            for dataset, each in run.items()
+            if BASELINE in {v.variant for v in each.results.variants} and dataset in probes
+        }
+        if not saved:
+            continue
+        others = [dataset for dataset in saved if dataset != CHOOSING]
+        pooled = others if len(others) > 1 else []
+        found = across(saved, baseline=BASELINE, margin=MARGIN, pooled=pooled)
+        mean = [f"mean of {', '.join(pooled)}", "p", "equivalent"] if pooled else []
+        lines += [f"### `{name}`", ""]
+        lines += table(("variant", *found["datasets"], *mean), difference_rows(found, with_mean=bool(mean)))
+        if pooled:
+            kinds = {
+                f"{kind}: {', '.join(each['datasets'])}": each["differences"] for kind, each in found["kinds"].items()
+            }
+            by_variant = {d["variant"]: [] for each in kinds.values() for d in each}
+            for each in kinds.values():
+                for d in each:
+                    by_variant[d["variant"]].append(interval(d, "+"))
+            lines += table(("by kind of class", *kinds), [[f"`{v}`", *cells] for v, cells in by_variant.items()])
+    if not lines:
+        return []
+    return [
+        "## Exploratory: forms of all variants",
+        "",
+        f"Differences to `{BASELINE}` of the same form; {CHOOSING} chose and is left out of means. Intervals over",
+        "recordings, uncorrected; \\*: distinguished within the data set; p: of the mean, Holm's over the variants.",
+        "",
+        *lines,
     ]
 
 

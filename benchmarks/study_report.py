@@ -17,16 +17,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from audiotag_jax.evaluation import metrics  # noqa: E402
-from audiotag_jax.evaluation.intervals import LEVEL  # noqa: E402
 from audiotag_jax.study import across_report, store  # noqa: E402
 from audiotag_jax.study.across import across, finished  # noqa: E402
-from audiotag_jax.study.across_report import is_equivalent  # noqa: E402
 from audiotag_jax.study.datasets import PREDICTIONS  # noqa: E402
 from audiotag_jax.study.markdown import interval, table  # noqa: E402
-from audiotag_jax.study.naming import p_text  # noqa: E402
 from audiotag_jax.study.report import write_text  # noqa: E402
 from benchmarks import inner_losses  # noqa: E402
-from benchmarks.study_exploratory import averages, by_speaker, channels, forms  # noqa: E402
+from benchmarks.study_exploratory import averages, by_speaker, channels, forms, forms_of_all  # noqa: E402
 from benchmarks.study_sections import (  # noqa: E402
     BASELINE,
     FAMILIES,
@@ -35,6 +32,7 @@ from benchmarks.study_sections import (  # noqa: E402
     PRIMARY,
     WINDOWS,
     beside,
+    difference_rows,
     disturbed,
     occluded,
     read,
@@ -123,7 +121,7 @@ def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: 
     lines += strides(study) + windows(shorter)
     lines += take(found)
     lines += by_speaker(probes, found[PRIMARY])
-    lines += forms(study)
+    lines += forms(study) + forms_of_all(study)
     lines += ["## Exploratory: averaged answers", ""]
     lines += [
         f"Mean of the variants' probabilities, minus `{BASELINE}` alone; not among the protocol's hypotheses, intervals"
@@ -145,7 +143,7 @@ def family_section(family: str, found: Mapping) -> list[str]:
     """Returns the section of a family: its plot, its table and what the table does not show."""
     lines = [f"## {FAMILIES[family]}", "", f"![Differences in accuracy to {BASELINE}]({family}/across.svg)", ""]
     of_mean = ["mean", "p", "equivalent"] if family == PRIMARY else []
-    lines += table(("variant", *found["datasets"], *of_mean), rows(found, with_mean=bool(of_mean)))
+    lines += table(("variant", *found["datasets"], *of_mean), difference_rows(found, with_mean=bool(of_mean)))
     lines += [MARKS[0].format(BASELINE), MARKS[1].format(MARGIN)]
     if of_mean:
         lines += ["*Mean*: of the data sets, with equal weights; its p and equivalence are Holm's over the variants."]
@@ -153,31 +151,6 @@ def family_section(family: str, found: Mapping) -> list[str]:
     else:
         lines += [ONE_TRAINING]
     return [*lines, f"[All figures]({family}/across.md).", ""]
-
-
-def rows(found: Mapping, *, with_mean: bool) -> list[list[str]]:
-    """Returns the baseline's accuracies, then for each variant its differences, marked, and that on the mean."""
-    pooled = {each["variant"]: each for each in found["pooled"]}
-    datasets = found["datasets"].values()
-    names = dict.fromkeys(d["variant"] for each in datasets for d in each["differences"])
-    accuracies = [interval(each["variants"][BASELINE]) for each in datasets]
-    text = [[f"`{BASELINE}`, accuracy", *accuracies, *["–"] * 3 * with_mean]]
-    for name in names:
-        own = [next((d for d in e["differences"] if d["variant"] == name), None) for e in datasets]
-        cells = ["–" if d is None else interval(d, "+") + _mark(d) for d in own]
-        if with_mean and name in pooled:
-            each = pooled[name]
-            cells += [interval(each["fixed"], "+"), p_text(each["fixed"]["p_holm"])]
-            cells.append("yes" if is_equivalent(each) else "no")
-        elif with_mean:
-            cells += ["–"] * 3
-        text.append([f"`{name}`", *cells])
-    return text
-
-
-def _mark(each: Mapping) -> str:
-    differs = " \\*" if each["p_bootstrap_holm"] < LEVEL else ""
-    return differs + (" =" if each["p_equivalence_holm"] < LEVEL else "")
 
 
 def chosen_for_tuning(tuned: Mapping, losses: Mapping[str, float]) -> list[str]:

@@ -69,6 +69,31 @@ def beside(study: Path, folder: str, more: tuple[str, ...] = ()) -> dict[str, Ma
     return found
 
 
+def difference_rows(found: Mapping, *, with_mean: bool) -> list[list[str]]:
+    """Returns the baseline's accuracies, then for each variant its differences, marked, and that on the mean."""
+    pooled = {each["variant"]: each for each in found["pooled"]}
+    datasets = found["datasets"].values()
+    names = dict.fromkeys(d["variant"] for each in datasets for d in each["differences"])
+    accuracies = [interval(each["variants"][BASELINE]) for each in datasets]
+    text = [[f"`{BASELINE}`, accuracy", *accuracies, *["–"] * 3 * with_mean]]
+    for name in names:
+        own = [next((d for d in e["differences"] if d["variant"] == name), None) for e in datasets]
+        cells = ["–" if d is None else interval(d, "+") + _mark(d) for d in own]
+        if with_mean and name in pooled:
+            each = pooled[name]
+            cells += [interval(each["fixed"], "+"), p_text(each["fixed"]["p_holm"])]
+            cells.append("yes" if is_equivalent(each) else "no")
+        elif with_mean:
+            cells += ["–"] * 3
+        text.append([f"`{name}`", *cells])
+    return text
+
+
+def _mark(each: Mapping) -> str:
+    differs = " \\*" if each["p_bootstrap_holm"] < LEVEL else ""
+    return differs + (" =" if each["p_equivalence_holm"] < LEVEL else "")
+
+
 def beside_tables(found: Mapping[str, Mapping], inner: Mapping[str, Mapping[str, float]] | None = None) -> list[str]:
     """Returns a table for each data set, with the losses on `inner` splits by data set and name if they are given."""
     lines = []

@@ -73,6 +73,21 @@ def test_the_form_that_inner_splits_choose_is_shown_on_data_that_chose_nothing(s
     assert "p | inner |" in text and "| 1.200 |" in text
 
 
+def test_a_form_of_all_variants_is_compared_with_the_baseline_of_that_form(study, tmp_path):
+    assert study_exploratory.forms_of_all(study) == []  # `smooth-1` was run without the baseline
+    for dataset, share in (("drums", 0.5), ("digits", 0.65), ("notes", 0.75)):
+        shutil.copytree(study / "probes/predictions/drums", tmp_path / f"probes/predictions/{dataset}")
+        saved(tmp_path / f"forms/range-40/predictions/{dataset}", {"log_db": 0.55, "hires_q2": share})
+    saved(tmp_path / "forms/cells-112/predictions/drums", {"log_db": 0.4, "hires_q8": 0.4})
+    text = study_exploratory.forms_of_all(tmp_path)
+    [row] = [line for line in text if line.startswith("| `hires_q2`")]
+    digits, drums, notes, mean, p, _ = row.split(" | ", 1)[1].split(" | ")
+    assert digits.startswith("+0.100 (") and drums.startswith("−0.050 (") and notes.startswith("+0.200 (")
+    assert mean.startswith("+0.150 (") and p == "< 0.001"  # without drums, which chose
+    assert "| variant | digits | drums | notes | mean of digits, notes | p | equivalent |" in text
+    assert "| variant | drums |" in text and any(line.startswith("| `log_db`, accuracy | 0.400 (") for line in text)
+
+
 def test_channels_are_compared_with_the_average_of_their_parts(tmp_path):
     parts = {"hires_q1": 0.5, "hires_q8": 0.5, "log_db": 0.5}
     saved(tmp_path, parts | {"mix_q1_q8_log": 0.75})
