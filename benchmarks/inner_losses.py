@@ -61,8 +61,17 @@ def inner_losses(study: Path) -> dict[str, dict]:
 
 def read(predictions: Path) -> dict[str, float]:
     """Returns the committed losses by variant of a data set's predictions; empty if there are none."""
+    return {name: each["loss"] for name, each in _load(predictions).items()}
+
+
+def read_by_fold(predictions: Path) -> dict[str, dict[str, float]]:
+    """Returns the same by variant and fold."""
+    return {name: each["by_fold"] for name, each in _load(predictions).items()}
+
+
+def _load(predictions: Path) -> dict[str, dict]:
     path = predictions / FILE
-    return {name: each["loss"] for name, each in json.loads(path.read_text()).items()} if path.exists() else {}
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 if __name__ == "__main__":

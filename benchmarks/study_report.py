@@ -24,6 +24,7 @@ from audiotag_jax.study.markdown import interval, table  # noqa: E402
 from audiotag_jax.study.report import write_text  # noqa: E402
 from benchmarks import inner_losses  # noqa: E402
 from benchmarks.study_exploratory import averages, by_speaker, channels, forms, forms_of_all  # noqa: E402
+from benchmarks.study_ranges import chosen_ranges  # noqa: E402
 from benchmarks.study_sections import (  # noqa: E402
     BASELINE,
     FAMILIES,
@@ -121,7 +122,7 @@ def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: 
     lines += strides(study) + windows(shorter)
     lines += take(found)
     lines += by_speaker(probes, found[PRIMARY])
-    lines += forms(study) + forms_of_all(study)
+    lines += forms(study) + forms_of_all(study) + chosen_ranges(study)
     lines += ["## Exploratory: averaged answers", ""]
     lines += [
         f"Mean of the variants' probabilities, minus `{BASELINE}` alone; not among the protocol's hypotheses, intervals"

@@ -14,7 +14,15 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.study import store
 from audiotag_jax.study.across import across
 from audiotag_jax.study.results import Clips, Results, VariantLogits
-from benchmarks import compare_strides, inner_losses, occlusion, robustness, study_exploratory, study_sections
+from benchmarks import (
+    compare_strides,
+    inner_losses,
+    occlusion,
+    robustness,
+    study_exploratory,
+    study_ranges,
+    study_sections,
+)
 
 N = 400
 
@@ -86,6 +94,31 @@ def test_a_form_of_all_variants_is_compared_with_the_baseline_of_that_form(study
     assert mean.startswith("+0.150 (") and p == "< 0.001"  # without drums, which chose
     assert "| variant | digits | drums | notes | mean of digits, notes | p | equivalent |" in text
     assert "| variant | drums |" in text and any(line.startswith("| `log_db`, accuracy | 0.400 (") for line in text)
+
+
+def by_fold(folder, **by_variant):
+    found = {name: {"loss": 1.0, "by_fold": dict(zip("0123", each, strict=True))} for name, each in by_variant.items()}
+    folder.joinpath(inner_losses.FILE).write_text(json.dumps(found))
+
+
+def test_each_fold_is_answered_at_the_range_that_its_inner_split_chooses(study, tmp_path):
+    assert study_ranges.chosen_ranges(study) == []
+    for dataset in ("drums", "digits", "notes"):
+        folders = {80: tmp_path / f"probes/predictions/{dataset}"}
+        folders |= {r: tmp_path / f"forms/range-{r}/predictions/{dataset}" for r in (20, 40)}
+        for decibels, right in ((80, 0.0), (20, 1.0), (40, 0.0)):
+            saved(folders[decibels], {"log_db": 0.5, "hires_q2": right, "mel_db": 0.5})
+        by_fold(folders[80], log_db=[1, 1, 1, 1], hires_q2=[1, 1, 1, 1], mel_db=[1, 1, 1, 1])
+        by_fold(folders[20], log_db=[2, 2, 2, 2], hires_q2=[0, 2, 0, 0])  # three of four folds
+        by_fold(folders[40], log_db=[2, 2, 2, 0], hires_q2=[2, 0, 2, 2], mel_db=[0, 0, 0, 0])
+    text = study_ranges.chosen_ranges(tmp_path)
+    assert "Of 20, 40 and 80 dB" in text[2]
+    rows = [line for line in text if line.startswith("| `hires_q2`")]
+    differences = rows[0].split(" | ")[1:]
+    assert all(each.startswith("+0.250 (") for each in differences[:4])  # 0.75 - 0.5, and the mean
+    assert rows[-1] == "| `hires_q2` | 20 (3), 40 (1) | 20 (3), 40 (1) | 20 (3), 40 (1) |"
+    assert "| `log_db` | 40 (1), 80 (3) |" in "\n".join(text) and "mel_db" not in "\n".join(text)  # lacks losses at 20
+    assert "mean of digits, notes" in "\n".join(text)
 
 
 def test_channels_are_compared_with_the_average_of_their_parts(tmp_path):

@@ -1,0 +1,100 @@
+"""Section of the study's report (`study_report.py`): every variant at the dynamic range that inner splits choose."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from audiotag_jax.study import store
+from audiotag_jax.study.across import across
+from audiotag_jax.study.datasets import PREDICTIONS
+from audiotag_jax.study.markdown import interval, table
+from audiotag_jax.study.results import VariantLogits
+from benchmarks import inner_losses
+from benchmarks.study_exploratory import CHOOSING, FORMS
+from benchmarks.study_sections import BASELINE, MARGIN, difference_rows, read, runs_of
+
+RANGE, DEFAULT = "range-", 80  # runs with other ranges, by the beginning of their names; that of the probes, dB
+FEWEST = 3  # ranges that a data set needs
+
+
+def chosen_ranges(study: Path) -> list[str]:
+    """Returns the section; empty unless a data set has probes of at least `FEWEST` ranges with their inner losses."""
+    runs = {DEFAULT: study / "probes"}
+    runs |= {int(n.removeprefix(RANGE)): study / FORMS / n for n in runs_of(study / FORMS) if n.startswith(RANGE)}
+    by_dataset: dict[str, dict[int, store.Saved]] = {}
+    for decibels, folder in sorted(runs.items()):
+        for dataset, each in read(folder).items():
+            by_dataset.setdefault(dataset, {})[decibels] = each
+    by_dataset = {name: each for name, each in by_dataset.items() if DEFAULT in each and len(each) >= FEWEST}
+    if not by_dataset:
+        return []
+    ranges = sorted(set.intersection(*(set(each) for each in by_dataset.values())))
+    saved, counts = {}, {}
+    for dataset, by_range in by_dataset.items():
+        losses = {r: inner_losses.read_by_fold(runs[r] / PREDICTIONS / dataset) for r in ranges}
+        saved[dataset], counts[dataset] = _composed({r: by_range[r] for r in ranges}, losses, dataset)
+    pooled = [name for name in saved if name != CHOOSING]
+    found = across(saved, baseline=BASELINE, margin=MARGIN, pooled=pooled if len(pooled) > 1 else [])
+    return _section(ranges, found, counts)
+
+
+def _composed(
+    by_range: Mapping[int, store.Saved], losses: Mapping[int, Mapping[str, Mapping[str, float]]], dataset: str
+) -> tuple[store.Saved, dict[str, Counter]]:
+    """Returns predictions, each fold's from the range with the lowest of its `losses`, and what the folds chose."""
+    default = by_range[DEFAULT]
+    folds = default.results.held_out.folds
+    for decibels, each in by_range.items():
+        store.check_same_clips(default.results, each.results, f"{decibels} dB, {dataset}")
+    names = [
+        v.variant
+        for v in default.results.variants
+        if all(
+            v.variant in {o.variant for o in by_range[r].results.variants} and v.variant in losses[r] for r in by_range
+        )
+    ]
+    variants, counts = [], {}
+    for name in names:
+        logits = {r: each.results[name].held_out for r, each in by_range.items()}
+        chosen = {fold: min(by_range, key=lambda r: losses[r][name][str(fold)]) for fold in np.unique(folds).tolist()}
+        which = np.array([chosen[fold] for fold in folds.tolist()])[:, None]
+        composed = sum(np.where(which == r, each, 0) for r, each in logits.items())
+        variants.append(VariantLogits(name, (0,), np.asarray(composed, np.float32), None))
+        counts[name] = Counter(chosen.values())
+    return dataclasses.replace(default, results=dataclasses.replace(default.results, variants=tuple(variants))), counts
+
+
+def _section(ranges: list[int], found: Mapping, counts: Mapping[str, Mapping[str, Counter]]) -> list[str]:
+    pooled = [name for name, each in found["datasets"].items() if each["pooled"]]
+    mean = [f"mean of {', '.join(pooled)}", "p", "equivalent"] if pooled else []
+    names = dict.fromkeys(name for each in counts.values() for name in each)
+    chosen = [
+        [f"`{name}`", *(_counted(each[name]) if name in each else "–" for each in counts.values())] for name in names
+    ]
+    by_kind: dict[str, list[str]] = {}
+    for each in found["kinds"].values():
+        for d in each["differences"]:
+            by_kind.setdefault(d["variant"], []).append(interval(d, "+"))
+    kinds = [f"{kind}: {', '.join(each['datasets'])}" for kind, each in found["kinds"].items()]
+    listed = ", ".join(map(str, ranges[:-1])) + f" and {ranges[-1]}"
+    return [
+        "## Exploratory: every variant at the range that its inner splits choose",
+        "",
+        f"Of {listed} dB below the clip's maximum, for each variant and fold the one with the lowest",
+        "cross-entropy on the fold's inner split, which contains training clips only; the same rule for the baseline.",
+        f"{CHOOSING}, where ranges were looked at first, is left out of the mean. Intervals over recordings,",
+        "uncorrected; \\*: distinguished within the data set; p: of the mean, Holm's over the variants.",
+        "",
+        *table(("variant", *found["datasets"], *mean), difference_rows(found, with_mean=bool(mean))),
+        *(table(("by kind of class", *kinds), [[f"`{v}`", *c] for v, c in by_kind.items()]) if kinds else []),
+        "Ranges in dB that were chosen, with the number of folds:",
+        "",
+        *table(("variant", *counts), chosen),
+    ]
+
+
+def _counted(chosen: Counter) -> str:
+    return ", ".join(f"{decibels} ({chosen[decibels]})" for decibels in sorted(chosen))
