@@ -15,7 +15,17 @@ from audiotag_jax.study.datasets import PREDICTIONS
 from audiotag_jax.study.markdown import interval, table
 from audiotag_jax.study.naming import p_text
 from benchmarks import inner_losses
-from benchmarks.study_sections import BASELINE, LEGEND, MARGIN, beside, beside_tables, difference_rows, read, runs_of
+from benchmarks.study_sections import (
+    BASELINE,
+    LEGEND,
+    MARGIN,
+    beside,
+    beside_tables,
+    difference_rows,
+    of_common_variants,
+    read,
+    runs_of,
+)
 
 FORMS, SPOKEN = "forms", "digits"  # a folder of runs, and a data set whose folds are speakers
 SHARP = ("hires_q2", "hires_q8")
@@ -131,7 +141,7 @@ def forms_of_all(study: Path) -> list[str]:
             continue
         others = [dataset for dataset in saved if dataset != CHOOSING]
         pooled = others if len(others) > 1 else []
-        found = across(saved, baseline=BASELINE, margin=MARGIN, pooled=pooled)
+        found = across(of_common_variants(saved), baseline=BASELINE, margin=MARGIN, pooled=pooled)
         mean = [f"mean of {', '.join(pooled)}", "p", "equivalent"] if pooled else []
         lines += [f"### `{name}`", ""]
         lines += table(("variant", *found["datasets"], *mean), difference_rows(found, with_mean=bool(mean)))

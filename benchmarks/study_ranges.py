@@ -14,7 +14,7 @@ from audiotag_jax.study.markdown import interval, table
 from audiotag_jax.study.results import VariantLogits
 from benchmarks import inner_losses
 from benchmarks.study_exploratory import CHOOSING, FORMS
-from benchmarks.study_sections import BASELINE, MARGIN, difference_rows, read, runs_of
+from benchmarks.study_sections import BASELINE, MARGIN, difference_rows, of_common_variants, read, runs_of
 
 RANGE, DEFAULT = "range-", 80  # runs with other ranges, by the beginning of their names; that of the probes, dB
 FEWEST = 3  # ranges that a data set needs
@@ -37,33 +37,37 @@ def chosen_ranges(study: Path) -> list[str]:
         losses = {r: inner_losses.read_by_fold(runs[r] / PREDICTIONS / dataset) for r in ranges}
         saved[dataset], counts[dataset] = _composed({r: by_range[r] for r in ranges}, losses, dataset)
     pooled = [name for name in saved if name != CHOOSING]
-    found = across(saved, baseline=BASELINE, margin=MARGIN, pooled=pooled if len(pooled) > 1 else [])
+    found = across(
+        of_common_variants(saved), baseline=BASELINE, margin=MARGIN, pooled=pooled if len(pooled) > 1 else []
+    )
     return _section(ranges, found, counts)
 
 
 def _composed(
     by_range: Mapping[int, store.Saved], losses: Mapping[int, Mapping[str, Mapping[str, float]]], dataset: str
 ) -> tuple[store.Saved, dict[str, Counter]]:
-    """Returns predictions, each fold's from the range with the lowest of its `losses`, and what the folds chose."""
+    """Returns predictions, each fold's from the range with the lowest of its `losses`, and what the folds chose.
+
+    Variants of linear amplitude have no range in dB: they are as they were.
+    """
     default = by_range[DEFAULT]
     folds = default.results.held_out.folds
     for decibels, each in by_range.items():
         store.check_same_clips(default.results, each.results, f"{decibels} dB, {dataset}")
-    names = [
-        v.variant
-        for v in default.results.variants
-        if all(
-            v.variant in {o.variant for o in by_range[r].results.variants} and v.variant in losses[r] for r in by_range
-        )
-    ]
     variants, counts = [], {}
-    for name in names:
-        logits = {r: each.results[name].held_out for r, each in by_range.items()}
-        chosen = {fold: min(by_range, key=lambda r: losses[r][name][str(fold)]) for fold in np.unique(folds).tolist()}
-        which = np.array([chosen[fold] for fold in folds.tolist()])[:, None]
-        composed = sum(np.where(which == r, each, 0) for r, each in logits.items())
-        variants.append(VariantLogits(name, (0,), np.asarray(composed, np.float32), None))
-        counts[name] = Counter(chosen.values())
+    for each in default.results.variants:
+        name = each.variant
+        if name.endswith("_linear"):
+            variants.append(each)
+        elif all(name in {o.variant for o in by_range[r].results.variants} and name in losses[r] for r in by_range):
+            logits = {r: other.results[name].held_out for r, other in by_range.items()}
+            chosen = {
+                fold: min(by_range, key=lambda r: losses[r][name][str(fold)]) for fold in np.unique(folds).tolist()
+            }
+            which = np.array([chosen[fold] for fold in folds.tolist()])[:, None]
+            composed = sum(np.where(which == r, values, 0) for r, values in logits.items())
+            variants.append(VariantLogits(name, (0,), np.asarray(composed, np.float32), None))
+            counts[name] = Counter(chosen.values())
     return dataclasses.replace(default, results=dataclasses.replace(default.results, variants=tuple(variants))), counts
 
 
@@ -85,6 +89,7 @@ def _section(ranges: list[int], found: Mapping, counts: Mapping[str, Mapping[str
         "",
         f"Of {listed} dB below the clip's maximum, for each variant and fold the one with the lowest",
         "cross-entropy on the fold's inner split, which contains training clips only; the same rule for the baseline.",
+        "Linear amplitude has no such range: those variants are as they were.",
         f"{CHOOSING}, where ranges were looked at first, is left out of the mean. Intervals over recordings,",
         "uncorrected; \\*: distinguished within the data set; p: of the mean, Holm's over the variants.",
         "",

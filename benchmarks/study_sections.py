@@ -37,6 +37,16 @@ def read(folder: Path) -> dict[str, store.Saved]:
     return {path.parent.name: store.read(path.parent) for path in sorted(folder.glob(f"{PREDICTIONS}/*/about.json"))}
 
 
+def of_common_variants(saved: Mapping[str, store.Saved]) -> dict[str, store.Saved]:
+    """Returns the saved predictions of the variants that all data sets have."""
+    names = set.intersection(*({v.variant for v in each.results.variants} for each in saved.values()))
+    chosen = {name: tuple(v for v in each.results.variants if v.variant in names) for name, each in saved.items()}
+    return {
+        name: dataclasses.replace(each, results=dataclasses.replace(each.results, variants=chosen[name]))
+        for name, each in saved.items()
+    }
+
+
 def runs_of(folder: Path) -> dict[str, dict[str, store.Saved]]:
     """Returns the saved predictions by data set of each run below a folder, by name."""
     names = sorted({path.parents[2].name for path in folder.glob(f"*/{PREDICTIONS}/*/about.json")}, key=_natural)
