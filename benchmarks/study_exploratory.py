@@ -22,6 +22,7 @@ from benchmarks.study_sections import (
     beside,
     beside_tables,
     difference_rows,
+    kinds_table,
     of_common_variants,
     read,
     runs_of,
@@ -145,15 +146,7 @@ def forms_of_all(study: Path) -> list[str]:
         mean = [f"mean of {', '.join(pooled)}", "p", "equivalent"] if pooled else []
         lines += [f"### `{name}`", ""]
         lines += table(("variant", *found["datasets"], *mean), difference_rows(found, with_mean=bool(mean)))
-        if pooled:
-            kinds = {
-                f"{kind}: {', '.join(each['datasets'])}": each["differences"] for kind, each in found["kinds"].items()
-            }
-            by_variant = {d["variant"]: [] for each in kinds.values() for d in each}
-            for each in kinds.values():
-                for d in each:
-                    by_variant[d["variant"]].append(interval(d, "+"))
-            lines += table(("by kind of class", *kinds), [[f"`{v}`", *cells] for v, cells in by_variant.items()])
+        lines += kinds_table(found)
     if not lines:
         return []
     return [

@@ -10,11 +10,11 @@ import numpy as np
 from audiotag_jax.study import store
 from audiotag_jax.study.across import across
 from audiotag_jax.study.datasets import PREDICTIONS
-from audiotag_jax.study.markdown import interval, table
+from audiotag_jax.study.markdown import table
 from audiotag_jax.study.results import VariantLogits
 from benchmarks import inner_losses
 from benchmarks.study_exploratory import CHOOSING, FORMS
-from benchmarks.study_sections import BASELINE, MARGIN, difference_rows, of_common_variants, read, runs_of
+from benchmarks.study_sections import BASELINE, MARGIN, difference_rows, kinds_table, of_common_variants, read, runs_of
 
 RANGE, DEFAULT = "range-", 80  # runs with other ranges, by the beginning of their names; that of the probes, dB
 FEWEST = 3  # ranges that a data set needs
@@ -78,11 +78,6 @@ def _section(ranges: list[int], found: Mapping, counts: Mapping[str, Mapping[str
     chosen = [
         [f"`{name}`", *(_counted(each[name]) if name in each else "–" for each in counts.values())] for name in names
     ]
-    by_kind: dict[str, list[str]] = {}
-    for each in found["kinds"].values():
-        for d in each["differences"]:
-            by_kind.setdefault(d["variant"], []).append(interval(d, "+"))
-    kinds = [f"{kind}: {', '.join(each['datasets'])}" for kind, each in found["kinds"].items()]
     listed = ", ".join(map(str, ranges[:-1])) + f" and {ranges[-1]}"
     return [
         "## Exploratory: every variant at the range that its inner splits choose",
@@ -94,7 +89,7 @@ def _section(ranges: list[int], found: Mapping, counts: Mapping[str, Mapping[str
         "uncorrected; \\*: distinguished within the data set; p: of the mean, Holm's over the variants.",
         "",
         *table(("variant", *found["datasets"], *mean), difference_rows(found, with_mean=bool(mean))),
-        *(table(("by kind of class", *kinds), [[f"`{v}`", *c] for v, c in by_kind.items()]) if kinds else []),
+        *kinds_table(found),
         "Ranges in dB that were chosen, with the number of folds:",
         "",
         *table(("variant", *counts), chosen),

@@ -8,7 +8,7 @@ import scipy.stats
 
 from audiotag_jax.evaluation.intervals import LEVEL
 from audiotag_jax.study import store
-from audiotag_jax.study.across import across
+from audiotag_jax.study.across import CONTRAST, across
 from audiotag_jax.study.across_report import differs, is_equivalent
 from audiotag_jax.study.datasets import PREDICTIONS
 from audiotag_jax.study.markdown import interval, table
@@ -102,6 +102,21 @@ def difference_rows(found: Mapping, *, with_mean: bool) -> list[list[str]]:
 def _mark(each: Mapping) -> str:
     differs = " \\*" if each["p_bootstrap_holm"] < LEVEL else ""
     return differs + (" =" if each["p_equivalence_holm"] < LEVEL else "")
+
+
+def kinds_table(found: Mapping) -> list[str]:
+    """Returns a table of the differences by kind of class, of what `across` found; empty without kinds."""
+    kinds = {
+        kind: {d["contrast"]: d for d in each["differences"] if d["contrast"] != CONTRAST}
+        for kind, each in found["kinds"].items()
+    }
+    kinds = {kind: each for kind, each in kinds.items() if each}
+    if not kinds:
+        return []
+    datasets = {kind: ", ".join(next(iter(each.values()))["datasets"]) for kind, each in kinds.items()}
+    names = dict.fromkeys(name for each in kinds.values() for name in each)
+    rows = [[f"`{v}`", *(interval(each[v], "+") if v in each else "–" for each in kinds.values())] for v in names]
+    return table(("by kind of class", *(f"{kind}: {of}" for kind, of in datasets.items())), rows)
 
 
 def beside_tables(found: Mapping[str, Mapping], inner: Mapping[str, Mapping[str, float]] | None = None) -> list[str]:
