@@ -73,7 +73,12 @@ for part in "$@"; do
         probes forms/per-hz drums hires_q2 "('hires_q8',)" --config.spectral.per_hz=True
         probes forms/split drums hires_q2 "('hires_q8',)" --config.spectral.upper_q=1.0
         probes forms/cells-112 drums log_db "('hires_q2','hires_q8')" --config.spectral.num_frames=112 --config.spectral.num_bins=112
-        probes forms/range-120 drums log_db "('hires_q2','hires_q8')" --config.spectral.range_db=120
+        for decibels in 60 120; do
+            probes forms/range-$decibels drums log_db "('hires_q2','hires_q8')" --config.spectral.range_db=$decibels
+        done
+        for decibels in 20 40; do
+            probes forms/range-$decibels drums,digits,esc50,notes log_db "('hires_q2','hires_q8')" --config.spectral.range_db=$decibels
+        done
         ;;
     disturbed)
         variants=log_db,linear_linear,linear_db,log_linear,mel_linear,mel_db,hires_q1,hires_q2,hires_q4,hires_q8
