@@ -162,7 +162,7 @@ def mp3(x: np.ndarray, rate_hz: int, bits_per_second: int) -> np.ndarray:
 
 
 def tables(found: Mapping[str, Mapping[str, np.ndarray]], recordings: Mapping[str, str]) -> list[str]:
-    """Returns the accuracies of all variants, and what each loses by a disturbance minus what the first one loses."""
+    """Returns accuracies, then differences to the first variant by condition, then what each loses more than it."""
     right = {
         variant: {name: (each[name].argmax(axis=1) == each["labels"]).astype(float) for name in CONDITIONS}
         for variant, each in found.items()

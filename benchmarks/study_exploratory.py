@@ -152,8 +152,9 @@ def forms_of_all(study: Path) -> list[str]:
     return [
         "## Exploratory: forms of all variants",
         "",
-        f"Differences to `{BASELINE}` of the same form; {CHOOSING} chose and is left out of means. Intervals over",
-        "recordings, uncorrected; \\*: distinguished within the data set; p: of the mean, Holm's over the variants.",
+        f"Differences to `{BASELINE}` of the same form; {CHOOSING}, on whose inner splits forms are chosen, is left",
+        "out of means. Intervals over recordings, uncorrected; \\*: distinguished within the data set; p: of the mean,",
+        "Holm's over the variants.",
         "",
         *lines,
     ]

@@ -117,9 +117,13 @@ def test_each_fold_is_answered_at_the_range_that_its_inner_split_chooses(study, 
     rows = [line for line in text if line.startswith("| `hires_q2`")]
     differences = rows[0].split(" | ")[1:]
     assert all(each.startswith("+0.250 (") for each in differences[:4])  # 0.75 - 0.5, and the mean
-    assert rows[-1] == "| `hires_q2` | 20 (3), 40 (1) | 20 (3), 40 (1) | 20 (3), 40 (1) |"
+    assert rows[1] == "| `hires_q2` | 20 (3), 40 (1) | 20 (3), 40 (1) | 20 (3), 40 (1) |"
     assert "| `log_db` | 40 (1), 80 (3) |" in "\n".join(text) and "mel_db" not in "\n".join(text)  # lacks losses at 20
     assert "mean of digits, notes" in "\n".join(text)
+    changed = [line for line in text if line.startswith(("| `log_db`, accuracy", "| `hires_q2`"))][-2:]
+    assert "0.000 (" in changed[0] and all(each.startswith("+0.750 (") for each in changed[1].split(" | ")[1:])
+    shutil.rmtree(tmp_path / "forms/range-40/predictions/notes")
+    assert "notes" not in "\n".join(study_ranges.chosen_ranges(tmp_path))
 
 
 def test_channels_are_compared_with_the_average_of_their_parts(tmp_path):

@@ -32,7 +32,7 @@ class Calibration:
     # Expected calibration errors at temperature 1, and of temperatures fitted to other clips; NaN without labels.
     errors: tuple[float, float]
     fitted_to: str  # the clips
-    doubt: str  # why the probabilities are not to be believed; empty if nothing contradicts them
+    doubt: str  # why the probabilities are not to be believed; empty if there is no such reason
     task: Task
     decision: Decision | None = None
 

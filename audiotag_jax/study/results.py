@@ -102,9 +102,7 @@ class Results:
     held_out: Clips
     test: Clips | None
     variants: tuple[VariantLogits, ...]
-    recordings: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # by clip id; without one, a clip is its own
+    recordings: Mapping[str, str] = dataclasses.field(default_factory=dict)  # by clip id; others count as one each
 
     @property
     def task(self) -> Task:

@@ -44,7 +44,7 @@ def study_scores(
     """Computes all figures of the study as dicts, lists, numbers and None, the same for the same input.
 
     `usage` marks test clips as Public or Private, by id; clips that it does not name count in the part "test" only.
-    `recordings` names what clips were cut from, by id; the bootstrap draws whole recordings. Others are their own.
+    `recordings` names what clips were cut from, by id; the bootstrap draws whole recordings. Others count as one each.
     Without `averages` there are no rows of averaged variants.
     A row's scores are per-clip scores averaged over its networks, their intervals those of `bootstrap_means`, with
     the same resampled clips for all rows. `by_seed` has one value for each of the row's seeds (None where seeds are

@@ -106,7 +106,7 @@ def headline(scores: dict) -> str:
     """Returns a sentence or two on the chosen score: which variants differ from the baseline, on which clips."""
     finding = chosen(scores, findings(scores))
     if finding is None:
-        return f"{scores['baseline']} is the only one: there is nothing to compare it with."
+        return f"{scores['baseline']} is the only variant: there is nothing to compare it with."
     return f"{finding.heading}. {finding.paragraphs[0]}"
 
 
