@@ -181,10 +181,10 @@ def strides(study: Path) -> list[str]:
 
 def occluded(study: Path) -> list[str]:
     """Returns a line with the pages of `occlusion.py`; empty if there are none."""
-    pages = sorted((study / OCCLUSION).glob("*/report.md"))
-    if not pages:
+    names = sorted(path.parent.name for path in (study / OCCLUSION).glob("*/maps.svg"))
+    if not names:
         return []
-    links = ", ".join(f"[{page.parent.name}]({page.relative_to(study).as_posix()})" for page in pages)
+    links = ", ".join(f"[{name}]({OCCLUSION}/{name}/report.md)" for name in names)
     return [f"Which cells of the images the probes use, by occlusion: {links}.", ""]
 
 

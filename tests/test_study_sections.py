@@ -215,7 +215,7 @@ def test_the_pages_of_occlusion_are_linked(tmp_path):
     assert study_sections.occluded(tmp_path) == []
     for name in ("notes", "drums"):
         (tmp_path / "occlusion" / name).mkdir(parents=True)
-        (tmp_path / "occlusion" / name / "report.md").touch()
+        (tmp_path / "occlusion" / name / "maps.svg").touch()
     line, _ = study_sections.occluded(tmp_path)
     assert "[drums](occlusion/drums/report.md), [notes](occlusion/notes/report.md)" in line
 
