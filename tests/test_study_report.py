@@ -129,7 +129,7 @@ def test_cells_of_a_family_are_marked_and_never_move():
     datasets = {"a": {"differences": [one | {"variant": "x"}, one | {"variant": "y"}], "variants": accuracy}}
     datasets["b"] = {"differences": [other | {"variant": "y"}], "variants": accuracy}
     pooled = [{"variant": "y", "fixed": one | {"p_holm": 0.02, "p_equivalence_holm": 1.0}}]
-    baseline, first, second = study_report.rows({"datasets": datasets, "pooled": pooled}, with_mean=True)
+    baseline, first, second = study_sections.difference_rows({"datasets": datasets, "pooled": pooled}, with_mean=True)
     assert baseline == ["`log_db`, accuracy", *["0.500 (0.400 to 0.600)"] * 2, *["–"] * 3]
     assert first == ["`x`", "−0.100 (−0.200 to −0.050) \\*", "–", "–", "–", "–"]
     assert second[2] == "0.000 (−0.001 to +0.001) =" and second[3:] == ["−0.100 (−0.200 to −0.050)", "0.020", "no"]
