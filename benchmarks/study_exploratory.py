@@ -140,6 +140,8 @@ def forms_of_all(study: Path) -> list[str]:
         }
         if not saved:
             continue
+        for dataset, each in saved.items():  # descriptors are those of the probes' clips
+            store.check_same_clips(probes[dataset].results, each.results, f"{study / FORMS / name}, {dataset}")
         others = [dataset for dataset in saved if dataset != CHOOSING]
         pooled = others if len(others) > 1 else []
         found = across(of_common_variants(saved), baseline=BASELINE, margin=MARGIN, pooled=pooled)
