@@ -53,12 +53,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", required=True, help="folder of ESC-10 or ESC-50")
     parser.add_argument("--clips", type=int, default=10, help="number of clips for the errors of the sampled form")
-    parser.add_argument("--stride", type=float, default=SETTINGS.stride, help="of the sampled form")
+    strides = {"nargs": "+", "default": [SETTINGS.stride], "help": "of the sampled form, such as 8 32 64"}
+    parser.add_argument("--strides", type=float, **strides)
     parser.add_argument("--repeats", type=int, default=3, help="number of timings, whose median is reported")
     parser.add_argument("--skip-slow", action="store_true", help="leave out the NumPy loop and PyTorch")
     options = parser.parse_args()
-    if options.clips < 1 or options.repeats < 1 or options.stride <= 1.0:
-        parser.error("--clips and --repeats must be 1 or more, --stride more than 1")
+    if options.clips < 1 or options.repeats < 1 or min(options.strides) <= 1.0:
+        parser.error("--clips and --repeats must be 1 or more, --strides more than 1")
     try:
         recordings = load_spread(options.path, max(64, options.clips))
     except UserError as error:
@@ -67,7 +68,7 @@ def main() -> None:
     loud = starts[starts.any(axis=1)]
     print(machine(), flush=True)
     print_speed(loud[:8], options)
-    print_fidelity(recordings[: options.clips], options.stride)
+    print_fidelity(recordings[: options.clips], options.strides)
     print_standard(starts[:64], options.repeats)
 
 
@@ -131,8 +132,7 @@ def print_speed(clips: np.ndarray, options) -> None:
     print(row(heads), row(["---"] * len(heads)), sep="\n")
     for name, seconds in references.items():
         print(row([name, TIMED_Q, f"{seconds * 1e3:.1f}", *ratios(references, seconds)]), flush=True)
-    several = functools.partial(in_two_threads, clips)
-    for form, stride in (("exact", 1), (f"sampled, stride {options.stride:g}", options.stride)):
+    for form, stride in (("exact", 1), *((f"sampled, stride {stride:g}", stride) for stride in options.strides)):
         for num_clips in (1, len(clips)):
             for q in QS:
                 of_one = functools.partial(high_resolution_spectrogram, clips[0], q, **GRID, stride=stride)
@@ -140,11 +140,12 @@ def print_speed(clips: np.ndarray, options) -> None:
                 seconds = median_seconds(of_one if num_clips == 1 else of_all, options.repeats) / num_clips
                 name = f"ours, {form}, " + ("one clip" if num_clips == 1 else f"batch of {num_clips}")
                 print(row([name, q, f"{seconds * 1e3:.1f}", *ratios(references, seconds)]), flush=True)
-    for q in QS:
-        form = functools.partial(high_resolution_spectrograms, q=q, **GRID, stride=options.stride)
-        seconds = median_seconds(functools.partial(several, form), options.repeats) / len(clips)
-        name = f"ours, sampled, stride {options.stride:g}, two calls at once"
-        print(row([name, q, f"{seconds * 1e3:.1f}", *ratios(references, seconds)]), flush=True)
+    for stride in options.strides:
+        for q in QS:
+            form = functools.partial(high_resolution_spectrograms, q=q, **GRID, stride=stride)
+            seconds = median_seconds(functools.partial(in_two_threads, clips, form), options.repeats) / len(clips)
+            name = f"ours, sampled, stride {stride:g}, two calls at once"
+            print(row([name, q, f"{seconds * 1e3:.1f}", *ratios(references, seconds)]), flush=True)
 
 
 def in_two_threads(clips, form):
@@ -196,27 +197,29 @@ def compare(energies, reference) -> tuple[float, float]:
     return float(error), float(np.corrcoef(images)[0, 1])
 
 
-def print_fidelity(recordings: list[np.ndarray], stride: float) -> None:
+def print_fidelity(recordings: list[np.ndarray], strides: list[float]) -> None:
     """Prints errors of the sampled form against the exact one, both in single precision."""
-    print(f"\nSampled form, stride {stride:g}, against the exact one, {len(recordings)} recordings.")
+    print(f"\nSampled form against the exact one, {len(recordings)} recordings.")
     print("Errors are norms of the difference of the energies over the norm of the exact ones; the correlations are")
     print("those of the dB images, each reaching 80 dB below its own maximum. Clips of zeros alone are left out.\n")
-    heads = ["clip", "q", "clips", "silent", "median error", "worst error", "median correlation", "lowest correlation"]
+    heads = ["clip", "q", "stride", "clips", "silent", "median error", "worst error"]
+    heads += ["median correlation", "lowest correlation"]
     print(row(heads), row(["---"] * len(heads)), sep="\n")
     for duration_s in (2, 5):
         clips = [cut(recording, duration_s * RATE_HZ) for recording in recordings]
         loud = [clip for clip in clips if clip.any()]
         if not loud:
-            print(row([f"{duration_s} s", "", 0, len(clips), "", "", "", ""]))
+            print(row([f"{duration_s} s", "", "", 0, len(clips), "", "", "", ""]))
             continue
+        grid = GRID | {"tdeci": stft.hop_samples(duration_s * RATE_HZ, SETTINGS.num_frames)}
         for q in QS:
-            grid = GRID | {"tdeci": stft.hop_samples(duration_s * RATE_HZ, SETTINGS.num_frames)}
-            forms = [functools.partial(high_resolution_spectrogram, q=q, **grid, stride=s) for s in (stride, 1)]
-            results = [compare(*(np.asarray(form(clip)) for form in forms)) for clip in loud]
-            errors, correlations = np.array(results).T
-            cells = [f"{np.median(errors):.4f}", f"{errors.max():.4f}"]
-            cells += [f"{np.median(correlations):.4f}", f"{correlations.min():.4f}"]
-            print(row([f"{duration_s} s", q, len(loud), len(clips) - len(loud), *cells]), flush=True)
+            exact = [np.asarray(high_resolution_spectrogram(clip, q, **grid)) for clip in loud]
+            for stride in strides:
+                sampled = (np.asarray(high_resolution_spectrogram(clip, q, **grid, stride=stride)) for clip in loud)
+                errors, correlations = np.array([compare(*pair) for pair in zip(sampled, exact, strict=True)]).T
+                cells = [f"{np.median(errors):.4f}", f"{errors.max():.4f}"]
+                cells += [f"{np.median(correlations):.4f}", f"{correlations.min():.4f}"]
+                print(row([f"{duration_s} s", q, f"{stride:g}", len(loud), len(clips) - len(loud), *cells]), flush=True)
 
 
 def print_standard(clips: np.ndarray, repeats: int) -> None:

@@ -146,7 +146,7 @@ def describe_decision(tagger: Tagger) -> dict:
     if tagger.decision is None:
         return {}
     names = ("temperatures", "offsets", "thresholds")
-    return {name: [round(each, 6) for each in getattr(tagger.decision, name).tolist()] for name in names}
+    return {name: getattr(tagger.decision, name).tolist() for name in names}
 
 
 def load_tagger(workdir: str | Path, folds: Sequence[int] = ()) -> Tagger:

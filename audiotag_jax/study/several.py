@@ -34,9 +34,10 @@ class Block:
         values = _mean(self.seen[name])
         return {each: self._entry(values[each][0], self.drawn[name][each]) for each in multilabel.METRICS}
 
-    def by_seed(self, name: str) -> dict[str, list[float]]:
-        """Returns by metric a value for each seed, the mean over its networks."""
-        return {each: self.seen[name][each].mean(axis=1)[:, 0].tolist() for each in multilabel.METRICS}
+    def by_seed(self, name: str) -> dict[str, list[float | None]]:
+        """Returns by metric a value for each seed, the mean over its networks; None where it is not defined."""
+        means = {each: self.seen[name][each].mean(axis=1)[:, 0].tolist() for each in multilabel.METRICS}
+        return {each: [_defined(value) for value in values] for each, values in means.items()}
 
     def by_part(self, name: str, masks: Sequence[np.ndarray]) -> dict[str, list[float | None]]:
         """Returns by metric a value for each of some choices of clips [n]; None where it is not defined."""
@@ -46,8 +47,7 @@ class Block:
             part = self.truth[mask]
             values = _mean(_of_networks(logits[:, :, mask], part, np.ones((1, len(part)))))
             for each in multilabel.METRICS:
-                value = float(values[each][0]) if len(part) else np.nan
-                found[each].append(value if np.isfinite(value) else None)
+                found[each].append(_defined(float(values[each][0])) if len(part) else None)
         return found
 
     def by_class(self, name: str, classes: Sequence[str]) -> list[dict]:
@@ -97,6 +97,10 @@ class Block:
 
     def _entry(self, value: np.ndarray, drawn: np.ndarray) -> dict:
         return multilabel.interval_entry(float(value), drawn, self.num_groups)
+
+
+def _defined(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def pair_of(rows: Mapping[tuple, Entry], variant: str, baseline: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -47,9 +47,9 @@ def study_scores(
     `recordings` names what clips were cut from, by id; the bootstrap draws whole recordings. Others count as one each.
     Without `averages` there are no rows of averaged variants.
     A row's scores are per-clip scores averaged over its networks, their intervals those of `bootstrap_means`, with
-    the same resampled clips for all rows. `by_seed` has one value for each of the row's seeds (None where seeds are
-    averaged), `by_fold` one a fold, ascending (None on test clips, and for a fold without such clips),
-    `spread_over_seeds` the standard deviation of `by_seed` (n - 1; None with one seed).
+    the same resampled clips for all rows. `by_seed` has one value for each of the row's seeds, None where the score is
+    not defined (None as a whole where seeds are averaged), `by_fold` one a fold, ascending (None on test clips, and for
+    a fold without such clips), `spread_over_seeds` the standard deviation of `by_seed` (n - 1; None with one seed).
 
     Differences are variant minus baseline, paired by clip. `p_bootstrap` is that of `bootstrap_means`, `p_mcnemar`
     that of `mcnemar` on the first seed that both have (on test clips: on the average of its folds; None for a score
@@ -214,8 +214,9 @@ def _described(row: Entry, sample: _Sample, scores: dict, by_seed: dict | None, 
     }
 
 
-def _spread(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+def _spread(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.std(defined, ddof=1)) if len(defined) > 1 else None
 
 
 def _differences(sample: _Sample, baseline: str, estimates: Mapping[str, Mapping[str, dict]]) -> list[dict]:

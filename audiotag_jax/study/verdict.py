@@ -177,7 +177,11 @@ def _amount(difference: dict, rows: Sequence[dict]) -> str:
     low, high = sorted(sign * difference[key] for key in ("low", "high"))
     limits = f"{_number(low)} to {_number(high)}, p {_p(max(_corrected(difference)))}"
     by_seed = [
-        dict(zip(row["seeds"], row["by_seed"][difference["score"]], strict=True))
+        {
+            seed: value
+            for seed, value in zip(row["seeds"], row["by_seed"][difference["score"]], strict=True)
+            if value is not None
+        }
         for name in (difference["variant"], difference["baseline"])
         for row in rows
         if row["name"] == name

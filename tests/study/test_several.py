@@ -193,3 +193,17 @@ def test_labels_of_a_table_are_lists(finished, tmp_path):
         compare.run(tmp_path / "out", [], files, tmp_path / "labels.csv", "", [], "")
     with pytest.raises(UserError, match="--score: unknown score 'accuracy'; choose from map, lwlrap, micro_ap"):
         compare.run(tmp_path / "other", [str(finished)], [], None, "", [], "accuracy")
+
+
+def test_a_score_that_no_class_defines_is_left_out(tmp_path):
+    """Where every clip has every label, no class has a ROC curve: no NaN, which JSON lacks, and a page without it."""
+    run = write_run(tmp_path / "run", noisy(1, 2.5), np.ones_like(LABELS))
+    compare.run(tmp_path / "out", [str(run)], [], None, "", [], "map")
+
+    def no_constant(name):
+        pytest.fail(f"{name} in scores.json")
+
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text(), parse_constant=no_constant)
+    rows = [row for row in scores["rows"] if row["part"] == "held out"]
+    assert rows and all(row["by_seed"]["macro_auc"] == [None] for row in rows)
+    assert all(row["scores"]["macro_auc"]["value"] is None and row["by_seed"]["map"] == [1.0] for row in rows)
