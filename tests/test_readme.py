@@ -80,6 +80,7 @@ SHRINK = [
     "--config.spectral.num_bins=32",
     "--config.dataset.duration_s=0.5",
 ]
+LISTS = ("--config.train.folds=", "--config.study.variants=")  # an error if given twice
 NUM_CLASSES, NUM_TRAIN, NUM_TEST = 10, 300, 60  # as in the demo
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -180,7 +181,8 @@ def arguments(line: str) -> list[str]:
     elif shrink:
         shrink = [*shrink, "--config.train.folds=(0,)"]
     given = {word.partition("=")[0] for word in words}
-    return [program, *words, *(flag for flag in shrink if flag.partition("=")[0] not in given)]
+    twice = {flag for flag in shrink if flag.startswith(LISTS) and flag.partition("=")[0] in given}
+    return [program, *words, *(flag for flag in shrink if flag not in twice)]  # the later of two numbers counts
 
 
 # For a snippet with this word: what replaces what, a line after it, and a check of what that prints.
