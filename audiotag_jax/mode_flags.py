@@ -14,13 +14,22 @@ if TYPE_CHECKING:
 TAGGER = flags.DEFINE_string(
     "tagger", "", "predict, embed: in place of --workdir's run, yamnet (downloaded), its weights, or another run"
 )
-_FOLD = flags.DEFINE_integer("fold", None, "embed: whose network; by default the first", lower_bound=0)
+_FOLD = flags.DEFINE_integer("fold", None, "embed: fold whose network is used; by default the first", lower_bound=0)
 AUDIO = flags.DEFINE_multi_string("audio", [], "predict, embed: a recording or a folder of them; may be given again")
 _TOP = flags.DEFINE_integer("top", 3, "predict: tags a recording", lower_bound=1)
 _THRESHOLD = flags.DEFINE_float(
-    "threshold", None, "predict: below it a tag is none of these; by default 0, with several tags by class", 0.0, 1.0
+    "threshold",
+    None,
+    "predict: least probability of a tag, else it is none of these; by default 0, with several labels by class",
+    0.0,
+    1.0,
 )
-_HOP_S = flags.DEFINE_float("hop_s", 0.0, "predict, embed: from window to window; 0: a clip's length", lower_bound=0.0)
+_HOP_S = flags.DEFINE_float(
+    "hop_s",
+    0.0,
+    "predict, embed: seconds from window to window; 0: a clip's length, with --events a quarter, of yamnet less",
+    lower_bound=0.0,
+)
 _OUT = flags.DEFINE_string(
     "out", None, "predict, embed, export: folder of what is written; by default in the work directory"
 )
@@ -29,8 +38,12 @@ _FORMAT = flags.DEFINE_list("format", [], "predict: also audacity (label tracks)
 _EVENTS = flags.DEFINE_bool(
     "events", False, "predict: also when tags sound: onsets and offsets, as the flags below set"
 )
-_ON = flags.DEFINE_float("on_threshold", None, "predict: of events; by default 0.5, or the class's own", 0.0, 1.0)
-_OFF = flags.DEFINE_float("off_threshold", None, "predict: below it the event ends; by default half of that", 0.0, 1.0)
+_ON = flags.DEFINE_float(
+    "on_threshold", None, "predict: probability that an event reaches; by default 0.5, or the class's own", 0.0, 1.0
+)
+_OFF = flags.DEFINE_float(
+    "off_threshold", None, "predict: probability below which an event ends; by default half of --on_threshold", 0.0, 1.0
+)
 _SMOOTH = flags.DEFINE_integer("smooth_windows", None, "predict: windows smoothed together", lower_bound=1)
 _SMOOTHING = flags.DEFINE_enum("smoothing", None, ["median", "mean"], "predict: how; by default by the median")
 _MIN_DURATION_S = flags.DEFINE_float("min_duration_s", None, "predict: shortest event", lower_bound=0.0)
@@ -44,7 +57,7 @@ _COLLARS_S = flags.DEFINE_list(
 
 _RUNS = flags.DEFINE_multi_string("runs", [], "compare: work directories, as [NAME=]DIR[,…]; may be given again")
 _PREDICTIONS = flags.DEFINE_multi_string(
-    "predictions", [], "compare: NAME=FILE, .npz or .csv, or a study's folder; may be given again"
+    "predictions", [], "compare: [NAME=]FILE, .npz or .csv, or a data set's folder in a study; may be given again"
 )
 _LABELS = flags.DEFINE_string("labels", None, "compare: CSV of id and label, in place of those of the runs")
 _BASELINE = flags.DEFINE_string("baseline", "", "compare: what the others are compared with; by default the first")

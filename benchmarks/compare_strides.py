@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from audiotag_jax.evaluation.intervals import LEVEL, correct  # noqa: E402
+from audiotag_jax.runtime.errors import UserError  # noqa: E402
 from audiotag_jax.study import store  # noqa: E402
 from audiotag_jax.study.across import across  # noqa: E402
 from audiotag_jax.study.datasets import PREDICTIONS  # noqa: E402
@@ -46,8 +47,10 @@ def rows_table(rows: list[dict], margin: float) -> list[str]:
 def compare(workdirs: list[Path], dataset: str, margin: float, **options: int) -> list[dict]:
     """Returns the differences of each variant between the runs and the first of them, corrected over all.
 
-    Raises UserError if the runs are of other clips.
+    Raises UserError if the runs are of other clips, or two folders have the same name.
     """
+    if len({path.name for path in workdirs}) < len(workdirs):
+        raise UserError("Two of the folders have the same name; rename one of them.")
     saved = {path.name: store.read(path / PREDICTIONS / dataset) for path in workdirs}
     first = next(iter(saved))
     shared = saved[first].results

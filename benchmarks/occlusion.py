@@ -117,7 +117,10 @@ def occlude_variant(folds: Mapping[int, Path], clips: Mapping[str, np.ndarray]) 
         answer = functools.partial(logits, variables[fold])
         maps.append(occlude(image, lambda images, answer=answer, label=label: answer(images)[:, label]))
     spectral = front_end.spectral
-    bins = frequencies_hz(spectral.channels[0], spectral).reshape(-1, CELL).mean(axis=1)
+    axes = [frequencies_hz(channel, spectral) for channel in spectral.channels]
+    if any(not np.array_equal(axis, axes[0]) for axis in axes):
+        sys.exit(f"{settings.name}: its channels have different frequency axes, and a cell different frequencies")
+    bins = axes[0].reshape(-1, CELL).mean(axis=1)
     return {**clips, "maps": np.array(maps, np.float16), "frequencies_hz": bins}
 
 
@@ -167,10 +170,10 @@ def measures(each: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     ordered = np.sort(sizes, axis=1)[:, ::-1].cumsum(axis=1)
     low = each["frequencies_hz"] < BELOW_HZ
     return {
-        "cells with half of the effect": 1.0 + (ordered < 0.5 * total[:, None]).sum(axis=1),
+        "cells with half of the effect": (1.0 + (ordered < 0.5 * total[:, None]).sum(axis=1)) * sizes.any(axis=1),
         f"share below {BELOW_HZ:g} Hz": np.abs(maps[:, :, low]).sum(axis=(1, 2)) / total,
         "share of evidence against the class": np.maximum(-maps, 0).sum(axis=(1, 2)) / total,
-        "largest loss of one cell": maps.max(axis=(1, 2)),
+        "largest loss of one cell (logit)": maps.max(axis=(1, 2)),
     }
 
 
@@ -179,9 +182,15 @@ def tables(saved: dict[str, dict[str, np.ndarray]], kinds: np.ndarray) -> str:
     baseline, *others = saved
     found = {variant: measures(each) for variant, each in saved.items()}
     recordings = dict(zip(saved[baseline]["ids"].tolist(), saved[baseline]["recordings"].tolist(), strict=True))
-    lines = ["# What one cell of the image is worth", "", f"{len(kinds)} clips that the networks had not seen; means, "]
-    lines[-1] += f"and in brackets the difference to `{baseline}`, 95 % intervals over recordings, uncorrected."
-    lines += ["", "![Mean maps](maps.svg)", ""]
+    lines = [
+        "# Loss of the true class's logit when one cell of the image is set to 0",
+        "",
+        f"{len(kinds)} clips that the networks had not seen; means, and in brackets the difference to `{baseline}`, "
+        "95 % intervals over recordings, uncorrected.",
+        "",
+        "![Mean maps](maps.svg)",
+        "",
+    ]
     for kind in ("all", *(kind for kind in KINDS if (kinds == kind).any())):
         chosen = np.flatnonzero((kinds == kind) | (kind == "all"))
         groups = recording_numbers(saved[baseline]["ids"][chosen].tolist(), recordings)

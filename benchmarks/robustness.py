@@ -60,7 +60,11 @@ def fold_dirs(study: Path, variant: str) -> dict[int, Path]:
     """Returns the run's folder by fold: a search gives folds different penalties, and so different folders."""
     found = {}
     for path in sorted(study.glob(f"runs/{variant}-seed_0-rate_*/fold_*/{VALIDATION}")):
-        found[int(path.parent.name.removeprefix("fold_"))] = path.parents[1]
+        fold = int(path.parent.name.removeprefix("fold_"))
+        if fold in found:
+            both = f"{found[fold].name} and {path.parents[1].name}"
+            sys.exit(f"{study}: fold {fold} of {variant} is in {both}; move away what choices.json does not list")
+        found[fold] = path.parents[1]
     if not found:
         sys.exit(f"{study} has no finished run of {variant}")
     return dict(sorted(found.items()))

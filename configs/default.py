@@ -107,7 +107,7 @@ def _optimizer_fields() -> ConfigDict:
     """Returns the fields of AdamW and its one-cycle schedules."""
     optimizer = ConfigDict()
     optimizer.frozen_learning_rate = 3e-3  # one-cycle peak of the frozen phase
-    optimizer.learning_rate_low = 1e-3  # one-cycle peak of the early body; the late body has the geometric mean
+    optimizer.learning_rate_low = 1e-3  # one-cycle peak of the early stages; late ones have the geometric mean
     optimizer.learning_rate_high = 3e-3  # one-cycle peak of the head
     optimizer.warmup_fraction = 0.25  # share of a phase in which the rate rises and the momentum falls
     optimizer.start_divisor = 25.0  # peak rate / initial rate
@@ -140,15 +140,15 @@ def _augment_fields() -> ConfigDict:
 def _study_fields() -> ConfigDict:
     """Returns the fields of mode study: variants, seeds and the search of learning rates."""
     study = ConfigDict()
-    study.variants = ()  # names of files in configs, plus the baseline; empty: all
+    study.variants = ()  # names of files in configs, plus the baseline; empty: all but yamnet
     study.baseline = "log_db"  # the variant that the others are compared with
     study.seeds = (0,)  # config.seed of each variant's runs
     study.rate_factors = (0.5, 1.0, 2.0)  # multiples of the learning rates (of a probe: of its penalty), tried per
     # variant and fold on inner splits
-    study.search_epochs = 10  # config.train.num_epochs of such a trial
+    study.search_epochs = 10  # train.num_epochs of such a trial; train.frozen_epochs come first
     study.score = ""  # that the report begins with, such as "accuracy"; empty: the first that is informative
     study.datasets = ""  # TOML file of data sets: the same study on each, and on all together
-    study.margin = 0.01  # of equivalence: a difference in accuracy that is not worth having
+    study.margin = 0.01  # of equivalence: the largest difference in accuracy that counts as none
     study.train = True  # False: only report on the finished runs
     return study
 
@@ -315,7 +315,7 @@ PRESET_LINES = {
     "esc10": "ESC-10, 10 classes: the small network from random weights",
     "folder": "your own recordings: the small network from random weights",
     "demo": "synthetic sounds, made on the spot: a very small network, for a minute",
-    "esc50_probe": "ESC-50: a linear classifier on frozen features of a network that has learned before",
+    "esc50_probe": "ESC-50: a linear classifier on frozen features of a pretrained network",
     "esc50_finetune": "ESC-50: EfficientNet-Lite0 from ImageNet's weights",
     "folder_finetune": "your own recordings: EfficientNet-Lite0 from ImageNet's weights",
     "folder_probe": "your own recordings: a linear classifier on frozen features; seconds, for few recordings",

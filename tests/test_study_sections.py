@@ -241,7 +241,7 @@ def test_other_clips_are_refused(study, tmp_path):
     clips = dataclasses.replace(results.held_out, ids=np.array([f"x{k:04d}" for k in range(N)]))
     other = dataclasses.replace(results, held_out=clips)
     store.write(tmp_path / "windows/window-512/predictions/drums", other, [])
-    with pytest.raises(UserError, match="window-512, drums: other clips"):
+    with pytest.raises(UserError, match="window-512, drums differs in clips"):
         study_sections.beside(tmp_path, "windows")
     store.write(tmp_path / "runs/predictions/drums", other, [])
     with pytest.raises(UserError, match="runs: other clips"):

@@ -78,7 +78,7 @@ def _checked(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if values.ndim != 2 or values.shape[1] < 1 or np.shape(labels) != values.shape[: 1 + several]:
         raise ValueError(f"expected [n, K] and labels [n] or [n, K], got {values.shape} and {np.shape(labels)}")
     if not np.isfinite(values).all():
-        raise ValueError("The logits or probabilities hold NaN or infinity.")
+        raise ValueError("The logits or probabilities contain NaN or infinity.")
     largest = 1 if several else values.shape[1] - 1
     if len(labels) and not 0 <= np.min(labels) <= np.max(labels) <= largest:
         raise ValueError(f"Labels must be 0 to {largest}.")

@@ -84,7 +84,7 @@ def _read_npz(path: Path) -> ForeignPredictions:
         hint = "; give the work directory of a run by --runs" if {"ids", "logits"} <= arrays.keys() else ""
         raise UserError(f"{path} has no array {lacking[0]}{hint}.")
     if len(kinds) != 1:
-        raise UserError(f"{path} needs one array of these: {' or '.join(SCORES)}.")
+        raise UserError(f"{path} needs either logits or probabilities; it has {' and '.join(kinds) or 'neither'}.")
     ids, classes = _text(arrays["ids"]), tuple(_text(arrays["classes"]).ravel().tolist())
     values = arrays[kinds[0]]
     if ids.ndim != 1 or values.shape != (len(ids), len(classes)) or values.dtype.kind not in "fiu":
@@ -98,6 +98,9 @@ def _read_npz(path: Path) -> ForeignPredictions:
     for name, array in more.items():
         if array.shape != ids.shape and not (name == "labels" and array.shape == values.shape):
             raise UserError(f"{path}: {name} has shape {list(array.shape)}; one for each of {len(ids)} ids is needed.")
+    for name, kinds_allowed, wanted in (("folds", "iu", "whole numbers, -1 for none"), ("verified", "biu", "1 and 0")):
+        if name in more and more[name].dtype.kind not in kinds_allowed:
+            raise UserError(f"{path}: {name} are {more[name].dtype}; {wanted} are needed.")
     if "labels" in more:
         more["labels"] = _label_names(path, more["labels"], classes)
     if "recordings" in more:
@@ -106,7 +109,7 @@ def _read_npz(path: Path) -> ForeignPredictions:
     more["is_probability"] = kinds[0] == "probabilities"
     if more["is_probability"]:
         if np.any(scores < 0) or np.any(scores > 1):
-            raise UserError(f"{path}: probabilities must be 0 to 1; scores of another kind are called logits.")
+            raise UserError(f"{path}: probabilities must be 0 to 1; name unnormalized scores logits.")
         scores = np.log(np.maximum(scores, _TINY))
     return ForeignPredictions(ids, classes, scores, **more)
 

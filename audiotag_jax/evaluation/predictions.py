@@ -58,6 +58,6 @@ def average_predictions(files: Sequence[Path]) -> Predictions:
     for file in files:
         saved = load_predictions(file)
         if not np.array_equal(first["ids"], saved["ids"]):
-            raise UserError(f"{file} and {files[0]} hold different clips.")
+            raise UserError(f"{file} and {files[0]} contain different clips.")
         total += task.probabilities(saved["logits"])
     return first | {"logits": task.logits(total / len(files))}

@@ -1,4 +1,4 @@
-"""The temperature of a run's probabilities, from its held-out clips, and whether these are to be believed."""
+"""The temperature of a run's probabilities, from its held-out clips, and whether these are reliable."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Calibration:
     # Expected calibration errors at temperature 1, and of temperatures fitted to other clips; NaN without labels.
     errors: tuple[float, float]
     fitted_to: str  # the clips
-    doubt: str  # why the probabilities are not to be believed; empty if there is no such reason
+    doubt: str  # why the probabilities are not reliable; empty if there is no such reason
     task: Task
     decision: Decision | None = None
 
@@ -84,9 +84,9 @@ def _calibration(clips: Predictions, kind: str, guessing: str) -> Calibration:
 
 
 def _describe_limit(temperature: float, num_clips: int) -> str:
-    """Says that the temperature is at a limit of its range: the upper one, or of few clips the lower one.
+    """Describes a temperature at a limit of its range: the upper one, or with few clips the lower one.
 
-    The lower one is that of clips that are all right, which says enough if they are many.
+    The lower one is expected where the answers on many clips are all right.
     """
     low, high = TEMPERATURES
     if low * (1 + _AT_LIMIT) < temperature < high * (1 - _AT_LIMIT) or (temperature < 1 and num_clips >= ENOUGH_CLIPS):

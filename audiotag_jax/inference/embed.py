@@ -4,6 +4,7 @@ Vectors of recordings are collected on disk, so memory does not grow with their 
 `embeddings.parquet`, with the same rows.
 """
 
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,8 +85,11 @@ def _collected(windows: Iterator, path: Path) -> dict[str, np.ndarray]:
     Raises UserError if there are none.
     """
     ids, times, silent, unread, size = [], [], 0, [], 0
+    notes: dict[str, None] = {}  # each once, in their order
     with path.open("wb") as file:
         for item, vector in windows:
+            if item.note and item.start_s is not None:
+                notes[f"{item.path}: {item.note}"] = None
             if vector is not None:
                 file.write(np.ascontiguousarray(vector, np.float32).data)
                 ids.append(item.path)
@@ -97,6 +101,8 @@ def _collected(windows: Iterator, path: Path) -> dict[str, np.ndarray]:
                 silent += 1
     for line in unread[:20]:
         log(f"not read: {line}")
+    for line in itertools.islice(notes, 20):
+        log(f"note: {line}")
     log(f"windows: {len(ids)} embedded, {silent} silent and left out; recordings not read: {len(unread)}")
     if not ids:
         raise UserError("There is no window to embed: every recording is silent or could not be read.")

@@ -49,7 +49,7 @@ def run(workdir: Path, *, out: Path | None = None) -> None:
         raise UserError(
             f"The exported function's probabilities differ from the run's by up to {difference:.2g}; nothing written."
         )
-    log(f"loaded back: probabilities equal to {difference:.1g}")
+    log(f"loaded back: probabilities differ by at most {difference:.1g}")
     with locked(out, "writing to"):
         (out / ONNX).unlink(missing_ok=True)  # of an earlier run: it must not lie beside another run's labels
         write_atomic(out / PROGRAM, lambda file: file.write(program))
@@ -74,7 +74,7 @@ def _as_onnx(tagger: Tagger) -> bytes | None:
     if not difference <= ONNX_TOLERANCE:
         log(f"no {ONNX}: its probabilities differ from the run's by up to {difference:.2g}")
         return None
-    log(f"onnxruntime: probabilities equal to {difference:.1g}")
+    log(f"onnxruntime: probabilities differ by at most {difference:.1g}")
     return program
 
 

@@ -37,7 +37,7 @@ def serialize(tagger: Tagger) -> bytes:
     log("converting to ONNX")
     try:
         return _convert(tagger)
-    except Exception as error:  # whatever another project's converter stumbles over
+    except Exception as error:  # any that another project's converter raises
         raise UserError(f"jax2onnx cannot convert this run: {_in_a_line(error)}") from error
 
 

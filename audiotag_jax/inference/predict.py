@@ -82,7 +82,7 @@ def run(
     true_events = event_reference.read_reference(reference, files, opened.classes) if reference else {}
     log(_introduction(opened))
     if opened.doubt:
-        log(f"warning: all tags are named {UNCERTAIN}, since the run is not to be believed: {opened.doubt}")
+        log(f"warning: every tag is named {UNCERTAIN}, since the probabilities are not reliable: {opened.doubt}")
     lines: list[str] = []
     found: dict[str, tuple[Event, ...]] = {}  # of the recordings in the reference
     tracks = LabelTracks(out, formats, tag_options, opened.sample_rate_hz, of_events=events is not None)

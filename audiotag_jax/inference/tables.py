@@ -15,7 +15,7 @@ from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL, Task
 from audiotag_jax.runtime.files import write_together
 
 NONE = "none of these"  # the tag where no class reaches the threshold
-UNCERTAIN = "uncertain"  # the tag where the run's probabilities are not to be believed
+UNCERTAIN = "uncertain"  # the tag where the run's probabilities are not reliable
 TABLES = ("predictions.csv", "windows.csv", "predictions.json")
 EVENTS = "events.csv"  # beside them, where events are looked for
 SEPARATOR = "; "  # between several tags of a recording
@@ -53,7 +53,7 @@ class TagOptions:
     classes: tuple[str, ...]
     top: int  # number of likeliest tags to list
     threshold: float | tuple[float, ...]  # a tag must be at least so probable; one for each class, or for all
-    is_uncertain: bool = False  # the run's probabilities are not to be believed
+    is_uncertain: bool = False  # the run's probabilities are not reliable
     task: Task = SINGLE_LABEL
 
     def likeliest(self, probabilities: np.ndarray | None) -> list[tuple[str, float]]:

@@ -47,7 +47,7 @@ class Tagger:
     activation: str = "softmax"  # of the logits; "sigmoid" where classes do not exclude each other
     usual_hop_s: float = 0.0  # between the windows of a recording; 0: a window's length
     fitted_to: str = ""  # the clips that the temperature is fitted to
-    doubt: str = ""  # why the probabilities are not to be believed; tags are then named uncertain
+    doubt: str = ""  # why the probabilities are not reliable; tags are then named uncertain
     task: Task = SINGLE_LABEL  # whether a recording gets one tag or any number
     decision: Decision | None = None  # of any number: calibrations and thresholds of the classes
 

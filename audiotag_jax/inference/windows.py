@@ -102,12 +102,13 @@ def read_windows(files: Sequence[Path], window_options: WindowOptions) -> Iterat
 def waveform_windows(waveform: np.ndarray, rate_hz: int, window_options: WindowOptions) -> Iterator[Item]:
     """Yields the windows of samples in memory as `read_windows` yields those of a file.
 
-    `waveform` is [n] or [n, channels], of floats or of signed integers, which are divided by their range, at any
-    `rate_hz`. Raises ValueError on other shapes, types and rates, and on NaN and infinity.
+    `waveform` is [n] or [n, channels], of floats or of int8, int16 or int32, which are divided by their range, at
+    any `rate_hz`. Raises ValueError on other shapes, types and rates, and on NaN and infinity.
     """
     samples = np.asarray(waveform)
     if samples.dtype.kind not in "fi" or samples.dtype == np.int64 or samples.ndim not in (1, 2) or not samples.size:
-        raise ValueError(f"expected samples [n] or [n, channels], not {samples.dtype} {list(samples.shape)}")
+        wanted = "samples [n] or [n, channels] of floats or of int8, int16 or int32"
+        raise ValueError(f"expected {wanted}, not {samples.dtype} {list(samples.shape)}")
     if samples.ndim == 2 and samples.shape[1] > _MOST_CHANNELS:
         raise ValueError(f"expected samples [n, channels], not {list(samples.shape)}; transpose them")
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:

@@ -61,7 +61,7 @@ class Settings:
             raise UserError("config.model.name yamnet needs config.model.normalization yamnet.")
         if self.training.probe and not (self.model.pretrained or self.model.init_from):
             raise UserError(
-                "config.train.probe trains a linear classifier on the features of a network that has learned before: "
+                "config.train.probe trains a linear classifier on the features of a pretrained network: "
                 "name it by config.model.pretrained or config.model.init_from."
             )
         if self.dataset.margin_s and not self.trains_on_clips:

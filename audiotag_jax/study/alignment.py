@@ -218,6 +218,7 @@ class _Truth:
             if other:
                 clip = other[0]
                 raise UserError(
-                    f"{network.path} labels clip {clip!r} {own[clip]!r}, another one "
-                    f"{self.labels[clip]!r} ({len(other)} such clips): decide by --labels=FILE.csv."
+                    f"{network.path} labels clip {clip!r} {own[clip]!r}, but other predictions label it "
+                    f"{self.labels[clip]!r} (clips that differ: {len(other)}); "
+                    "give the right labels with --labels=FILE.csv."
                 )

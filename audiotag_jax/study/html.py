@@ -28,7 +28,7 @@ _PARTS = {
     "public": "Public part of the test set",
     "private": "Private part of the test set",
 }
-NO_MEDIA = "Neither the recordings of these clips nor their images are at hand: there are no pictures and no players."
+NO_MEDIA = "Neither the recordings of these clips nor their prepared images were found: no images, no audio players."
 _KINDS = {
     "single": "network",
     "seeds": "average of its seeds",

@@ -81,7 +81,7 @@ def report(
         lines += _scores(scores, part, clips)
     if any(row["kind"] != "single" or len(row["seeds"]) > 1 for row in scores["rows"]):
         lines += [SEVERAL_NETWORKS, ""]
-    lines += ["## What the table says", ""]
+    lines += ["## What the scores support", ""]
     for heading, paragraphs in verdict(scores):
         lines += [f"### {escape(heading)}", ""]
         for paragraph in paragraphs:

@@ -19,7 +19,7 @@ _VIRIDIS = (  # nine of its colours, evenly spaced (van der Walt and Smith, 2015
 
 @dataclasses.dataclass(frozen=True)
 class Media:
-    """What there is to hear and to see of some clips.
+    """Waveforms and images of some clips.
 
     `waveforms[id]` [N] float32 in [-1, 1]; `images[variant][id]` [T, F, C] in [0, 1], frequency ascending, and
     `axes[variant]`, the centres of its bins in Hz: [F], or [C, F] where channels differ. A variant without images

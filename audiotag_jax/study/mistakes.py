@@ -1,4 +1,4 @@
-"""Which clips a report looks at closely, and how the classes fare: from logits, the same every time."""
+"""Which clips a report looks at closely, and errors by class: from logits, the same every time."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence

@@ -80,7 +80,9 @@ def variant_names(study: StudySettings) -> tuple[str, ...]:
 def check_study(settings: Settings) -> None:
     """Raises UserError on fields of a single run that a study chooses itself, and on an unknown score."""
     if settings.training.inner_split or settings.training.folds:
-        raise UserError("A study chooses its folds itself: leave config.train.folds and config.train.inner_split.")
+        raise UserError(
+            "A study chooses its folds itself: keep the defaults of config.train.folds and config.train.inner_split."
+        )
     check_score(settings.comparison.score, "config.study.score")
 
 
@@ -105,7 +107,8 @@ def search(base: Settings, workdir: Path, variant: str, folds: Sequence[int]) ->
     trials = {}
     for factor in base.comparison.rate_factors:
         settings = variant_settings(base, variant)
-        epochs = base.comparison.search_epochs
+        # As many in all for each variant: some, such as waveform, have no frozen epochs.
+        epochs = base.comparison.search_epochs + base.training.frozen_epochs - settings.training.frozen_epochs
         settings = dataclasses.replace(
             settings,
             seed=base.comparison.seeds[0],

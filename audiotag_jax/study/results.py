@@ -219,10 +219,15 @@ def _check_same(clips: Clips, expected: Clips, run: Run, first: Run) -> None:
     for field in dataclasses.fields(Clips):
         if not np.array_equal(getattr(clips, field.name), getattr(expected, field.name)):
             raise UserError(
-                f"{_name(run)} and {_name(first)} differ in the {field.name} of their clips: they saw other data.\n"
-                "Remove the older of the two and run the same command again."
+                f"{_name(run)} and {_name(first)} differ in the {field.name} of their clips: they were trained on "
+                f"different data.\nRemove the older one of {_folder(run)} and {_folder(first)}, "
+                "and run the same command again."
             )
 
 
 def _name(run: Run) -> str:
     return f"{run.variant}, seed {run.seed}"
+
+
+def _folder(run: Run) -> Path:
+    return next(iter(run.workdirs.values()))

@@ -102,7 +102,9 @@ class Study:
                 yield from self.trials(variant).values()
                 factors = self.factors(variant)
                 if factors is None:
-                    raise UserError(f"The trials of {variant} are not finished; its learning rates cannot be chosen.")
+                    raise UserError(
+                        f"The trials of {variant} are not finished; its {searched(self.settings)} cannot be chosen."
+                    )
                 yield from final(self.settings, self.workdir, variant, seed, factors)
 
     def check(self) -> None:
@@ -200,7 +202,7 @@ class Study:
         elif left and self.seconds_per_step:
             lines.append(
                 f"about {duration(left * self.seconds_per_step)} to go, at {1e3 * self.seconds_per_step:.0f} ms "
-                f"for a step of {study.baseline}; compiling and missing datasets come on top"
+                f"for a step of {study.baseline}; plus compilation and the preparation of missing datasets"
             )
         return "\n".join(lines)
 
@@ -209,7 +211,7 @@ class Study:
         study, train_fields = self.settings.comparison, self.settings.training
         factors = ", ".join(f"{factor:g}" for factor in study.rate_factors)
         epochs = train_fields.frozen_epochs + train_fields.num_epochs
-        probe, of_trial = train_fields.probe, f", {study.search_epochs} epochs, one seed"
+        probe, of_trial = train_fields.probe, f", {train_fields.frozen_epochs + study.search_epochs} epochs, one seed"
         chosen = f"× {factors}, chosen for each fold on an inner split{'' if probe else of_trial}"
         budget = f"{self.steps[False]} steps ({epochs} epochs)" if self.steps[False] else f"{epochs} epochs"
         steps = f"{budget} in batches of {train_fields.batch_size}"
@@ -239,8 +241,8 @@ def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> 
     folds, steps = experiment.all_folds, {False: experiment.num_steps, True: 0}
     if len(settings.comparison.rate_factors) > 1 and len(folds) < 3:
         raise UserError(
-            f"The search of learning rates needs three folds, but there are {len(folds)}; take more "
-            "(config.dataset.num_folds), or leave it with --config.study.rate_factors='(1.0,)'."
+            f"The search of the {searched(settings)} needs three folds, but there are {len(folds)}; use more "
+            "(config.dataset.num_folds), or skip the search with --config.study.rate_factors='(1.0,)'."
         )
     if len(settings.comparison.rate_factors) > 1:
         trial = search(settings, workdir, settings.comparison.baseline, folds)[settings.comparison.rate_factors[0]]
@@ -263,7 +265,7 @@ def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> 
 
 
 def _time_step(experiment: Experiment) -> float:
-    """Returns the seconds of a training step, the median of a few, on a state that is thrown away."""
+    """Returns the seconds of a training step, the median of a few, on a state that is discarded."""
     fold = experiment.all_folds[0]
     state, clips = replicate(experiment.initial_state(fold)), experiment.training_clips(fold)
     order = TrainingOrder(clips, experiment.steps_per_epoch, experiment.num_steps, experiment.settings.seed, fold)

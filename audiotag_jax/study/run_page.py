@@ -56,7 +56,7 @@ def run_page(given: ScoredPredictions, content: Content, probabilities: np.ndarr
         names=given.classes,
         calibration=reliability_plot(kinds),
         errors=errors,
-        parts="each fold" if len(np.unique(given.clips.folds)) > 1 else "each fifth of the one fold's clips",
+        parts="each fold" if len(np.unique(given.clips.folds)) > 1 else "each fifth of the one fold's recordings",
         suspects=[_suspect(given, probabilities, index) for index in suspects[:NUM_SUSPECTS].tolist()],
         num_suspects=len(suspects),
     )

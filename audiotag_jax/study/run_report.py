@@ -69,7 +69,7 @@ def run(workdir: Path) -> None:
         log(sentence)
     log(f"written: {workdir / 'report.html'} and {SUSPECTS}")
     if kept:
-        log(f"the earlier {SUSPECTS} was another: it is now {kept}")
+        log(f"the existing {SUSPECTS} differed and was renamed to {kept}")
 
 
 def score_rows(
@@ -145,10 +145,12 @@ def _sentences(rows: Sequence[tuple[str, dict]], given: ScoredPredictions) -> li
 
 
 def _about_suspects(suspects: np.ndarray, clips: Clips) -> str:
+    if not len(suspects):
+        return f"The first tag is the label for every clip: {SUSPECTS} has no rows."
     unverified = int((~clips.verified[suspects]).sum())
     of_these = f", {unverified:,} of them not verified" if 0 < unverified < len(suspects) else ""
     counted, them = ("1 clip", "it") if len(suspects) == 1 else (f"{len(suspects):,} clips", "them")
-    return f"Another tag than the label comes first for {counted}{of_these}: {SUSPECTS} lists {them}."
+    return f"The first tag is not the label for {counted}{of_these}: {SUSPECTS} lists {them}."
 
 
 def _curves(of_run: Run, split: str, task: Task) -> dict[str, np.ndarray]:

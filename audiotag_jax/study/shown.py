@@ -48,7 +48,7 @@ def open_media(variants: Mapping[str, Shown]) -> Callable[[Sequence[str]], Media
             seen = each.settings.images if each.settings.clips == first.clips else None
             if seen is not None and (found := _images(each, ids, waveforms)):
                 images[name] = found
-                axes[name] = frequencies_hz(seen.channels[0], seen)
+                axes[name] = np.stack([frequencies_hz(channel, seen) for channel in seen.channels])
         return Media(first.dataset.sample_rate_hz, first.dataset.duration_s, waveforms, images, axes)
 
     return media

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from audiotag_jax.datasets.prepare import prepare_run_clips
+from audiotag_jax.datasets.prepare import prepare_run_clips, stored_datasets
 from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.evaluation.descriptors import Descriptors, describe
 from audiotag_jax.evaluation.predictions import load_predictions
@@ -91,14 +91,18 @@ def check_same_clips(first: Results, second: Results, where: str) -> None:
     """Raises UserError, which names `where`, unless both have the same clips, labels, folds, recordings and classes."""
     same = first.classes == second.classes and first.recordings == second.recordings
     if not (same and _same(first.held_out, second.held_out)):
-        raise UserError(f"{where}: other clips, labels, folds, recordings or classes, or another order of them.")
+        raise UserError(f"{where} differs in clips, labels, folds, recordings or classes, or in their order.")
 
 
-def write_descriptors(folder: Path, settings: Settings) -> None:
-    """Describes the clips of a data set, once: `descriptors.npz` with ids and one array [n] for each descriptor."""
+def write_descriptors(folder: Path, settings: Settings, *, prepare: bool) -> None:
+    """Describes the clips of a data set, once: `descriptors.npz` with ids and one array [n] for each descriptor.
+
+    Without `prepare`, nothing is written where the clips are not prepared. Raises UserError as `prepare_run_clips`.
+    """
     if (folder / _DESCRIPTORS).exists():
         return
-    examples = read_split(prepare_run_clips(settings), "train")
+    clips_dir = prepare_run_clips(settings) if prepare else stored_datasets(settings)[0]
+    examples = None if clips_dir is None else read_split(clips_dir, "train")
     if examples is None:
         return
     log(f"describing {len(examples.ids)} sounds")

@@ -20,7 +20,7 @@ from audiotag_jax.study.naming import (
     single_rows,
 )
 
-LIMITS = "What it does not say"  # the heading of the last section
+LIMITS = "Limits"  # the heading of the last section
 
 
 def is_real(difference: Mapping) -> bool:
@@ -193,6 +193,13 @@ def _amount(difference: dict, rows: Sequence[dict]) -> str:
 
 
 def _dispute(difference: dict) -> str:
+    if max(_corrected(difference)) < LEVEL:
+        only_variant, only_baseline = difference["discordant"]
+        return (
+            f"Both tests reject for {difference['variant']}, but in opposite directions: with the first common seed "
+            f"{only_variant} clips are right only with it and {only_baseline} only with {difference['baseline']}. "
+            "It therefore does not count as distinguished."
+        )
     bootstrap, other = (_p(p) for p in _corrected(difference))
     name = second_test(difference).possessive
     return (

@@ -78,7 +78,7 @@ def format_state(title: str, state: dict) -> list[str]:
     Raises UserError if it has no parameters, or some that belong to no group.
     """
     if not state.get("params"):
-        raise UserError(f"{title} contains no parameters, only {', '.join(state) or 'nothing'}: not a training's.")
+        raise UserError(f"{title} contains no parameters, only {', '.join(state) or 'nothing'}: not of a training.")
     try:
         rows = describe_arrays(state["params"], parameter_labels(state["params"]))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Probes: a linear classifier on the frozen features of a network that has learned before.
+"""Probes: a linear classifier on the frozen features of a pretrained network.
 
 The classifier is multinomial logistic regression on standardized features, with an L2 penalty of its weights (not of
 its biases), solved by L-BFGS as scikit-learn's `LogisticRegression` is. Where a clip has any number of labels, each
@@ -193,7 +193,7 @@ class Probes:
             )
             expected = position[HASH]
         except (KeyError, TypeError) as error:
-            raise UserError(f"The checkpoint in {directory} is of no probe.") from error
+            raise UserError(f"The checkpoint in {directory} is not that of a probe.") from error
         body = load_body(directory, expected)
 
         def predict(examples: Examples, clips: np.ndarray, description: str) -> np.ndarray:

@@ -115,7 +115,7 @@ def test_clips_that_are_not_the_samples_raise(tmp_path, kaggle, ids):
 @pytest.mark.parametrize("ids", [IDS[:3], IDS[::-1]])
 def test_folds_of_different_clips_raise(tmp_path, kaggle, ids):
     files = [save(tmp_path / "a.npz", np.zeros((4, 5))), save(tmp_path / "b.npz", np.zeros((len(ids), 5)), ids)]
-    with pytest.raises(UserError, match=r"b.npz and .*a.npz hold different clips"):
+    with pytest.raises(UserError, match=r"b.npz and .*a.npz contain different clips"):
         submit(tmp_path / "submission.csv", files, submission_order(kaggle))
 
 

@@ -61,6 +61,16 @@ def test_recordings(workdir, tmp_path, capsys):
     np.testing.assert_array_equal(np.array(table["embeddings"].to_pylist(), np.float32), found["embeddings"])
 
 
+def test_a_truncated_recording_is_noted(workdir, tmp_path, capsys):
+    sound = tmp_path / "cut.wav"
+    soundfile.write(sound, 0.1 * np.random.default_rng(0).standard_normal(3 * LENGTH), RATE_HZ, subtype="FLOAT")
+    sound.write_bytes(sound.read_bytes()[: -4 * LENGTH])
+    embed.run(workdir, [str(sound)], out=tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert f"note: {sound}: truncated: " in printed and printed.count("note: ") == 1
+    assert len(read(tmp_path / "out")["ids"]) == 2
+
+
 def _first(tree):
     return {name: _first(leaf) if isinstance(leaf, dict) else leaf[0] for name, leaf in tree.items()}
 

@@ -274,9 +274,8 @@ def test_a_run_that_is_not_to_be_believed_names_no_tags(workdir, folder, tmp_pat
         np.savez(path, **arrays | {"labels": np.argsort(arrays["logits"], axis=1)[:, 0]})
     predict.run(run, [str(folder)], out=tmp_path / "out", threshold=0.9, formats=["audacity"])
     printed = capsys.readouterr().out
-    assert (
-        "warning: all tags are named uncertain, since the run is not to be believed: no better than guessing" in printed
-    )
+    warning = "warning: every tag is named uncertain, since the probabilities are not reliable: no better than guessing"
+    assert warning in printed
     assert "; temperature 10.000 is at the limit of its range\n" in printed
     recordings, windows, whole = tables(tmp_path / "out")
     assert {row["tag"] for row in (*recordings, *windows)} == {"uncertain", ""}

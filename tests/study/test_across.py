@@ -207,7 +207,7 @@ def test_each_data_set_is_studied_and_the_report_needs_its_predictions_alone(lis
         runs = []
         for variant in ("log_db", "mel_db"):
             place = workdir / "runs" / variant
-            (place / "fold_0").mkdir(parents=True)
+            (place / "fold_0").mkdir(parents=True, exist_ok=True)
             logits = np.eye(NUM_CLASSES)[:: -1 if variant == "mel_db" else 1]
             arrays = {"labels": np.arange(8), "verified": np.ones(8, bool), "logits": logits}
             write_npz(place / "fold_0" / "predictions.npz", ids=np.array(names), **arrays)
@@ -226,11 +226,16 @@ def test_each_data_set_is_studied_and_the_report_needs_its_predictions_alone(lis
     alone.mkdir()
     (workdir / "predictions").rename(alone / "predictions")
     listed.study.train = False
+    with monkeypatch.context() as patched:  # a report describes prepared clips, and prepares none
+        patched.setattr(store, "prepare_run_clips", pytest.fail)
+        (tmp_path / "prepared").rename(tmp_path / "away")
+        datasets.run(parse_settings(listed), workdir)
+    assert len(studied) == 4 and not json.loads((workdir / "across.json").read_text())["interactions"]
     for name in ("first", "second"):
         for path in (tmp_path / name).glob("*/*"):
             path.unlink()  # the report needs no sounds
     datasets.run(parse_settings(listed), alone)
-    assert len(studied) == 2 and (alone / "across.md").read_text() == text
+    assert len(studied) == 4 and (alone / "across.md").read_text() == text
 
 
 @pytest.mark.parametrize(

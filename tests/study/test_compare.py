@@ -107,7 +107,7 @@ def test_the_same_runs_have_the_figures_of_a_study(runs, tmp_path):
     assert json.loads(json.dumps(study["differences"])) == scores["differences"]
     assert scores["rows"][0]["num_recordings"] == NUM_CLIPS // 3
     page = (tmp_path / "out/report.html").read_text()
-    assert "Learning curves" in page and "no pictures and no players" in page
+    assert "Learning curves" in page and "no images, no audio players" in page
 
 
 def test_predictions_of_known_figures(tmp_path):
@@ -257,10 +257,12 @@ NAN = np.where(np.arange(5) == 2, np.nan, logits_of(5))
         ({"classes": np.array([*CLASSES[:-1], "cat"])}, "lacks the class 'wind', which log_db-0 has"),
         ({"classes": np.array([*CLASSES[:-1], "bell"])}, "class 'bell' is listed twice"),
         ({"classes": None}, "has no array classes; give the work directory of a run by --runs"),
-        ({"logits": None}, "needs one array of these: logits or probabilities"),
+        ({"logits": None}, "needs either logits or probabilities; it has neither"),
         ({"logits": NAN}, "60 clips have NaN or infinite scores, such as '000.wav'"),
         ({"logits": logits_of(5)[:, :4]}, "logits is float32 [60, 4]; numbers of [60] ids and 5 classes"),
         ({"logits": None, "probabilities": logits_of(5)}, "probabilities must be 0 to 1"),
+        ({"folds": IDS}, "folds are <U7; whole numbers, -1 for none are needed"),
+        ({"verified": IDS}, "verified are <U7; 1 and 0 are needed"),
         ({"labels": (LABELS + 1) % 5}, "labels clip '000.wav'"),
         ({"labels": LABELS + 3}, "labels must be numbers of its 5 classes"),
         ({"labels": LABELS + 0.5}, "labels must be numbers of its 5 classes"),

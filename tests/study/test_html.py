@@ -221,7 +221,7 @@ def test_marks_lie_on_one_scale_where_their_values_are():
 def test_without_sounds_and_images_the_page_states_so():
     without = html.page(results(), scores(), [], {}, lambda ids: Media(0, 0.0, {}, {}, {}), title="one")
     parsed = Page(without)
-    assert "no pictures and no players" in parsed.text and not parsed.of("src") and "<audio" not in without
+    assert "no images, no audio players" in parsed.text and not parsed.of("src") and "<audio" not in without
     assert without.count("<article") > 1 and html.NO_MEDIA not in Page(page()).text
 
 

@@ -43,7 +43,7 @@ def paragraph(scores, score, heading=f"Held-out clips, all {N}"):
 
 
 def caveats(scores):
-    return " ".join(dict(verdict(scores))["What it does not say"])
+    return " ".join(dict(verdict(scores))["Limits"])
 
 
 def test_the_cases_are_what_they_are_called():
@@ -135,7 +135,10 @@ def test_a_first_seed_that_points_the_other_way_is_no_support():
     found = next(each for each in scores["differences"] if each["score"] == "accuracy")
     assert found["value"] > 0 and max(found["p_bootstrap_holm"], found["p_mcnemar_holm"]) < 0.05
     assert found["discordant"][0] < found["discordant"][1] and not is_real(found)
-    assert "The two tests disagree on x" in paragraph(scores, "Accuracy")
+    text = paragraph(scores, "Accuracy")
+    assert "Both tests reject for x, but in opposite directions: with the first common seed" in text
+    assert f"{found['discordant'][0]} clips are right only with it and {found['discordant'][1]} only with base" in text
+    assert "disagree" not in text and "x could not be distinguished from base" in text
 
 
 def test_single_variant():
@@ -203,7 +206,7 @@ def test_test_clips_get_their_own_words_and_tables():
     assert [heading for heading, _ in verdict(scores)] == [
         f"Held-out clips, all {N}",
         f"Test clips, all {N}",
-        "What it does not say",
+        "Limits",
     ]
     text = report(scores, [])
     for block in ("all 200", "the 1 Public ones", "the 1 Private ones"):

@@ -72,6 +72,15 @@ def test_a_search_is_short_and_scored_on_inner_splits(base, tmp_path):
     assert trial.optimizer.learning_rate_low == 2 * base.optimizer.learning_rate_low
 
 
+def test_a_search_gives_every_variant_as_many_epochs(tmp_path):
+    """Also where an early part of them is of a frozen body, which waveform does not have."""
+    base = parse_settings(log_db.get_config("esc50_finetune"))
+    trials = (search(base, tmp_path, name, (0, 1, 2))[1.0].settings.training for name in ("log_db", "waveform"))
+    total, own = ({each.frozen_epochs: each.num_epochs + each.frozen_epochs} for each in trials)
+    expected = base.comparison.search_epochs + base.training.frozen_epochs
+    assert total == {base.training.frozen_epochs: expected} and own == {0: expected} and expected == 15
+
+
 def test_folds_with_the_same_rate_share_a_run(base, tmp_path):
     one, two = final(parse_settings(base), tmp_path, "mel_db", 7, {0: 1.0, 1: 2.0, 2: 1.0})
     assert (one.folds, two.folds) == ((0, 2), (1,))
@@ -103,7 +112,7 @@ def test_bad_values_are_named(base):
         with pytest.raises(UserError, match=f"config.study.{field} is"):
             parse_settings(config)
     base.train.folds = (0,)
-    with pytest.raises(UserError, match=r"leave config\.train\.folds"):
+    with pytest.raises(UserError, match=r"keep the defaults of config\.train\.folds"):
         check_study(parse_settings(base))
 
 

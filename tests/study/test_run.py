@@ -278,7 +278,7 @@ def test_a_run_that_diverges_ends_the_study(config, tmp_path, monkeypatch):
 def test_a_search_needs_three_folds(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.dataset.num_folds = 2
-    with pytest.raises(UserError, match="search of learning rates needs three folds, but there are 2"):
+    with pytest.raises(UserError, match="search of the learning rates needs three folds, but there are 2"):
         run.run(parse_settings(config), tmp_path / "study")
 
 

@@ -20,6 +20,7 @@ from audiotag_jax.evaluation.predictions import VALIDATION, concatenate, load_pr
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import RunRecord, fold_dir, write_record
 from audiotag_jax.settings.settings import parse_settings
+from audiotag_jax.spectral.features import frequencies_hz
 from audiotag_jax.study import run_report
 from audiotag_jax.study.results import Clips
 from audiotag_jax.study.shown import Shown, open_media
@@ -52,7 +53,7 @@ def test_figures_curves_and_doubtful_labels(workdir, capsys):
     labels = [each.get("aria-label", "") for tag, each in page.elements if tag == "svg"]
     assert any("training 0.500, validation" in each or "validation 0.250, training 0.500" in each for each in labels)
     assert any(each.startswith("accuracy over steps. At the end: validation 0.750") for each in labels)
-    assert any(each.startswith("Reliability") for each in labels) and "no pictures and no players" in page.text
+    assert any(each.startswith("Reliability") for each in labels) and "no images, no audio players" in page.text
     with (workdir / "suspects.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["id"] for row in rows} == set(saved["ids"][first != saved["labels"]].tolist())
@@ -67,7 +68,7 @@ def test_figures_curves_and_doubtful_labels(workdir, capsys):
     assert len(said) == 3 and "guessing" not in said[0] and said[-1].endswith("report.html and suspects.csv")
 
 
-@pytest.mark.parametrize("count, text", [(0, "0 clips: suspects.csv lists them"), (1, "1 clip: suspects.csv lists it")])
+@pytest.mark.parametrize("count, text", [(0, "The first tag is the label for every clip: suspects.csv has no rows."), (1, "1 clip: suspects.csv lists it")])
 def test_one_suspect_is_counted_in_the_singular(count, text):
     clips = Clips(np.array(["a", "b"]), np.zeros(2, int), np.ones(2, bool), np.zeros(2, int))
     assert text in run_report._about_suspects(np.arange(count), clips)
@@ -93,7 +94,7 @@ def test_one_fold_alone_without_curves_and_with_test_clips_that_have_no_label(wo
     np.savez(path, **saved | {"labels": np.full_like(saved["labels"], -1)})
     run_report.run(workdir)
     page = Page((workdir / "report.html").read_text())
-    assert "Calibrated: each fifth of the one fold's clips under" in " ".join(page.text.split())
+    assert "Calibrated: each fifth of the one fold's recordings under" in " ".join(page.text.split())
     assert "Learning curves" not in page.text and "fold 0" not in page.text and "test, mean" not in page.text
 
 
@@ -111,7 +112,7 @@ def test_errors_and_the_command_line(workdir, tmp_path, monkeypatch, capsys):
     run_report.run(workdir)
     [kept] = set(workdir.glob("suspects*")) - {workdir / "suspects.csv"}
     assert (workdir / "suspects.csv").read_bytes() == table and kept.read_bytes() == table + b"my notes\n"
-    assert f"the earlier suspects.csv was another: it is now {kept.name}" in capsys.readouterr().out
+    assert f"the existing suspects.csv differed and was renamed to {kept.name}" in capsys.readouterr().out
     for fold in (0, 1):
         (fold_dir(workdir, fold) / VALIDATION).unlink()
     with pytest.raises(UserError, match="has no predictions yet: no fold of it is trained to its end"):
@@ -142,6 +143,16 @@ def test_sounds_and_images_are_shown_where_they_are_and_nothing_is_prepared(fold
     config.dataset.path = str(tmp_path / "absent")
     nothing = open_media({"log_db": Shown(parse_settings(config))})(ids)
     assert not nothing.waveforms and not nothing.images
+
+
+def test_each_channel_of_an_image_has_its_own_frequencies(folder):
+    names = ("linear_db", "mel_db", "log_db")
+    config = random_runs.tiny_config(folder, names)
+    config.dataset.prepared_dir = str(folder / "absent")
+    settings = parse_settings(config)
+    axes = open_media({"mix": Shown(settings)})(["03.wav"]).axes["mix"]
+    np.testing.assert_array_equal(axes, [frequencies_hz(name, settings.spectral) for name in names])
+    assert axes.shape == (3, 32) and not np.allclose(axes[0], axes[1]) and not np.allclose(axes[1], axes[2])
 
 
 def test_pictures_and_players_of_mistakes(folder, tmp_path):
