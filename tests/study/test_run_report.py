@@ -68,7 +68,9 @@ def test_figures_curves_and_doubtful_labels(workdir, capsys):
     assert len(said) == 3 and "guessing" not in said[0] and said[-1].endswith("report.html and suspects.csv")
 
 
-@pytest.mark.parametrize("count, text", [(0, "The first tag is the label for every clip: suspects.csv has no rows."), (1, "1 clip: suspects.csv lists it")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "label for every clip: suspects.csv has no rows"), (1, "1 clip: suspects.csv lists it")]
+)
 def test_one_suspect_is_counted_in_the_singular(count, text):
     clips = Clips(np.array(["a", "b"]), np.zeros(2, int), np.ones(2, bool), np.zeros(2, int))
     assert text in run_report._about_suspects(np.arange(count), clips)
