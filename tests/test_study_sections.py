@@ -244,7 +244,7 @@ def test_other_clips_are_refused(study, tmp_path):
     with pytest.raises(UserError, match="window-512, drums differs in clips"):
         study_sections.beside(tmp_path, "windows")
     store.write(tmp_path / "runs/predictions/drums", other, [])
-    with pytest.raises(UserError, match="runs: other clips"):
+    with pytest.raises(UserError, match="runs differs in clips"):
         compare_strides.compare([study / "windows/window-512", tmp_path / "runs"], "drums", 0.01)
 
 
