@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
     try:
         if _WORKDIR.value is not None:
             check_written_path("--workdir", _WORKDIR.value)
-        mode_flags.check_paths()
+        mode_flags.check_paths(argv[1:])
         if workdir.exists() and not workdir.is_dir():
             raise UserError(f"--workdir {workdir} is a file; name a folder.")
         if mode in ("train", "study"):
@@ -153,7 +153,10 @@ def _trouble(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        return "Out of memory: lower config.train.batch_size or config.model.width, or set config.dataset.input=stream."
+        if _MODE.value in ("train", "evaluate", "study"):
+            fields = "lower config.train.batch_size or config.model.width, or set config.dataset.input=stream"
+            return f"Out of memory: {fields}."
+        return "Out of memory: end other programs that use the device, or set JAX_PLATFORMS=cpu."
     full = os.strerror(errno.ENOSPC)
     return f"{full}." if full in str(error) else ""
 

@@ -1,5 +1,7 @@
 """The flags of the modes that take options in place of settings: predict, embed, export and compare."""
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,15 +67,26 @@ _AVERAGE = flags.DEFINE_multi_string("average", [], "compare: NAME+NAME to be av
 _SCORE = flags.DEFINE_string("score", "", "compare: that the report begins with, such as accuracy")
 
 
-def check_paths() -> None:
-    """Raises UserError for an empty path, as from an unset variable, and for one that is not local."""
+def check_paths(rest: Sequence[str] = ()) -> None:
+    """Raises UserError for an empty path, as from an unset variable, and for one that is not local.
+
+    `rest` are the arguments without a flag, which are recordings.
+    """
     if _OUT.value is not None:
         check_written_path("--out", _OUT.value)
-    for path in AUDIO.value:
+    for path in (*AUDIO.value, *rest):
         check_path("--audio", path)
     for flag in (_LABELS, _REFERENCE):
         if flag.value is not None:
             check_path(f"--{flag.name}", flag.value)
+
+
+def _listed(names: str) -> list[str]:
+    """Splits a list at its commas, unless it is the path of a folder with commas in its name."""
+    with contextlib.suppress(OSError):  # of a list that is too long for a path
+        if Path(names).exists():
+            return [names]
+    return names.split(",")
 
 
 def options(mode: str, argv: list[str], settings: "Settings | None") -> dict:
@@ -82,7 +95,7 @@ def options(mode: str, argv: list[str], settings: "Settings | None") -> dict:
         return {}
     if mode == "compare":
         return {
-            "runs": [one for each in _RUNS.value for one in ([each] if Path(each).exists() else each.split(","))],
+            "runs": [one for each in _RUNS.value for one in _listed(each)],
             "predictions": _PREDICTIONS.value,
             "labels": Path(_LABELS.value) if _LABELS.value else None,
             "baseline": _BASELINE.value,

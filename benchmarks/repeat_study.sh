@@ -68,7 +68,7 @@ for part in "$@"; do
         done
         ;;
     forms)
-        probes forms/smooth-1 drums,digits,esc50,notes hires_q2 "('hires_q8',)" --config.spectral.smoothing_cells=1
+        probes forms/smooth-1 drums,digits,esc50 hires_q2 "('hires_q8',)" --config.spectral.smoothing_cells=1
         probes forms/smooth-2 drums hires_q2 "('hires_q8',)" --config.spectral.smoothing_cells=2
         probes forms/per-hz drums hires_q2 "('hires_q8',)" --config.spectral.per_hz=True
         probes forms/split drums hires_q2 "('hires_q8',)" --config.spectral.upper_q=1.0

@@ -36,7 +36,7 @@ def _dataset_fields() -> ConfigDict:
     dataset.sample_rate_hz = 22050
     dataset.duration_s = 2.0  # crop of each clip, centred on its loudest half second
     dataset.num_folds = 5  # for sources without folds of their own
-    dataset.fold_seed = 0  # for assigning these folds
+    dataset.fold_seed = 0  # for assigning these folds; of the demo also of its sounds
     dataset.input = "auto"  # inputs are kept in device memory (device), read from disk (stream), or auto: by size
     dataset.num_workers = 0  # reader processes of input stream; 0: threads of this process
     dataset.on_the_fly = False  # compute spectrograms from the clips in each training step

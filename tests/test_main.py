@@ -224,6 +224,8 @@ def stopped(monkeypatch, capsys, error: BaseException, mode: str = "prepare") ->
         ([FOLDER, "--config.dataset.path=", "--mode=doctor"], r"config\.dataset\.path is empty; name a path"),
         ([FOLDER, "--config.dataset.prepared_dir= ", "--mode=doctor"], r"prepared_dir is empty; name a path"),
         (["--workdir=runs/x", "--mode=predict", "--audio="], r"--audio is empty; name a path"),
+        (["--workdir=runs/x", "--mode=predict", "--audio=a.wav", ""], r"--audio is empty; name a path"),
+        (["--mode=compare", f"--runs={','.join(['a' * 30] * 10)}"], "There is no|contains no run|is missing"),
         (["--workdir=runs/x", "--mode=predict", "--out=", "--audio=a"], r"--out is empty; name a path"),
         ([FOLDER, "--config.dataset.path=gs://b/x"], r"path is gs://b/x, but only local paths work\.\n.*gcsfuse"),
         ([DEMO, "--workdir=s3://b/x", "--mode=inspect"], r"--workdir is s3://b/x, but only local paths work"),
@@ -267,9 +269,11 @@ def test_full_disk(monkeypatch, capsys, error, said):
     "error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")]
 )
 def test_out_of_memory(monkeypatch, capsys, error):
-    status, text = stopped(monkeypatch, capsys, error)
-    assert status == 2
-    assert re.fullmatch(r"error: Out of memory: lower config\.train\.batch_size .*\n.+\n", text)
+    advice = (("study", r"lower config\.train\.batch_size"), ("prepare", "end other programs that use the device"))
+    for mode, words in advice:
+        status, text = stopped(monkeypatch, capsys, error, mode)
+        assert status == 2
+        assert re.fullmatch(rf"error: Out of memory: {words}.*\n.+\n", text)
 
 
 def test_a_clip_too_short_for_the_waveform_network(tmp_path):

@@ -156,6 +156,8 @@ def _read_with_ffmpeg(path: Path, view: ByteView, error: AudioError) -> Generato
         return blocks.note
     except AudioError as also:
         raise (also if may_help else error) from also
+    except ImportError as broken:  # such as its libraries of FFmpeg are missing
+        raise AudioError(f"{error}; PyAV cannot be loaded ({broken})" if may_help else str(error)) from broken
 
 
 def _check_rate(block: Block) -> None:

@@ -88,7 +88,7 @@ def _pyav_hint(listing: Listing) -> str:
 
 
 def _clip(segment: _Segment, file: Path, is_test: bool) -> Clip:
-    clip_id = f"{segment.video}_{segment.start_s:g}"
+    clip_id = f"{segment.video}_{segment.start_s:.10g}"
     split = "test" if is_test else "train"
     return Clip(clip_id, str(file), None, -1, split, True, segment.video, segment.labels)
 
@@ -136,7 +136,7 @@ def _files_by_video(paths: Sequence[Path]) -> _Files:
 def _file_of(segment: _Segment, files: _Files) -> Path | None:
     """Returns the file with the segment's start in its name, in s or ms, else the one of its video without a start."""
     own = files.get(segment.video, ())
-    for starts in ((segment.start_s, 1000 * segment.start_s), (None,)):
+    for starts in ((segment.start_s, round(1000 * segment.start_s, 3)), (None,)):
         for start, path in own:
             if start in starts:
                 return path

@@ -30,10 +30,14 @@ def content_hashes(paths: Iterable[str], cache_dir: Path, num_threads: int = 1) 
     if unread:
         with ThreadPoolExecutor(num_threads) as pool:
             hashes = progress(pool.map(_hash_of, unread), len(unread), "hashing", "recordings")
-            found |= zip(unread, hashes, strict=True)
-        new = {name: (stamps[name], found[name]) for name in unread if found[name]}
-        _process_cache.update(new)
-        _update_cache(cache_dir, new)
+            try:
+                for name, digest in zip(unread, hashes, strict=True):
+                    found[name] = digest
+            finally:  # also where it is interrupted, after hours: what was read is not read again
+                pool.shutdown(wait=False, cancel_futures=True)
+                new = {name: (stamps[name], found[name]) for name in unread if found.get(name)}
+                _process_cache.update(new)
+                _update_cache(cache_dir, new)
     return {path: found.get(name, "") for path, name in names.items()}
 
 

@@ -112,6 +112,8 @@ def _channel_number(directory: Path, channel: str, settings: SpectralSettings) -
     """Returns the number of a channel of a dataset whose images are made like those of `settings`."""
     metadata = read_metadata(directory)
     channels = metadata["spectral"]["channels"]
+    if metadata["spectral"].keys() - {field.name for field in dataclasses.fields(SpectralSettings)}:
+        return None  # of a newer version
     # Without channels, since one of a published network would refuse the sampling rate of other clips.
     stored = SpectralSettings(**metadata["spectral"] | {"channels": NO_IMAGES})
     same = stored == dataclasses.replace(settings, channels=NO_IMAGES) and channel in channels

@@ -39,7 +39,7 @@ def write_demo(path: str | Path, seed: int = 0) -> Path:
     folder = Path(path) / f"demo_v{VERSION}_seed{seed}"
     if _is_complete(folder, seed):
         return folder
-    if Path(path).is_dir() and any(not entry.name.startswith((".demo", "demo_v")) for entry in Path(path).iterdir()):
+    if Path(path).is_dir() and any(not entry.name.startswith((".", "demo_v")) for entry in Path(path).iterdir()):
         raise UserError(f"{path} contains other files; the demo's sounds need a folder of their own.")
     try:
         with locked(Path(path) / _STAGING, "writing the demo sounds in", wait=True):

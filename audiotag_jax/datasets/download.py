@@ -68,7 +68,7 @@ def needs_download(path: str | Path, release: Release = FSDKAGGLE2018) -> bool:
     path = Path(path)
     if (path / STAGING).is_dir():
         return not release.is_complete(path)
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    return not path.exists() or (path.is_dir() and all(each.name.startswith(".") for each in path.iterdir()))
 
 
 def download_fsdkaggle2018(

@@ -100,9 +100,11 @@ def _clips_of_folder(root: Path) -> _Listed:
         )
     labels = sorted({clip.label for clip in clips if clip.label is not None})
     if len(labels) == 1:
+        inner = root / labels[0]
+        hint = f"Set config.dataset.path to the folder that contains the labels' folders, such as {inner}."
         raise UserError(
             f"All recordings under {root} have one label, {labels[0]!r}; at least 2 distinct classes are needed.\n"
-            f"Set config.dataset.path to the folder that contains the labels' folders, such as {root / labels[0]}."
+            + (hint if inner.is_dir() else "Add recordings of a second label.")
         )
     return clips, folds, notes
 

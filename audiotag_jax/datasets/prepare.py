@@ -16,6 +16,7 @@ import pyarrow as pa
 import tensorflow_datasets as tfds
 
 from audiotag_jax.audio import decode
+from audiotag_jax.audio.files import printable
 from audiotag_jax.datasets import fsdkaggle2018, fsdkaggle2019
 from audiotag_jax.datasets.beam import download_config
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms
@@ -228,7 +229,7 @@ def report_problems(problems: list[dict[str, str]], dataset_dir: Path, most: int
     if not problems:
         return
     for problem in problems[:most]:
-        log(f"{problem['split']} clip {problem['id']}: {problem['reason']}; {problem['outcome']}")
+        log(printable(f"{problem['split']} clip {problem['id']}: {problem['reason']}; {problem['outcome']}"))
     if len(problems) > most:
         log(f"… and {len(problems) - most} more, listed in {dataset_dir / 'metadata.json'}")
     outcomes = [problem["outcome"] for problem in problems]
@@ -241,7 +242,7 @@ def warn_of_copies(dataset_dir: Path) -> None:
     if groups := copies_across_folds(dataset_dir):
         log_once(
             f"warning: identical sounds in different folds or splits, {len(groups)} in all, such as "
-            f"{' = '.join(groups[0][:2])}: held-out scores are too good; mode doctor lists them"
+            f"{' = '.join(map(printable, groups[0][:2]))}: held-out scores are too good; mode doctor lists them"
         )
 
 

@@ -77,7 +77,9 @@ def validate(source: ClipSource) -> ClipSource:
     duplicates = sorted(key for key, count in Counter(clip.id for clip in source.clips).items() if count > 1)
     if duplicates:
         raise UserError(f"{name}: duplicate clip id {_some(duplicates)}; every clip must be listed once.")
-    if len(source.classes) < 2 or len(set(source.classes)) < len(source.classes):
+    if twice := sorted(each for each, count in Counter(source.classes).items() if count > 1):
+        raise UserError(f"{name}: class {_some(twice)} is listed more than once.")
+    if len(source.classes) < 2:
         raise UserError(f"{name}: at least 2 distinct classes are needed, found {_some(source.classes) or 'none'}.")
     odd = [label for label in source.classes if label != label.strip() or not label.isprintable()]
     if odd:

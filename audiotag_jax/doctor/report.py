@@ -98,9 +98,12 @@ def _leaks(report: Mapping) -> Iterator[str]:
         yield f"CONTRADICTION: identical sounds with different labels, {count_things(len(conflicts), 'group')}."
     if groups and not split_leaks and not fold_leaks:
         yield f"Identical sounds, {count_things(len(groups), 'group')}, none of them across folds or training and test."
-    across = [group for group in takes if group["crosses_folds"]]
+    across = [group for group in takes if group["crosses_folds"] or group["crosses_splits"]]
     if across:
-        yield f"LEAK: clips of one recording in different folds, {count_things(len(across), 'group')}, by the table."
+        yield (
+            "LEAK: clips of one recording in different folds, or in training and test, "
+            f"{count_things(len(across), 'group')}, by the table."
+        )
     elif takes:
         yield f"Clips of one recording share a fold: true of all {len(takes)} groups, by the table."
 
@@ -190,9 +193,9 @@ def _group_sections(report: Mapping) -> Iterator[str]:
     ranked = sorted(report["duplicates"], key=lambda group: not (group["crosses_folds"] or group["crosses_splits"]))
     if ranked:
         yield _names(map(_group_line, ranked), len(ranked))
-    across = [group for group in report["takes"] or [] if group["crosses_folds"]]
+    across = [group for group in report["takes"] or [] if group["crosses_folds"] or group["crosses_splits"]]
     if across:
-        yield f"## Clips of one recording in different folds: {count_things(len(across), 'group')}"
+        yield f"## Clips of one recording in different folds or splits: {count_things(len(across), 'group')}"
         yield _names(map(_group_line, across), len(across))
 
 

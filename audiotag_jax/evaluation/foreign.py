@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,16 @@ def _read_npz(path: Path) -> ForeignPredictions:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise UserError(f"{path} is not an NPZ file of plain arrays ({_reason(error)}).") from error
     kinds = [name for name in SCORES if name in arrays]
     if lacking := [name for name in ("ids", "classes") if name not in arrays]:

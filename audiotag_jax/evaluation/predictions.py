@@ -1,6 +1,7 @@
 """Saved predictions: the logits of every clip, keyed by its id."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def load_predictions(path: Path, *, logits: bool = True) -> Predictions:
             found = {name: saved[name] for name in names}
             recordings = saved["recordings"] if "recordings" in saved else np.full(len(found["ids"]), "")
             return found | {"recordings": recordings}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}).\nRemove it and run the same command again.") from error
 
 

@@ -54,6 +54,8 @@ def parse_fold(text: str, path: Path, clip_id: str) -> str:
         raise UserError(f"{path}: clip '{clip_id}' has fold ''; a training row needs the number or name of one.")
     if number is None:
         return text
+    if text.isascii() and text.isdecimal():
+        return str(int(text))  # exact, also beyond the whole numbers of float
     if not math.isfinite(number) or number != int(number):
         raise UserError(f"{path}: clip '{clip_id}' has fold '{text}'; a whole number or a name is needed.")
     if number < 0:

@@ -156,7 +156,7 @@ class TrainingSettings:
     num_epochs: Annotated[int, at_least(0)]
     folds: Annotated[tuple[int, ...], FREE]
     inner_split: bool
-    log_every_steps: Annotated[int, at_least(1)]
+    log_every_steps: Annotated[int, at_least(1), FREE]
     evaluate_every_epochs: Annotated[int, at_least(0), FREE]
     checkpoint_every_epochs: Annotated[int, at_least(1), FREE]
     unverified_weight: Annotated[float, between(0, 1)]

@@ -23,7 +23,7 @@ def bins_per_octave(num_bins: int) -> float:
 
 def lowest_frequency(num_bins: int) -> float:
     """Returns `minf` of a high-resolution grid of `num_bins`, a fraction of the sampling rate: 1.4e-3 for 224 bins."""
-    bins_down = BINS_PER_OCTAVE * np.log2(MAX_FREQUENCY / _REFERENCE_LOWEST)  # 222.16: the last of 224 bins stays empty
+    bins_down = BINS_PER_OCTAVE * np.log2(MAX_FREQUENCY / _REFERENCE_LOWEST)  # 222.19: the last of 224 bins stays empty
     bins_down += num_bins - REFERENCE_BINS
     return float(MAX_FREQUENCY * 2.0 ** (-bins_down / bins_per_octave(num_bins)))
 

@@ -20,7 +20,7 @@ NUM_BANDS, LOWEST_HZ, HIGHEST_HZ = 64, 125.0, 7500.0
 OFFSET = 1e-3  # added to magnitudes before the logarithm
 PATCH_FRAMES, PATCH_HOP_FRAMES = 96, 48
 # An image is log(1 + mel / OFFSET) / LOG_RANGE: 0 is digital silence, as in all images, and a sound within full scale
-# stays below 1 (a window's magnitudes are at most 200, and the weights of the widest band add up to 13).
+# stays below 1 (a window's magnitudes are at most 200, and the weights of the widest band add up to 9).
 LOG_RANGE = 16.0
 RANGE_DB = 20.0 / math.log(10.0) * LOG_RANGE  # from 0 to 1, for sounds well above OFFSET
 

@@ -81,7 +81,7 @@ def check_study(settings: Settings) -> None:
     """Raises UserError on fields of a single run that a study chooses itself, and on an unknown score."""
     if settings.training.inner_split or settings.training.folds:
         raise UserError(
-            "A study chooses its folds itself: keep the defaults of config.train.folds and config.train.inner_split."
+            "A study chooses its folds itself: set --config.train.folds='()' and --config.train.inner_split=False."
         )
     check_score(settings.comparison.score, "config.study.score")
 
@@ -99,7 +99,10 @@ def variant_settings(base: Settings, variant: str) -> Settings:
         if value != plain[name] and own[name] == plain[name]:
             own[name] = value
     settings = parse_settings(traverse_util.unflatten_dict(own, sep="."))
-    return dataclasses.replace(settings, study=base.study)
+    # As many epochs in all for each variant: some, such as waveform, have no frozen epochs.
+    epochs = base.training.frozen_epochs + base.training.num_epochs - settings.training.frozen_epochs
+    training = dataclasses.replace(settings.training, num_epochs=epochs)
+    return dataclasses.replace(settings, study=base.study, training=training)
 
 
 def search(base: Settings, workdir: Path, variant: str, folds: Sequence[int]) -> dict[float, Training]:
@@ -107,7 +110,6 @@ def search(base: Settings, workdir: Path, variant: str, folds: Sequence[int]) ->
     trials = {}
     for factor in base.comparison.rate_factors:
         settings = variant_settings(base, variant)
-        # As many in all for each variant: some, such as waveform, have no frozen epochs.
         epochs = base.comparison.search_epochs + base.training.frozen_epochs - settings.training.frozen_epochs
         settings = dataclasses.replace(
             settings,

@@ -52,7 +52,7 @@ def run(settings: Settings, workdir: Path) -> tuple[list[Run], tuple[str, ...], 
         check_checkpoint_path(str(workdir.absolute()))  # before any dataset is prepared
     settings = without_repetitions(settings)
     variants = without_networks(settings, variant_names(settings.comparison))
-    check_devices(settings)
+    check_devices(settings, trains=settings.comparison.train)
     with lock_workdir(workdir):
         study = open_study(settings, workdir, variants)
         log(study.describe())

@@ -29,11 +29,10 @@ from audiotag_jax.runtime.errors import Diverged, UserError
 from audiotag_jax.runtime.files import write_atomic, write_json, write_npz
 from audiotag_jax.runtime.processes import is_main_process
 from audiotag_jax.runtime.progress import log, progress
-from audiotag_jax.settings.record import check_same_settings, fold_dir, load_record, recorded_dataset
+from audiotag_jax.settings.record import check_same_settings, fold_dir, load_record, read_record, recorded_dataset
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.training import checkpoints
 from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
-from audiotag_jax.training.initial_weights import pretrained_on
 from audiotag_jax.training.input_pipeline import Batches, close, evaluation_order, read_ahead
 from audiotag_jax.training.probe import Predict, Probes
 from audiotag_jax.training.state import TrainState
@@ -43,22 +42,26 @@ from audiotag_jax.training.workdir import lock_workdir, log_differences, record_
 
 def run(settings: Settings, workdir: Path) -> None:
     """Runs mode `evaluate`: computes logits and summary again from the last checkpoints of a trained run."""
-    check_devices(settings)
+    check_devices(settings, trains=False)
     load_record(workdir)
     with lock_workdir(workdir):
         check_same_settings(workdir, settings)
-        experiment = open_experiment(settings, recorded_dataset(workdir))
+        experiment = open_experiment(settings, recorded_dataset(workdir), trains=False)
         record_config(workdir, settings, experiment.classes, experiment.fingerprint)
         probes = Probes(experiment)
         log_differences(workdir, experiment.metadata.get("provenance", {}))
+        for fold in experiment.folds:  # before anything is computed
+            if not (fold_dir(workdir, fold) / "checkpoints").is_dir():
+                raise UserError(
+                    f"{workdir} contains no checkpoint of fold {fold}: train it first with --mode=train, or name the "
+                    "folds that are trained by --config.train.folds."
+                )
         for fold in experiment.folds:
             save_predictions(experiment, workdir, fold, _trained(experiment, probes, workdir, fold))
         conclude(experiment, workdir)
 
 
 def _trained(experiment: Experiment, probes: Probes, workdir: Path, fold: int) -> Predict:
-    if not (fold_dir(workdir, fold) / "checkpoints").is_dir():
-        raise UserError(f"{workdir} contains no checkpoint of fold {fold}: train it first with --mode=train.")
     if experiment.settings.training.probe:
         return probes.load(workdir, fold)
     with checkpoints.open_checkpoints(fold_dir(workdir, fold)) as manager:
@@ -131,7 +134,7 @@ def conclude(experiment: Experiment, workdir: Path) -> None:
     if not is_main_process():
         return
     folds = [fold for fold in experiment.all_folds if is_finished(experiment, workdir, fold)]
-    summary = summarize(experiment, workdir, folds)
+    summary = summarize(experiment, workdir, folds, read_record(workdir).pretrained_on)
     write_json(workdir / "summary.json", summary)
     written = ["summary.json"]
     if experiment.test_examples is not None:
@@ -160,8 +163,11 @@ def write_submission(path: Path, predictions: Predictions, classes: Sequence[str
     write_atomic(path, write)
 
 
-def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> dict:
-    """Returns scores of held-out clips over the given folds and by fold; of labelled test clips by the folds' mean."""
+def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int], pretrained_on: str = "") -> dict:
+    """Returns scores of held-out clips over the given folds and by fold; of labelled test clips by the folds' mean.
+
+    `pretrained_on`: what the first weights were trained on, by the run's record.
+    """
     by_fold = {fold: _with_recordings(experiment, fold_dir(workdir, fold) / VALIDATION) for fold in folds}
     problems = [problem["outcome"] for problem in experiment.metadata["problems"]]
     names = dict(enumerate(experiment.metadata.get("fold_names") or map(str, range(1 + max(experiment.all_folds)))))
@@ -174,7 +180,7 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int]) -> di
         "num_classes": len(experiment.classes),
         "steps": experiment.num_steps,
         **({"probe": True} if experiment.settings.training.probe else {}),
-        **({"pretrained_on": seen} if (seen := pretrained_on(experiment.settings.model)) else {}),
+        **({"pretrained_on": pretrained_on} if pretrained_on else {}),
         "missing_folds": [fold for fold in experiment.all_folds if fold not in folds],
         "problems": {outcome: problems.count(outcome) for outcome in sorted(set(problems))},
         **({} if several else {"majority_share": majority_share(held_out["labels"])}),

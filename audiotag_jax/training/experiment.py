@@ -112,7 +112,8 @@ class Experiment:
     def _with_statistics(self, state: TrainState, fold: int) -> TrainState:
         """Returns the state, with batch statistics of some training clips of the fold if its weights lack them."""
         model, front_end = self.settings.model, self.settings.front_end
-        if model.name != YAMNET or not model.pretrained or not is_folded(state.batch_stats["body"]):
+        is_first = bool(model.pretrained or model.init_from)
+        if model.name != YAMNET or not is_first or not is_folded(state.batch_stats["body"]):
             return state
         clips = self.training_clips(fold)
         clips = clips[:: max(1, len(clips) // _STATISTICS_CLIPS)][:_STATISTICS_CLIPS]
@@ -171,30 +172,30 @@ def shape_of_images(settings: Settings, examples: Examples) -> tuple[int, ...]:
     return jax.eval_shape(functools.partial(to_images, front_end=settings.front_end), inputs).shape[1:]
 
 
-def check_devices(settings: Settings) -> None:
+def check_devices(settings: Settings, *, trains: bool = True) -> None:
     """Raises UserError if the devices do not suit the run.
 
-    Mixup must be able to pair the clips of a batch on each of them; a probe trains in one process.
+    Where it `trains`, mixup must be able to pair the clips of a batch on each of them; a probe needs one process.
     """
     if settings.training.probe:
         if jax.process_count() > 1:
             raise UserError("config.train.probe trains in one process: leave out --coordinator.")
         return
     rows = -(-settings.training.batch_size // jax.device_count())
-    if settings.augmentation.mixup_alpha and rows % 2:
+    if trains and settings.augmentation.mixup_alpha and rows % 2:
         raise UserError(
             f"config.train.batch_size {settings.training.batch_size} gives a device {rows} clips, an odd number, and "
             "config.augment.mixup_alpha mixes them in pairs."
         )
 
 
-def open_experiment(settings: Settings, recorded: str | None = None) -> Experiment:
+def open_experiment(settings: Settings, recorded: str | None = None, *, trains: bool = True) -> Experiment:
     """Prepares what is missing and builds the network, the optimizer and the steps.
 
     `recorded` is the name of the dataset that an earlier part of the run recorded (`prepare.prepare`). Raises
-    UserError where the data has too few folds for the settings.
+    UserError where the data has too few folds for the settings, or the devices do not fit them (`check_devices`).
     """
-    check_devices(settings)
+    check_devices(settings, trains=trains)
     training = settings.training
     dataset_dir = prepare(settings, recorded)
     metadata = read_metadata(dataset_dir)
@@ -204,15 +205,21 @@ def open_experiment(settings: Settings, recorded: str | None = None) -> Experime
     all_folds = tuple(np.unique(examples.folds).tolist())
     folds = tuple(dict.fromkeys(training.folds)) or all_folds
     unknown = [fold for fold in folds if fold not in all_folds]
-    if unknown or len(all_folds) < 2:
-        listed = ", ".join(map(str, all_folds))
+    listed = ", ".join(map(str, all_folds))
+    if len(all_folds) < 2:
+        raise UserError(
+            f"Training needs two folds, and only fold {listed} has readable clips; --mode=doctor lists the others."
+        )
+    if unknown:
         raise UserError(f"config.train.folds is {list(folds)}, but the readable clips have folds {listed}.")
     if training.inner_split and len(all_folds) < 3:
         raise UserError(f"config.train.inner_split needs three folds, but there are {len(all_folds)}.")
-    sizes = [
-        int(np.sum(~np.isin(examples.folds, _held_out(training.inner_split, all_folds, fold)))) for fold in all_folds
-    ]
-    steps_per_epoch = 1 if training.probe else count_steps_per_epoch(sizes, training.batch_size)
+    sizes = {
+        fold: int(np.sum(~np.isin(examples.folds, _held_out(training.inner_split, all_folds, fold))))
+        for fold in all_folds
+    }
+    own = [sizes[fold] for fold in folds]
+    steps_per_epoch = 1 if training.probe else count_steps_per_epoch(list(sizes.values()), own, training.batch_size)
     return Experiment(
         settings=settings,
         dataset_dir=dataset_dir,
@@ -253,15 +260,16 @@ def _programs(
     return Programs(phases, network, make_optimizer(optimizer, phases), rates, *pmapped_steps(step))
 
 
-def count_steps_per_epoch(sizes: Sequence[int], batch_size: int) -> int:
+def count_steps_per_epoch(sizes: Sequence[int], own: Sequence[int], batch_size: int) -> int:
     """Returns the batches an epoch, the same for every fold: as many as the largest of the training `sizes` fills.
 
-    Raises UserError if a smaller training set would get batches of one clip, whose batch statistics are useless.
+    `own` are the sizes of the folds that this run trains. Raises UserError if one of these would get batches of one
+    clip, whose batch statistics are useless.
     """
     steps = -(-max(sizes) // batch_size)
-    if min(sizes) < 2 * steps:
+    if min(own) < 2 * steps:
         raise UserError(
-            f"With one fold held out, {min(sizes)} to {max(sizes)} clips remain: too uneven, or too few, for {steps} "
+            f"With one fold held out, {min(own)} to {max(sizes)} clips remain: too uneven, or too few, for {steps} "
             f"batches of up to {batch_size}.\nMake the folds more even, or raise config.train.batch_size."
         )
     return steps

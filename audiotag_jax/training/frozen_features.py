@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def _read(path: Path, ids: np.ndarray) -> np.ndarray | None:
     try:
         with np.load(path) as saved:
             return saved["features"] if np.array_equal(saved["ids"], ids) else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 

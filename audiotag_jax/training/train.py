@@ -37,11 +37,11 @@ def run(settings: Settings, workdir: Path) -> None:
         finished = all(is_finished(experiment, workdir, fold) for fold in experiment.folds)
         trained_on = None if finished else experiment.metadata.get("provenance", {})
         record_config(workdir, settings, experiment.classes, experiment.fingerprint, trained_on=trained_on)
-        for fold in experiment.folds:
-            check_fold(experiment, workdir, fold)
         unfinished = [
             fold for fold in experiment.folds if not broadcast_from_main(is_finished(experiment, workdir, fold))
         ]
+        for fold in unfinished:
+            check_fold(experiment, workdir, fold)
         if unfinished:
             warn_of_copies(experiment.dataset_dir)
         probes = Probes(experiment)

@@ -1,6 +1,7 @@
 """The work directory of a run: its lock, its record, and its metrics."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,10 @@ def record_config(
         check_same_settings(workdir, settings)
     if (workdir / FILE_NAME).exists() and not replaces:
         check_same_data(workdir, dataset, classes)
-        record.provenance.update(read_record(workdir).provenance)
+        earlier = read_record(workdir)
+        record.provenance.update(earlier.provenance)
+        # A run whose network was the first weights may be gone by now.
+        record = dataclasses.replace(record, pretrained_on=earlier.pretrained_on or record.pretrained_on)
     barrier("checked")
     if is_main_process():
         if trained_on is not None:

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import time
 
 import numpy as np
@@ -301,6 +302,16 @@ def test_what_libsndfile_does_not_read_is_decoded_with_pyav(tmp_path, monkeypatc
     monkeypatch.setattr(ffmpeg, "is_installed", lambda: False)
     with pytest.raises(AudioError, match="`pip install av` to read more formats"):
         load_audio(tmp_path / "a.m4a")
+
+
+def test_a_broken_pyav_spoils_one_file_alone(tmp_path, monkeypatch):
+    """It is installed, but its libraries cannot be loaded."""
+    monkeypatch.setattr(ffmpeg, "is_installed", lambda: True)
+    monkeypatch.setitem(sys.modules, "av", None)
+    for name, content, words in (("a.wav", b"RIFF" + bytes(40), "unreadable"), ("a.m4a", b"xxxx", "PyAV cannot be")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(AudioError, match=words):
+            load_audio(tmp_path / name, 44100)
 
 
 def test_without_pyav_a_line_names_it_where_it_may_help(tmp_path, monkeypatch):

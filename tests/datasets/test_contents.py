@@ -106,3 +106,20 @@ def test_a_cache_that_cannot_be_written_is_ignored(files, tmp_path, hashed):
     assert content_hashes(files, tmp_path / "file") == first
     assert len(hashed) == 3
     assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_what_was_read_before_an_interruption_is_not_read_again(files, tmp_path, monkeypatch, in_new_process):
+    hash_of, number = contents._hash_of, len(files) - 1
+
+    def interrupted(path):
+        if path == str(Path(files[number]).absolute()):
+            raise KeyboardInterrupt
+        return hash_of(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(contents, "_hash_of", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            in_new_process(files, tmp_path / "cache", 1)
+    read = []
+    monkeypatch.setattr(contents, "_hash_of", lambda path: read.append(path) or hash_of(path))
+    assert all(in_new_process(files, tmp_path / "cache", 1).values()) and len(read) == 1

@@ -20,6 +20,7 @@ from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
 from audiotag_jax.datasets.prepared import read_metadata
 from audiotag_jax.datasets.records import Clip, ClipSource
 from audiotag_jax.runtime import environment
+from audiotag_jax.runtime.files import write_json
 from audiotag_jax.spectral.features import CHANNELS, SpectralSettings
 
 
@@ -205,6 +206,15 @@ def test_channels_are_copied_from_any_combination(source, prepared, tmp_path, ma
     second = prepare(other, prepared, settings)
     assert made() == ([], ["linear_db"] * 11)
     assert as_bytes(second[1]) == as_bytes(prepare(other, tmp_path / "anew", settings)[1])
+
+
+def test_images_of_a_newer_version_are_not_copied_from(source, prepared, made):
+    clips, images = prepare(source, prepared)
+    metadata = read_metadata(images)
+    write_json(images / "metadata.json", metadata | {"spectral": metadata["spectral"] | {"newer_field": 1}})
+    made()
+    prepare(source, prepared, dataclasses.replace(IMAGES, channels=("mel_db", "log_db")))
+    assert made() == ([], ["log_db"] * 11 + ["mel_db"] * 11)
 
 
 def test_what_could_not_be_read_is_tried_again(source, prepared, made):

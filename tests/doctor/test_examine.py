@@ -252,9 +252,22 @@ def test_clips_of_one_recording_in_different_folds(tmp_path):
         (["1-17-A-0.wav", "2-17-B-0.wav"], True),
         (["1-18-A-1.wav", "1-18-B-1.wav"], False),
     ]
-    assert any("LEAK: clips of one recording in different folds, 1 group" in line for line in report["verdict"])
+    leak = "LEAK: clips of one recording in different folds, or in training and test, 1 group"
+    assert any(leak in line for line in report["verdict"])
     assert "1-17-A-0.wav" in text
     assert "1-18-A-1.wav" not in text
+
+
+def test_clips_of_one_recording_in_training_and_test(tmp_path):
+    for n in range(5):
+        write(tmp_path / f"{n}.wav", noise(n))
+    rows = [
+        (f"{n}.wav", "ab"[n % 2], "test" if n == 4 else "train", "same" if n in (0, 4) else str(n)) for n in range(5)
+    ]
+    write_table(tmp_path / "clips.csv", "path,label,split,recording", rows)
+    report, text = run(tmp_path, tmp_path / "work", "folder", table="clips.csv")
+    assert any("LEAK: clips of one recording" in line for line in report["verdict"])
+    assert "share a fold" not in text and "4.wav" in text
 
 
 def test_a_data_set_without_audio_is_summarized_in_one_line(tmp_path, shared_data):

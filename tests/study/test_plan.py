@@ -1,5 +1,6 @@
 """Which runs a study consists of: every variant under the same budget, differing in what its file says alone."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -79,6 +80,10 @@ def test_a_search_gives_every_variant_as_many_epochs(tmp_path):
     total, own = ({each.frozen_epochs: each.num_epochs + each.frozen_epochs} for each in trials)
     expected = base.comparison.search_epochs + base.training.frozen_epochs
     assert total == {base.training.frozen_epochs: expected} and own == {0: expected} and expected == 15
+    for changes in ({"num_epochs": 20}, {"frozen_epochs": 0}):  # as given on the command line
+        given = dataclasses.replace(base, training=dataclasses.replace(base.training, **changes))
+        own = [variant_settings(given, name).training for name in ("log_db", "waveform")]
+        assert len({each.frozen_epochs + each.num_epochs for each in own}) == 1
 
 
 def test_folds_with_the_same_rate_share_a_run(base, tmp_path):
@@ -112,7 +117,7 @@ def test_bad_values_are_named(base):
         with pytest.raises(UserError, match=f"config.study.{field} is"):
             parse_settings(config)
     base.train.folds = (0,)
-    with pytest.raises(UserError, match=r"keep the defaults of config\.train\.folds"):
+    with pytest.raises(UserError, match=r"set --config\.train\.folds"):
         check_study(parse_settings(base))
 
 

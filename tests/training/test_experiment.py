@@ -37,9 +37,10 @@ def test_an_inner_split_never_touches_its_fold():
 
 
 def test_steps_are_as_many_as_the_largest_training_set_fills():
-    assert count_steps_per_epoch([30, 33], 16) == 3
+    assert count_steps_per_epoch([30, 33], [30, 33], 16) == 3
     with pytest.raises(UserError, match="5 to 33 clips remain: too uneven"):
-        count_steps_per_epoch([5, 33], 8)
+        count_steps_per_epoch([5, 33], [33, 5], 8)
+    assert count_steps_per_epoch([5, 33], [33], 8) == 5  # the small set is of a fold that this run does not train
 
 
 def test_variants_share_what_is_compiled(tmp_path):

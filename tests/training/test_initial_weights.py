@@ -139,6 +139,9 @@ def test_the_record_and_the_summary_state_what_published_weights_were_trained_on
     (tmp_path / "next").mkdir()
     record_config(tmp_path / "next", parse_settings(config), ["a", "b"], "name")
     assert read_record(tmp_path / "next").pretrained_on == "AudioSet"
+    (tmp_path / "run" / FILE_NAME).rename(tmp_path / "away.json")  # the record outlives the run that it names
+    record_config(tmp_path / "next", parse_settings(config), ["a", "b"], "name")
+    assert read_record(tmp_path / "next").pretrained_on == "AudioSet"
     for name, source, words in (
         ("yamnet", "yamnet", "AudioSet: two million"),
         ("yamnet", "weights.h5", "AudioSet: two million"),
