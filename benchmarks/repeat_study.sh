@@ -77,7 +77,7 @@ for part in "$@"; do
             probes forms/range-$decibels drums log_db "('hires_q2','hires_q8')" --config.spectral.range_db=$decibels
         done
         for decibels in 20 40; do
-            probes forms/range-$decibels drums,digits,esc50,notes log_db "('hires_q2','hires_q8','mix_q1_q4_q8','hires_q1','hires_q4')" \
+            probes forms/range-$decibels drums,digits,esc50,notes log_db "('hires_q2','hires_q8','mix_q1_q4_q8','hires_q1','hires_q4','mel_db')" \
                 --config.spectral.range_db=$decibels
         done
         ;;
