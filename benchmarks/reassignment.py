@@ -53,8 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", required=True, help="folder of ESC-10 or ESC-50")
     parser.add_argument("--clips", type=int, default=10, help="number of clips for the errors of the sampled form")
-    strides = {"nargs": "+", "default": [SETTINGS.stride], "help": "of the sampled form, such as 8 32 64"}
-    parser.add_argument("--strides", type=float, **strides)
+    parser.add_argument("--strides", type=float, nargs="+", default=[SETTINGS.stride], help="of the sampled form")
     parser.add_argument("--repeats", type=int, default=3, help="number of timings, whose median is reported")
     parser.add_argument("--skip-slow", action="store_true", help="leave out the NumPy loop and PyTorch")
     options = parser.parse_args()

@@ -246,6 +246,24 @@ def test_other_clips_are_refused(study, tmp_path):
     store.write(tmp_path / "runs/predictions/drums", other, [])
     with pytest.raises(UserError, match="runs differs in clips"):
         compare_strides.compare([study / "windows/window-512", tmp_path / "runs"], "drums", 0.01)
+    with pytest.raises(UserError, match="the same name"):
+        compare_strides.compare([tmp_path / "windows", study / "windows"], "drums", 0.01)
+
+
+def test_a_fold_in_two_runs_is_refused(tmp_path):
+    """As after a search with other factors: which one counts stands in choices.json."""
+    for rate, fold in ((1, 0), (3, 1)):
+        folder = tmp_path / f"runs/log_db-seed_0-rate_{rate}/fold_{fold}"
+        folder.mkdir(parents=True)
+        (folder / VALIDATION).touch()
+    assert [path.name for path in robustness.fold_dirs(tmp_path, "log_db").values()] == [
+        "log_db-seed_0-rate_1",
+        "log_db-seed_0-rate_3",
+    ]
+    (tmp_path / "runs/log_db-seed_0-rate_3/fold_0").mkdir()
+    (tmp_path / "runs/log_db-seed_0-rate_3/fold_0" / VALIDATION).touch()
+    with pytest.raises(SystemExit, match="fold 0 of log_db is in log_db-seed_0-rate_1 and log_db-seed_0-rate_3"):
+        robustness.fold_dirs(tmp_path, "log_db")
 
 
 def test_the_clips_needed_grow_with_the_square_of_the_difference():

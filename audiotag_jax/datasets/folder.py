@@ -38,7 +38,7 @@ def open_folder(
     a training row without any is an example of none of the classes. Raises UserError.
     """
     root = Path(path)
-    if not root.is_dir():
+    if not root.is_dir() and not (table and Path(table).is_file()):
         raise UserError(
             f"There is no folder {root}.\n"
             "Set config.dataset.path to a folder with a subfolder per label, or a CSV table (config.dataset.table)."

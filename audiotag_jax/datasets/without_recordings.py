@@ -24,7 +24,7 @@ def has_no_files(dataset: DatasetSettings) -> bool:
     """
     if dataset.source == "demo":
         return False
-    if dataset.source == "folder" and dataset.table and Path(dataset.table).is_file() and Path(dataset.path).is_dir():
+    if dataset.source == "folder" and dataset.table and Path(dataset.table).is_file():
         return False  # a table elsewhere
     only_sounds = dataset.source == "audioset" or (dataset.source == "folder" and not dataset.table)
     return not contains_file(Path(dataset.path), readable_suffixes() if only_sounds else ())

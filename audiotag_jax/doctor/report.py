@@ -98,7 +98,7 @@ def _leaks(report: Mapping) -> Iterator[str]:
         yield f"CONTRADICTION: identical sounds with different labels, {count_things(len(conflicts), 'group')}."
     if groups and not split_leaks and not fold_leaks:
         yield f"Identical sounds, {count_things(len(groups), 'group')}, none of them across folds or training and test."
-    across = [group for group in takes if group["crosses_folds"] or group["crosses_splits"]]
+    across = [group for group in takes if _crosses(group)]
     if across:
         yield (
             "LEAK: clips of one recording in different folds, or in training and test, "
@@ -190,13 +190,17 @@ def _group_sections(report: Mapping) -> Iterator[str]:
         "scaled or encoded with loss are not detected. "
         "Digital silence is not compared."
     )
-    ranked = sorted(report["duplicates"], key=lambda group: not (group["crosses_folds"] or group["crosses_splits"]))
+    ranked = sorted(report["duplicates"], key=lambda group: not _crosses(group))
     if ranked:
         yield _names(map(_group_line, ranked), len(ranked))
-    across = [group for group in report["takes"] or [] if group["crosses_folds"] or group["crosses_splits"]]
+    across = [group for group in report["takes"] or [] if _crosses(group)]
     if across:
         yield f"## Clips of one recording in different folds or splits: {count_things(len(across), 'group')}"
         yield _names(map(_group_line, across), len(across))
+
+
+def _crosses(group: Mapping) -> bool:
+    return group["crosses_folds"] or group["crosses_splits"]
 
 
 def _group_line(group: Mapping) -> str:

@@ -2,8 +2,6 @@
 
 import csv
 import dataclasses
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.errors import NPZ_ERRORS, UserError
 
 SCORES = ("logits", "probabilities")
 Label = str | tuple[str, ...]  # a class, or any number of them
@@ -78,16 +76,7 @@ def _read_npz(path: Path) -> ForeignPredictions:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (*NPZ_ERRORS, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not an NPZ file of plain arrays ({_reason(error)}).") from error
     kinds = [name for name in SCORES if name in arrays]
     if lacking := [name for name in ("ids", "classes") if name not in arrays]:
@@ -109,6 +98,7 @@ def _read_npz(path: Path) -> ForeignPredictions:
         if array.shape != ids.shape and not (name == "labels" and array.shape == values.shape):
             raise UserError(f"{path}: {name} has shape {list(array.shape)}; one for each of {len(ids)} ids is needed.")
     for name, kinds_allowed, wanted in (("folds", "iu", "whole numbers, -1 for none"), ("verified", "biu", "1 and 0")):
+        more |= {name: _whole(more[name])} if name in more else {}
         if name in more and more[name].dtype.kind not in kinds_allowed:
             raise UserError(f"{path}: {name} are {more[name].dtype}; {wanted} are needed.")
     if "labels" in more:
@@ -124,6 +114,12 @@ def _read_npz(path: Path) -> ForeignPredictions:
     return ForeignPredictions(ids, classes, scores, **more)
 
 
+def _whole(numbers: np.ndarray) -> np.ndarray:
+    """Returns floats that are all whole, as arrays of pandas and MATLAB are, as integers; others as they are."""
+    is_whole = numbers.dtype.kind == "f" and (numbers == np.round(numbers)).all()
+    return numbers.astype(np.int64) if is_whole else numbers
+
+
 def _label_names(path: Path, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Returns labels as names, from names or numbers of classes, -1 for none; [n, K] of 1, 0, -1 as tuples."""
     if labels.ndim == 2:
@@ -133,8 +129,7 @@ def _label_names(path: Path, labels: np.ndarray, classes: Sequence[str]) -> np.n
         for row, name in enumerate(names_of(labels.astype(np.int8), classes)):
             names[row] = name
         return names
-    if labels.dtype.kind == "f" and (labels == np.round(labels)).all():  # as arrays of pandas and MATLAB are
-        labels = labels.astype(np.int64)
+    labels = _whole(labels)
     if labels.dtype.kind not in "iuf":
         return _text(labels)
     if labels.dtype.kind == "f" or len(labels) and not (labels.min() >= -1 and labels.max() < len(classes)):

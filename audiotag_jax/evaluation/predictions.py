@@ -1,14 +1,12 @@
 """Saved predictions: the logits of every clip, keyed by its id."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from audiotag_jax.evaluation.task import is_scored, task_of
-from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.errors import NPZ_ERRORS, UserError
 
 VALIDATION, TEST = "predictions.npz", "test_predictions.npz"  # in the folder of a fold
 
@@ -28,7 +26,7 @@ def load_predictions(path: Path, *, logits: bool = True) -> Predictions:
             found = {name: saved[name] for name in names}
             recordings = saved["recordings"] if "recordings" in saved else np.full(len(found["ids"]), "")
             return found | {"recordings": recordings}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except NPZ_ERRORS as error:
         raise UserError(f"{path} is damaged ({error}).\nRemove it and run the same command again.") from error
 
 

@@ -1,4 +1,10 @@
-"""Exceptions whose message is meant for the user."""
+"""Exceptions whose message is meant for the user, and those that files raise."""
+
+import zipfile
+import zlib
+
+# What `np.load` and the reading of an array raise where the file is missing, damaged, or lacks the array.
+NPZ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class UserError(Exception):

@@ -109,12 +109,7 @@ def _study(each: DataSet, workdir: Path) -> None:
         return
     results = read_results(runs, classes)
     store.write(saved, results, [*describe_data(each.settings, results), *budget])
-    try:
-        store.write_descriptors(saved, each.settings, prepare=trains)
-    except UserError as error:
-        if trains:
-            raise
-        log(f"{each.name}: no comparison by kind of sound: {error}")
+    store.write_descriptors(saved, each.settings, prepare=trains)
 
 
 def report(settings: Settings, workdir: Path, pooled: Mapping[str, bool]) -> None:

@@ -89,7 +89,8 @@ def check_study(settings: Settings) -> None:
 def variant_settings(base: Settings, variant: str) -> Settings:
     """Returns the settings of another variant under the same preset, with all that `base` changes on the command line.
 
-    What a variant's own file sets apart from the base's file, such as its channels, stays as that file has it.
+    What a variant's own file sets apart from the base's file, such as its channels, stays as that file has it, but for
+    the number of epochs, which is that of `base`.
     """
     own, plain = _load(variant, base.preset), _load(base.name, base.preset)
     if not own.keys() >= plain.keys():
@@ -99,24 +100,24 @@ def variant_settings(base: Settings, variant: str) -> Settings:
         if value != plain[name] and own[name] == plain[name]:
             own[name] = value
     settings = parse_settings(traverse_util.unflatten_dict(own, sep="."))
-    # As many epochs in all for each variant: some, such as waveform, have no frozen epochs.
-    epochs = base.training.frozen_epochs + base.training.num_epochs - settings.training.frozen_epochs
-    training = dataclasses.replace(settings.training, num_epochs=epochs)
-    return dataclasses.replace(settings, study=base.study, training=training)
+    return _with_epochs(dataclasses.replace(settings, study=base.study), base, base.training.num_epochs)
+
+
+def _with_epochs(settings: Settings, base: Settings, num_epochs: int) -> Settings:
+    """Returns `settings` with as many epochs in all as `base` has with `num_epochs`: waveform has no frozen ones."""
+    epochs = base.training.frozen_epochs + num_epochs - settings.training.frozen_epochs
+    return dataclasses.replace(settings, training=dataclasses.replace(settings.training, num_epochs=epochs))
 
 
 def search(base: Settings, workdir: Path, variant: str, folds: Sequence[int]) -> dict[float, Training]:
     """Returns the trials of a variant's learning rates, by factor: short, and scored on inner splits alone."""
     trials = {}
     for factor in base.comparison.rate_factors:
-        settings = variant_settings(base, variant)
-        epochs = base.comparison.search_epochs + base.training.frozen_epochs - settings.training.frozen_epochs
+        settings = _with_epochs(variant_settings(base, variant), base, base.comparison.search_epochs)
         settings = dataclasses.replace(
             settings,
             seed=base.comparison.seeds[0],
-            training=dataclasses.replace(
-                settings.training, inner_split=True, num_epochs=epochs, evaluate_every_epochs=0
-            ),
+            training=dataclasses.replace(settings.training, inner_split=True, evaluate_every_epochs=0),
             optimizer=_at_rate(settings, factor),
         )
         name = f"{variant}-rate_{factor:g}"

@@ -15,7 +15,7 @@ from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.evaluation.descriptors import Descriptors, describe
 from audiotag_jax.evaluation.predictions import load_predictions
 from audiotag_jax.evaluation.task import MULTI_LABEL
-from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.errors import NPZ_ERRORS, UserError
 from audiotag_jax.runtime.files import write_json, write_npz
 from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.settings import Settings
@@ -102,6 +102,8 @@ def write_descriptors(folder: Path, settings: Settings, *, prepare: bool) -> Non
     if (folder / _DESCRIPTORS).exists():
         return
     clips_dir = prepare_run_clips(settings) if prepare else stored_datasets(settings)[0]
+    if clips_dir is None:
+        log(f"the clips of {folder.name} are not prepared: no comparison by kind of sound")
     examples = None if clips_dir is None else read_split(clips_dir, "train")
     if examples is None:
         return
@@ -116,14 +118,16 @@ def _read_descriptors(folder: Path, clips: Clips) -> dict[str, np.ndarray] | Non
     path = folder / _DESCRIPTORS
     if not path.exists():
         return None
-    with np.load(path) as saved:
-        order = np.argsort(saved["ids"], kind="stable")
-        places = order[np.searchsorted(saved["ids"][order], clips.ids).clip(max=len(order) - 1)]
-        if not np.array_equal(saved["ids"][places], clips.ids):
-            raise UserError(
-                f"{path} lacks some of the clips that were tagged; remove it and run the same command again."
-            )
-        return {name: saved[name][places].astype(np.float64) for name in Descriptors._fields}
+    try:
+        with np.load(path) as file:
+            saved = {name: file[name] for name in ("ids", *Descriptors._fields)}
+    except NPZ_ERRORS as error:
+        raise UserError(f"{path} is damaged ({error}); remove it and run the same command again.") from error
+    order = np.argsort(saved["ids"], kind="stable")
+    places = order[np.searchsorted(saved["ids"][order], clips.ids).clip(max=len(order) - 1)]
+    if not np.array_equal(saved["ids"][places], clips.ids):
+        raise UserError(f"{path} lacks some of the clips that were tagged; remove it and run the same command again.")
+    return {name: saved[name][places].astype(np.float64) for name in Descriptors._fields}
 
 
 def _clips(path: Path) -> tuple[Clips, dict[str, str], tuple[str, ...]]:

@@ -9,8 +9,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from audiotag_jax.datasets.reader import Examples
-from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.runtime.errors import NPZ_ERRORS, UserError
 from audiotag_jax.runtime.files import write_npz
 from audiotag_jax.runtime.progress import log, progress
 from audiotag_jax.settings.sections import ModelSettings
@@ -112,7 +110,7 @@ def _read(path: Path, ids: np.ndarray) -> np.ndarray | None:
     try:
         with np.load(path) as saved:
             return saved["features"] if np.array_equal(saved["ids"], ids) else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except NPZ_ERRORS:
         return None
 
 

@@ -119,7 +119,12 @@ def test_a_complete_set_is_reused_and_another_version_is_written_elsewhere(tmp_p
     assert demo.write_demo(tmp_path) == folder
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
     monkeypatch.setattr(demo, "VERSION", demo.VERSION + 1)
+    (tmp_path / ".DS_Store").touch()  # a file browser's
     assert demo.write_demo(tmp_path) != folder
+    monkeypatch.setattr(demo, "VERSION", demo.VERSION + 1)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match="contains other files"):
+        demo.write_demo(tmp_path)
 
 
 def test_an_interrupted_set_is_written_again(tmp_path, small, monkeypatch):

@@ -77,6 +77,10 @@ def present(path):
 def test_download_writes_all_parts_and_no_other_files(tmp_path, served):
     path = tmp_path / "data"
     assert needs_download(path)
+    path.mkdir()
+    (path / ".DS_Store").touch()  # a file browser's
+    assert needs_download(path)
+    (path / ".DS_Store").unlink()
     download_fsdkaggle2018(path, served.url, served.registry)
     assert present(path) == CONTENT
     assert not needs_download(path)

@@ -143,6 +143,10 @@ def test_what_is_missing_or_wrong_is_one_error(tmp_path):
     write(tables / "dev.csv", [("fname", "labels", "split"), (1, "a", "train"), (2, "c", "val")])
     with pytest.raises(UserError, match="clip '2' has label 'c', which is not among the 2 classes"):
         open_source("fsd50k", tmp_path)
+    write(tables / "vocabulary.csv", [(0, "a", "/m/a"), (1, "a", "/m/b")])
+    write(tables / "dev.csv", [("fname", "labels", "split"), (1, "a", "train"), (2, "a", "val")])
+    with pytest.raises(UserError, match="class a is listed more than once"):
+        open_source("fsd50k", tmp_path)
     write(tables / "vocabulary.csv", [("a", "/m/a")])
     with pytest.raises(UserError, match="rows of three values are needed"):
         open_source("fsd50k", tmp_path)

@@ -93,6 +93,8 @@ def test_folders_of_folds_without_labels_are_refused(tmp_path):
 def test_the_folder_above_that_of_the_labels(tmp_path):
     make(tmp_path, "sounds/dog/a.wav", "sounds/rain/b.wav")
     fails(tmp_path, r"one label, 'sounds'; at least 2 distinct.*\n.*such as .*/sounds")
+    make(tmp_path / "splits", "train/dog/a.wav")  # where no folder has the name of the label
+    fails(tmp_path / "splits", r"one label, 'dog'; at least 2 distinct.*\nAdd recordings of a second label")
 
 
 def test_what_is_left_out_is_counted_and_named(tmp_path, monkeypatch):

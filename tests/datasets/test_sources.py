@@ -491,3 +491,22 @@ def test_audioset_errors(audioset):
     fails("has no balanced_train_segments.csv.\nGet the tables from https://research", "audioset", audioset)
     (audioset / "class_labels_indices.csv").unlink()
     fails("has no class_labels_indices.csv", "audioset", audioset)
+
+
+def test_starts_of_segments_are_exact(tmp_path):
+    """1.001 s times 1,000 is not 1001, and starts that differ after six digits are two segments."""
+    write(tmp_path / "class_labels_indices.csv", AUDIOSET_CLASSES)
+    starts, header = (1.001, 1000.123, 1000.124), AUDIOSET_TRAIN.splitlines()[2]
+    rows = "".join(f'segment0001,{start},{start + 1},"/m/09x0r"\n' for start in starts)
+    write(tmp_path / "balanced_train_segments.csv", f'{header}\n{rows}other000001,0,1,"/m/0bt9lr"\n')
+    for name in ("segment0001_1001.wav", "segment0001_1000123.wav", "segment0001_1000124.wav", "other000001_0.wav"):
+        write(tmp_path / name, "")
+    ids = set(by_id(open_source("audioset", tmp_path, num_folds=2)))
+    assert ids == {"segment0001_1.001", "segment0001_1000.123", "segment0001_1000.124", "other000001_0"}
+
+
+def test_folds_named_by_long_numbers_stay_apart(tmp_path):
+    names = ("12345678901234567", "12345678901234568", "007")
+    rows = "".join(f"{n}.wav,{'xy'[n % 2]},{name}\n" for n, name in enumerate(names))
+    write(tmp_path / "t.csv", "path,label,fold\n" + rows)
+    assert open_source("folder", tmp_path, table="t.csv").fold_names == ("7", *names[:2])

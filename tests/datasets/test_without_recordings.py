@@ -160,15 +160,19 @@ def test_audioset_s_tables_alone_are_no_recordings(tmp_path):
     assert not has_no_files(dataset)
 
 
-def test_a_table_elsewhere_decides_as_one_among_the_recordings_does(original, tmp_path, monkeypatch):
-    """An edited label is another data set, though the folder of recordings is empty by now."""
+@pytest.mark.parametrize("folder_is_left", [True, False])
+def test_a_table_elsewhere_decides_as_one_among_the_recordings_does(original, tmp_path, monkeypatch, folder_is_left):
+    """An edited label is another data set, though the recordings are away."""
     monkeypatch.chdir(shutil.copytree(original, tmp_path / "elsewhere"))
     table = Path("clips.csv")
     shutil.move("sounds/clips.csv", table)
     config = random_runs.tiny_config(Path("sounds"))
     directory = prepare(parse_settings(config))
-    for path in Path("sounds").glob("*.wav"):
-        path.unlink()
+    if folder_is_left:
+        for path in Path("sounds").glob("*.wav"):
+            path.unlink()
+    else:
+        shutil.rmtree("sounds")
     assert prepare(parse_settings(config)) == directory
     table.write_text(table.read_text().replace("rain", "bird", 1))
     with pytest.raises(UserError, match="None of the 14 training recordings"):

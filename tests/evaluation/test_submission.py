@@ -1,6 +1,7 @@
 """Submissions: the sample's rows in its order, three known labels each, from the mean of all folds."""
 
 import csv
+import zlib
 
 import numpy as np
 import pytest
@@ -134,9 +135,19 @@ def test_whole_challenge(tmp_path, shared_data):
     assert all(len(set(labels)) == 3 and set(labels) <= known for _, labels in rows)
 
 
-def test_a_damaged_file_raises(tmp_path, kaggle):
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_a_damaged_file_raises(tmp_path, kaggle, monkeypatch):
     whole = save(tmp_path / "a.npz", np.zeros((4, 5))).read_bytes()
     (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="a.npz is damaged"):
+        submit(tmp_path / "submission.csv", [tmp_path / "a.npz"], submission_order(kaggle))
+    monkeypatch.setattr(np, "load", raising(zlib.error("Error -3")))  # damage within what is compressed
     with pytest.raises(UserError, match="a.npz is damaged"):
         submit(tmp_path / "submission.csv", [tmp_path / "a.npz"], submission_order(kaggle))
 

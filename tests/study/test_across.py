@@ -173,6 +173,10 @@ def test_damaged_and_foreign_predictions_are_refused(tmp_path):
     write_npz(tmp_path / "mel_db-seed_0.npz", **changed)
     with pytest.raises(UserError, match="different clips, labels or folds"):
         store.read(tmp_path)
+    store.write(tmp_path, results, [])
+    (tmp_path / "descriptors.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"descriptors.npz is damaged .*; remove it"):
+        store.read(tmp_path)
     (tmp_path / "about.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         store.read(tmp_path)

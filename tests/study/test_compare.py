@@ -263,6 +263,7 @@ NAN = np.where(np.arange(5) == 2, np.nan, logits_of(5))
         ({"logits": None, "probabilities": logits_of(5)}, "probabilities must be 0 to 1"),
         ({"folds": IDS}, "folds are <U7; whole numbers, -1 for none are needed"),
         ({"verified": IDS}, "verified are <U7; 1 and 0 are needed"),
+        ({"folds": np.arange(60) + 0.5}, "folds are float64; whole numbers"),
         ({"labels": (LABELS + 1) % 5}, "labels clip '000.wav'"),
         ({"labels": LABELS + 3}, "labels must be numbers of its 5 classes"),
         ({"labels": LABELS + 0.5}, "labels must be numbers of its 5 classes"),

@@ -1,11 +1,14 @@
 """Which clips a fold trains on and is scored on; what runs of one process share."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.settings import parse_settings
+from audiotag_jax.training import experiment as experiment_module
 from audiotag_jax.training.experiment import Experiment, check_devices, count_steps_per_epoch, open_experiment
 from configs import log_db, mel_db
 
@@ -68,5 +71,31 @@ def test_mixup_needs_an_even_number_of_clips_a_device(monkeypatch, devices, batc
 
     with pytest.raises(UserError, match=rf"batch_size {batch_size} gives a device {rows} clips, an odd number"):
         check_devices(settings(0.3, batch_size))
+    check_devices(settings(0.3, batch_size), trains=False)  # evaluation mixes nothing
     check_devices(settings(0.0, batch_size))
     check_devices(settings(0.3, devices * (rows + 1)))
+
+
+@pytest.mark.parametrize(("pretrained", "init_from", "made"), [("yamnet", "", 1), ("", "runs/probe", 1), ("", "", 0)])
+def test_folded_weights_get_statistics_wherever_they_come_from(monkeypatch, pretrained, init_from, made):
+    calls = []
+
+    def counted(body, variables, images):
+        calls.append(images.shape)
+        return {"params": 1, "batch_stats": 1}
+
+    for name, value in {"with_statistics": counted, "is_folded": lambda _: True}.items():
+        monkeypatch.setattr(experiment_module, name, value)
+    for name in ("to_images", "normalize"):
+        monkeypatch.setattr(experiment_module, name, lambda x, _: x)
+    network = SimpleNamespace(body=None)
+    model = SimpleNamespace(name="yamnet", pretrained=pretrained, init_from=init_from, network=lambda _: network)
+    opened = SimpleNamespace(
+        settings=SimpleNamespace(model=model, front_end=None),
+        classes=("a", "b"),
+        training_clips=lambda fold: np.arange(3),
+        examples=SimpleNamespace(inputs=np.zeros((5, 7), np.float32)),
+    )
+    state = SimpleNamespace(params={"body": 0}, batch_stats={"body": 0}, replace=lambda **changes: changes)
+    Experiment._with_statistics(opened, state, 0)
+    assert calls == [(3, 7)] * made

@@ -503,6 +503,11 @@ def test_evaluate_needs_a_finished_run(copied, config, tmp_path):
     shutil.rmtree(copied / "fold_1" / "checkpoints" / str(NUM_STEPS))
     with pytest.raises(UserError, match=rf"Fold 1 is at step {CHECKPOINT_STEPS} of {NUM_STEPS}"):
         evaluate.run(parse_settings(config), copied)
+    shutil.rmtree(copied / "fold_1" / "checkpoints")
+    (copied / "fold_0" / "predictions.npz").unlink()
+    with pytest.raises(UserError, match=r"no checkpoint of fold 1: train it first .* by --config\.train\.folds"):
+        evaluate.run(parse_settings(config), copied)
+    assert not (copied / "fold_0" / "predictions.npz").exists()  # nothing was computed before
 
 
 @pytest.mark.parametrize(
