@@ -60,7 +60,13 @@ def batch_size(settings: SpectralSettings) -> int:
 
 def _stream(make, numbers: list[int], size: int) -> Iterator[tuple[str, dict]]:
     chunks = (numbers[i : i + size] for i in range(0, len(numbers), size))
-    return (example for chunk in ordered_map(make, chunks, SPECTROGRAM_THREADS) for example in chunk)
+    return (example for chunk in ordered_map(make, chunks, _num_threads()) for example in chunk)
+
+
+def _num_threads() -> int:
+    # On two CPU cores, XLA of JAX 0.11 waits for ever when two threads call it; that of 0.10 and 0.12 does not.
+    hangs = jax.default_backend() == "cpu" and jax.__version_info__[:2] == (0, 11)
+    return 1 if hangs else SPECTROGRAM_THREADS
 
 
 def _make_examples(

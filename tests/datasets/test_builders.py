@@ -419,3 +419,23 @@ def test_ordered_map_raises_the_error_of_the_function():
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+@pytest.mark.parametrize(("version", "most"), [((0, 11, 2), 1), ((0, 12, 0), 2)])
+def test_one_thread_computes_where_two_would_wait_for_each_other(source, prepared, monkeypatch, version, most):
+    clips, active, seen = prepare_clips(source, CLIPS, prepared), [], []
+    both = threading.Barrier(most)
+
+    def compute(waveforms, settings):
+        active.append(1)
+        both.wait(20)  # breaks, and the test fails, unless `most` threads come
+        seen.append(len(active))
+        both.wait(20)
+        active.pop()
+        return np.zeros((len(waveforms), 8, 8, 1), np.float16)
+
+    monkeypatch.setattr(images, "compute_images", compute)
+    monkeypatch.setattr(images, "SPECTROGRAM_BATCH", 2)
+    monkeypatch.setattr("jax.__version_info__", version)
+    prepare_spectrograms(clips, IMAGES, prepared)
+    assert max(seen) == most
