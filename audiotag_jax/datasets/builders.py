@@ -129,6 +129,7 @@ class AudiotagClips(_Builder):
                     clip_examples,
                     split,
                     clips[part.start : part.stop],
+                    [self._contents[clip.path] for clip in clips[part.start : part.stop]],
                     self._copies[split].part(part.start, part.stop),
                     self._settings,
                     self._source.classes,

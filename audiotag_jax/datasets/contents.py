@@ -29,7 +29,7 @@ def content_hashes(paths: Iterable[str], cache_dir: Path, num_threads: int = 1) 
     unread = [name for name in stamps if name not in found]
     if unread:
         with ThreadPoolExecutor(num_threads) as pool:
-            hashes = progress(pool.map(_hash_of, unread), len(unread), "hashing", "recordings")
+            hashes = progress(pool.map(content_hash, unread), len(unread), "hashing", "recordings")
             try:
                 for name, digest in zip(unread, hashes, strict=True):
                     found[name] = digest
@@ -41,6 +41,15 @@ def content_hashes(paths: Iterable[str], cache_dir: Path, num_threads: int = 1) 
     return {path: found.get(name, "") for path, name in names.items()}
 
 
+def content_hash(path: str) -> str:
+    """Returns a hash of the file's bytes, "" if the file cannot be read; not cached."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError:
+        return ""
+
+
 def _stamp(path: str) -> list[int] | None:
     try:
         stat = Path(path).stat()
@@ -50,14 +59,6 @@ def _stamp(path: str) -> list[int] | None:
         return None
     # Files of equal size and date that were swapped are detected by inode and by the time of the renaming (ctime).
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-
-
-def _hash_of(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError:
-        return ""
 
 
 def _read_cache(file: Path) -> dict[str, tuple[list[int], str]]:

@@ -13,10 +13,12 @@ import numpy as np
 
 from audiotag_jax.audio.clip import load_clip
 from audiotag_jax.audio.decode import AudioError
+from audiotag_jax.datasets.contents import content_hash
 from audiotag_jax.datasets.copies import Copies, Origin
 from audiotag_jax.datasets.prepared import record_source
 from audiotag_jax.datasets.records import KEPT, LEFT_OUT, SILENCE, Clip
 from audiotag_jax.evaluation.task import MULTI_LABEL, SINGLE_LABEL
+from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json
 from audiotag_jax.runtime.progress import progress
 from audiotag_jax.runtime.threads import ordered_map
@@ -51,6 +53,7 @@ def decode_clip(clip: Clip, settings: ClipSettings) -> tuple[np.ndarray | None, 
 def clip_examples(
     split: str,
     clips: Sequence[Clip],
+    sounds: Sequence[str],
     copies: Copies,
     settings: ClipSettings,
     classes: Sequence[str],
@@ -58,9 +61,13 @@ def clip_examples(
     problems_file: Path,
     task: str = SINGLE_LABEL.name,
 ) -> Iterator[tuple[str, dict]]:
-    """Yields id and example of the readable clips of a shard; then writes their problems to `problems_file`."""
+    """Yields id and example of the readable clips of a shard; then writes their problems to `problems_file`.
+
+    `sounds` are the hashes of their files, "" of one that cannot be read. Raises UserError if a file with a hash cannot
+    be read now, or is another one: the clip would be lost, or cut, for good.
+    """
     problems, labels = [], {name: number for number, name in enumerate(classes)}
-    items = ((clip, copies.of(number)) for number, clip in enumerate(clips))
+    items = ((clip, sounds[number], copies.of(number)) for number, clip in enumerate(clips))
     waveforms = ordered_map(partial(_copy_or_decode, settings=settings), items, num_threads)
     what = "decoding" if (copies.which < 0).any() else "copying"
     pairs = zip(clips, waveforms, strict=True)
@@ -90,11 +97,24 @@ def clip_example(
 
 
 def _copy_or_decode(
-    item: tuple[Clip, tuple[Origin, int, str] | None], settings: ClipSettings
+    item: tuple[Clip, str, tuple[Origin, int, str] | None], settings: ClipSettings
 ) -> tuple[np.ndarray | None, Problem | None]:
-    clip, copy = item
+    clip, sound, copy = item
     if copy is None:
-        return decode_clip(clip, settings)
+        waveform, problem = decode_clip(clip, settings)
+        return _decode_again(clip, sound, settings, problem) if problem and sound else (waveform, problem)
     origin, row, note = copy
     waveform = record_source(origin.directory, origin.split, ("waveform",))[row]["waveform"]
     return waveform, Problem(clip.id, clip.split, note, KEPT) if note else None
+
+
+def _decode_again(
+    clip: Clip, sound: str, settings: ClipSettings, problem: Problem
+) -> tuple[np.ndarray | None, Problem | None]:
+    """Returns what `decode_clip` returns of a file that had a problem, since it may be a disk's error that passes."""
+    if content_hash(clip.path) != sound:
+        raise UserError(
+            f"{clip.path} cannot be read any more, or was changed, while the clips are prepared ({problem.reason}).\n"
+            "Run the same command again; if that does not help, replace the file, or take it out of the table."
+        )
+    return decode_clip(clip, settings)

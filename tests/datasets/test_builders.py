@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from audiotag_jax.audio.crop import crop_loudest
-from audiotag_jax.audio.decode import load_audio
+from audiotag_jax.audio.decode import AudioError, load_audio
 from audiotag_jax.datasets import builders, images, waveforms
 from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
 from audiotag_jax.datasets.prepared import read_metadata
@@ -199,6 +199,44 @@ def test_a_silent_or_truncated_recording_is_kept_and_listed(source, prepared, ho
     assert (len(ids(directory)), len(ids(directory, "test"))) == (8, 3)
     examples = read_split(prepare_spectrograms(directory, IMAGES, prepared), "train").in_memory()
     assert np.isfinite(examples.inputs).all()
+
+
+@pytest.mark.parametrize("name", ["train_02.wav", "test_01.wav"])
+def test_an_error_of_the_disk_that_passes_loses_no_clip(source, prepared, monkeypatch, name):
+    load, failed = waveforms.load_clip, []
+
+    def fail_once(path, *arguments):
+        if Path(path).name == name and not failed:
+            failed.append(path)
+            raise AudioError("unreadable (Input/output error)")
+        return load(path, *arguments)
+
+    monkeypatch.setattr(waveforms, "load_clip", fail_once)
+    directory = prepare_clips(source, CLIPS, prepared, 2)
+    assert failed and read_metadata(directory)["problems"] == []
+    assert all(record["waveform"].any() for split in ("train", "test") for record in data_source(directory, split))
+    assert (len(ids(directory)), len(ids(directory, "test"))) == (8, 3)
+
+
+@pytest.mark.parametrize("now", ["unreadable", "changed"])
+def test_a_recording_that_was_read_before_is_not_left_out(source, prepared, monkeypatch, now):
+    load, path = waveforms.load_clip, next(clip.path for clip in source.clips if clip.id == "train_02.wav")
+
+    def change(opened, *arguments):
+        if opened != path:
+            return load(opened, *arguments)
+        write_sound(Path(path), seed=99)
+        if now == "unreadable":
+            Path(path).unlink()
+        raise AudioError("unreadable (Input/output error)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(waveforms, "load_clip", change)
+        with pytest.raises(UserError, match=r"train_02.wav cannot be read any more, or was changed"):
+            prepare_clips(source, CLIPS, prepared, 2)
+    assert datasets(prepared) == []
+    write_sound(Path(path), seed=99)
+    assert len(ids(prepare_clips(source, CLIPS, prepared, 2))) == 8
 
 
 def test_no_readable_training_recording_raises(source, prepared):

@@ -22,8 +22,8 @@ def files(tmp_path):
 @pytest.fixture
 def hashed(monkeypatch):
     """Records the paths that are hashed."""
-    hashed, hash_of = [], contents._hash_of
-    monkeypatch.setattr(contents, "_hash_of", lambda path: hashed.append(path) or hash_of(path))
+    hashed, hash_of = [], contents.content_hash
+    monkeypatch.setattr(contents, "content_hash", lambda path: hashed.append(path) or hash_of(path))
     return hashed
 
 
@@ -109,7 +109,7 @@ def test_a_cache_that_cannot_be_written_is_ignored(files, tmp_path, hashed):
 
 
 def test_what_was_read_before_an_interruption_is_not_read_again(files, tmp_path, monkeypatch, in_new_process):
-    hash_of, number = contents._hash_of, len(files) - 1
+    hash_of, number = contents.content_hash, len(files) - 1
 
     def interrupted(path):
         if path == str(Path(files[number]).absolute()):
@@ -117,9 +117,9 @@ def test_what_was_read_before_an_interruption_is_not_read_again(files, tmp_path,
         return hash_of(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(contents, "_hash_of", interrupted)
+        patched.setattr(contents, "content_hash", interrupted)
         with pytest.raises(KeyboardInterrupt):
             in_new_process(files, tmp_path / "cache", 1)
     read = []
-    monkeypatch.setattr(contents, "_hash_of", lambda path: read.append(path) or hash_of(path))
+    monkeypatch.setattr(contents, "content_hash", lambda path: read.append(path) or hash_of(path))
     assert all(in_new_process(files, tmp_path / "cache", 1).values()) and len(read) == 1
