@@ -1,5 +1,6 @@
 """Initial weights that are not random: from a file of weights, or from another run's checkpoint."""
 
+import glob
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -81,8 +82,14 @@ def check_initial_weights(model: ModelSettings, fold: int, scored: Mapping[str, 
 
 
 def check_pretrained(model: ModelSettings) -> None:
-    """Raises UserError if the weights that `model.pretrained` names are not there; YAMNet's are downloaded first."""
+    """Raises UserError if the weights that `model.pretrained` or `model.init_from` name are not there.
+
+    YAMNet's are downloaded first. Of a folder for each fold, one has to be there.
+    """
     source = model.pretrained
+    pattern = "*".join(map(glob.escape, model.init_from.split("{fold}")))
+    if pattern and not glob.glob(str(Path(pattern).expanduser())):
+        raise UserError(f"config.model.init_from: there is no folder {model.init_from}.")
     try:
         if source and model.name == YAMNET:
             find_weights(source)

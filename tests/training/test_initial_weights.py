@@ -20,6 +20,7 @@ from audiotag_jax.training import train
 from audiotag_jax.training.initial_weights import (
     SEEN,
     check_initial_weights,
+    check_pretrained,
     clips_seen,
     pretrained_on,
     record_seen,
@@ -82,6 +83,16 @@ def test_a_file_of_weights_must_be_there(config, tmp_path, monkeypatch):
     (tmp_path / "weights.safetensors").touch()
     check_initial_weights(parse_settings(config).model, 0, {"a": "a.wav"})
     assert resolve_init_from("~/run/fold_{fold}", 0) == tmp_path / "run/fold_0/checkpoints"
+
+
+def test_a_mistyped_folder_is_found_before_anything_is_prepared(config, tmp_path):
+    config.model.init_from = f"{tmp_path}/run [1]/fold_{{fold}}"
+    config.dataset.prepared_dir = str(tmp_path / "prepared")
+    with pytest.raises(UserError, match=r"init_from: there is no folder .*/run \[1\]/fold_\{fold\}"):
+        train.run(parse_settings(config), tmp_path / "new")
+    assert not (tmp_path / "prepared").exists()
+    (tmp_path / "run [1]/fold_3").mkdir(parents=True)
+    check_pretrained(parse_settings(config).model)
 
 
 def write_noise(path: Path, seed: int) -> None:
