@@ -2,7 +2,7 @@
 
 import glob
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import flax.linen as nn
@@ -87,8 +87,7 @@ def check_pretrained(model: ModelSettings) -> None:
     YAMNet's are downloaded first. Of a folder for each fold, one has to be there.
     """
     source = model.pretrained
-    pattern = "*".join(map(glob.escape, model.init_from.split("{fold}")))
-    if pattern and not glob.glob(str(Path(pattern).expanduser())):
+    if model.init_from and not any(_each_fold(Path(model.init_from).expanduser().absolute())):
         raise UserError(f"config.model.init_from: there is no folder {model.init_from}.")
     try:
         if source and model.name == YAMNET:
@@ -99,6 +98,11 @@ def check_pretrained(model: ModelSettings) -> None:
             raise UserError(f"config.model.pretrained: there is no file {source}.")
     except ValueError as error:
         raise UserError(f"config.model.pretrained: {error}") from error
+
+
+def _each_fold(path: Path) -> Iterator[Path]:
+    pattern = "*".join(map(glob.escape, str(path.relative_to(path.anchor)).split("{fold}")))
+    return Path(path.anchor).glob(pattern)
 
 
 def clips_seen(model: ModelSettings, fold: int) -> set[str]:
