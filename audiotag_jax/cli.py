@@ -192,9 +192,10 @@ def _check_together(rest: list[str]) -> None:
     takes_files = mode in ("predict", "embed")
     if rest[1:] and not takes_files:  # --audio *.wav
         raise UserError(f"Unknown argument {rest[1]!r}; options begin with --. (Quote a path with spaces.)")
-    if mode_flags.TAGGER.value and _WORKDIR.value and takes_files:
+    named = "--workdir" if _WORKDIR.value else "--config" if _CONFIG.value is not None else ""
+    if mode_flags.TAGGER.value and named and takes_files:
         raise UserError(
-            "--tagger and --workdir both name a network: leave one out.\n"
+            f"--tagger and {named} both name a network: leave one out.\n"
             "Where the files go is set by --out; by default it is runs/TAGGER."
         )
     of_a_run = mode in (*OF_A_RUN, "inspect", "report")

@@ -53,6 +53,7 @@ def run(*arguments, printed="", **environment) -> str:
             ["--mode=predict", "--tagger=yamnet", "--workdir=x"],
             r"--tagger and --workdir both name .*\n.*--out",
         ),
+        ([DEMO, "--mode=embed", "--tagger=yamnet"], r"--tagger and --config both name .*\n.*--out"),
         (["--config=log_dv:demo"], r"Unknown variant 'log_dv'; did you mean log_db\?$"),
         (["--config=spectrum"], r"Unknown variant 'spectrum'; choose from .*log_db"),
         (["--config=configs/nope.py"], r"no configuration file 'configs/nope.py'.*\n.*VARIANT one of .*log_db"),
