@@ -11,7 +11,7 @@ import numpy as np
 
 from audiotag_jax.spectral import stft, yamnet
 from audiotag_jax.spectral.filterbanks import filterbank
-from audiotag_jax.spectral.hires_channel import reassigned_energies, require_options
+from audiotag_jax.spectral.hires_channel import MIN_BINS, reassigned_energies, require_options
 from audiotag_jax.spectral.scales import EDGES_HZ
 
 # Clips are worked on a few at a time: their frames then stay in a CPU's cache, and memory does not grow with the batch.
@@ -48,7 +48,9 @@ class SpectralSettings:
             raise ValueError(f"channels must be a tuple of names, such as ('log_db',), not {self.channels!r}")
         for channel in self._own_channels:
             _require_channel(channel)
-        for name, least in (("sample_rate_hz", 1), ("num_frames", 1), ("num_bins", 2), ("window_samples", 2)):
+        reassigned = any(CHANNELS[name].energies.func is reassigned_energies for name in self._own_channels)
+        bins = MIN_BINS if reassigned else 2
+        for name, least in (("sample_rate_hz", 1), ("num_frames", 1), ("num_bins", bins), ("window_samples", 2)):
             _require_whole(name, getattr(self, name), least)
         _require_whole("fft_samples", self.fft_samples, self.window_samples)
         if not 0.0 < self.range_db <= 300.0:  # more than 300 dB would not fit in single precision
@@ -205,7 +207,7 @@ class Channel(NamedTuple):
     """
 
     axis: str
-    energies: Callable
+    energies: functools.partial
     amplitude_scale: Callable
     version: int = 1  # part of the names of prepared datasets: raise it when the channel's numbers change
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _ROWS_A_BIN = 10  # of a high-resolution spectrogram
 MAX_Q = 64.0
+MIN_BINS = 3  # fewer have windows that are too wide, see `lattice`
 
 
 def reassigned_energies(waveforms: jax.Array, power, settings: "SpectralSettings", *, q: float) -> jax.Array:

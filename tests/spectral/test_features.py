@@ -176,6 +176,7 @@ def test_axes_for_plots():
     ({"num_frames": -1}, "num_frames"),
     ({"num_frames": True}, "num_frames"),
     ({"num_bins": 1}, "num_bins"),
+    ({"channels": ("log_db", "hires_q8"), "num_bins": 2}, "num_bins must be a whole number, 3 or more, not 2"),
     ({"window_samples": 1}, "window_samples"),
     ({"window_samples": 4096}, "fft_samples must be a whole number, 4096 or more, not 2048"),
     ({"range_db": 0.0}, "range_db"),
@@ -185,6 +186,13 @@ def test_axes_for_plots():
 def test_settings_that_cannot_work_raise(changes, message):
     with pytest.raises(ValueError, match=message):
         SpectralSettings(**{"channels": ("log_db",), **changes})
+
+
+@pytest.mark.parametrize("channel", features.CHANNELS)
+def test_the_fewest_bins_give_an_image(channel):
+    settings = SpectralSettings((channel,), 8000, num_bins=3, num_frames=4)
+    images = spectrograms(np.random.default_rng(0).standard_normal((1, 800)).astype(np.float32), settings)
+    assert images.shape == (1, 4, 3, 1) and np.isfinite(images).all() and images.max() == 1.0
 
 
 @pytest.mark.parametrize("shape", [(100,), (0, 100), (2, 0), (1, 2, 100)])
