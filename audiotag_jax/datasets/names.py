@@ -17,16 +17,22 @@ from audiotag_jax.spectral.features import SpectralSettings, channel_version
 
 
 def clips_fingerprint(
-    source: ClipSource, settings: ClipSettings, contents: Mapping[str, str], version: int | None = None
+    source: ClipSource,
+    settings: ClipSettings,
+    contents: Mapping[str, str],
+    version: int | None = None,
+    *,
+    without_pyav: bool = False,
 ) -> str:
     """Returns a hash of the clips' records, their files' `contents` (hashes by path), settings and decoder version.
 
     The code's text and the libraries' versions are left out: `decode.VERSION`, the default, changes when decoded
-    samples do.
+    samples do. `without_pyav` marks a dataset that lacks clips which PyAV, had it been there, would have decoded.
     """
     clips = source.clips
     files = [[clip.id, _labels(clip), clip.fold, clip.split, clip.verified, contents[clip.path]] for clip in clips]
-    return _hash([source.classes, files, dataclasses.asdict(settings), decode.VERSION if version is None else version])
+    named = [source.classes, files, dataclasses.asdict(settings), decode.VERSION if version is None else version]
+    return _hash([*named, *(["without PyAV"] if without_pyav else [])])
 
 
 def _labels(clip: Clip) -> str | list[str] | None:

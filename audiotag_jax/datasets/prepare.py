@@ -16,7 +16,7 @@ import pyarrow as pa
 import tensorflow_datasets as tfds
 
 from audiotag_jax.audio import decode
-from audiotag_jax.audio.files import printable
+from audiotag_jax.audio.files import needs_pyav, printable
 from audiotag_jax.datasets import fsdkaggle2018, fsdkaggle2019
 from audiotag_jax.datasets.beam import download_config
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms
@@ -130,6 +130,11 @@ def prepare_clips(
     """
     threads = num_threads or os.cpu_count() or 1
     contents = content_hashes({clip.path for clip in source.clips}, prepared_dir, threads)
+    name = functools.partial(clips_fingerprint, source, settings, contents)
+    # A dataset that was made with PyAV is used without it, too; one that was made without is not used with it.
+    without_pyav = needs_pyav([Path(clip.path) for clip in source.clips]) and not is_complete(
+        version_dir(prepared_dir, AudiotagClips.name, name())
+    )
 
     def make(**kwargs) -> AudiotagClips:
         sounds = {
@@ -141,6 +146,7 @@ def prepare_clips(
             "source": {"name": source.name, **_source_settings(dataset)},
             "versions": {"decoder": decode.VERSION},
             "provenance": {"clips": made_by},
+            **({"without_pyav": True} if without_pyav else {}),
         }
         return AudiotagClips(
             source=source,
@@ -154,7 +160,7 @@ def prepare_clips(
         )
 
     how = download_config(dataset.beam_runner, dataset.beam_options) if dataset else None
-    directory = _prepared(make, AudiotagClips.name, prepared_dir, clips_fingerprint(source, settings, contents), how)
+    directory = _prepared(make, AudiotagClips.name, prepared_dir, name(without_pyav=without_pyav), how)
     if stored_notes(directory) != hash_notes(source.clips, submission):  # no index yet, or another table or submission
         left_out = [each["id"] for each in read_metadata(directory)["problems"] if each["outcome"] == LEFT_OUT]
         index = make_index(source.clips, source.classes, contents, left_out, submission, source.task)

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiotag_jax.audio import ffmpeg
 from audiotag_jax.audio.crop import crop_loudest
 from audiotag_jax.audio.decode import AudioError, load_audio
+from audiotag_jax.audio.stream import Block
 from audiotag_jax.datasets import builders, images, waveforms
 from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
 from audiotag_jax.datasets.prepared import read_metadata
@@ -199,6 +201,29 @@ def test_a_silent_or_truncated_recording_is_kept_and_listed(source, prepared, ho
     assert (len(ids(directory)), len(ids(directory, "test"))) == (8, 3)
     examples = read_split(prepare_spectrograms(directory, IMAGES, prepared), "train").in_memory()
     assert np.isfinite(examples.inputs).all()
+
+
+def test_what_pyav_decodes_is_prepared_once_it_is_installed(source, prepared, tmp_path, monkeypatch):
+    """And a dataset that was made with it is used where it is not installed."""
+    path = tmp_path / "sounds/train_02.m4a"
+    path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(99))
+    clips = [dataclasses.replace(c, path=str(path)) if c.id == "train_02.wav" else c for c in source.clips]
+    source = dataclasses.replace(source, clips=tuple(clips))
+    samples = 0.1 * np.random.default_rng(5).standard_normal((1000, 1)).astype(np.float32)
+
+    def decode(path):
+        yield Block(samples, RATE_HZ, "aac")
+        return ""
+
+    monkeypatch.setattr(ffmpeg, "read_with_ffmpeg", decode)
+    found = []
+    for installed in (False, False, True, True, False):
+        monkeypatch.setattr(ffmpeg, "is_installed", lambda installed=installed: installed)
+        found.append(prepare_clips(source, CLIPS, prepared, 2))
+    assert found[0] == found[1] != found[2] == found[3] == found[4]
+    assert ("train_02.wav" in ids(found[0]), "train_02.wav" in ids(found[2])) == (False, True)
+    assert [each["outcome"] for each in read_metadata(found[0])["problems"]] == [LEFT_OUT]
+    assert read_metadata(found[2])["problems"] == []
 
 
 @pytest.mark.parametrize("name", ["train_02.wav", "test_01.wav"])
