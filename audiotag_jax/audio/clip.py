@@ -34,6 +34,8 @@ def load_clip(
         loudest.add(np.concatenate(kept))
     start = loudest.crop_start(length_samples, num_samples)
     first, last = start - margin_samples, start + length_samples + margin_samples
-    crop = cut(stream_audio(path, sample_rate_hz) if kept is None else kept, first, last)
+    again = Noted(stream_audio(path, sample_rate_hz))
+    crop = cut(again if kept is None else kept, first, last)
     inside = crop[max(0, -first) : num_samples - first]
-    return crop, "; ".join(filter(None, (stream.note, "silent" if is_silent(inside) else "")))
+    notes = (stream.note, again.note, "silent" if is_silent(inside) else "")
+    return crop, "; ".join(filter(None, dict.fromkeys(notes)))

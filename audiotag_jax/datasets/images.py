@@ -64,9 +64,9 @@ def _stream(make, numbers: list[int], size: int) -> Iterator[tuple[str, dict]]:
 
 
 def _num_threads() -> int:
-    # On two CPU cores, XLA of JAX 0.11 waits for ever when two threads call it; that of 0.10 and 0.12 does not.
-    hangs = jax.default_backend() == "cpu" and jax.__version_info__[:2] == (0, 11)
-    return 1 if hangs else SPECTROGRAM_THREADS
+    # On two CPU cores, JAX 0.11.2 was seen to deadlock when two threads call it; 0.10.2 and 0.12.0 were not.
+    deadlocks = jax.default_backend() == "cpu" and jax.__version_info__[:2] == (0, 11)
+    return 1 if deadlocks else SPECTROGRAM_THREADS
 
 
 def _make_examples(

@@ -22,17 +22,17 @@ def clips_fingerprint(
     contents: Mapping[str, str],
     version: int | None = None,
     *,
-    without_pyav: bool = False,
+    again_with_pyav: bool = False,
 ) -> str:
     """Returns a hash of the clips' records, their files' `contents` (hashes by path), settings and decoder version.
 
     The code's text and the libraries' versions are left out: `decode.VERSION`, the default, changes when decoded
-    samples do. `without_pyav` marks a dataset that lacks clips which PyAV, had it been there, would have decoded.
+    samples do. `again_with_pyav` marks a dataset that was made again, since the first lacks clips that PyAV decodes.
     """
     clips = source.clips
     files = [[clip.id, _labels(clip), clip.fold, clip.split, clip.verified, contents[clip.path]] for clip in clips]
     named = [source.classes, files, dataclasses.asdict(settings), decode.VERSION if version is None else version]
-    return _hash([*named, *(["without PyAV"] if without_pyav else [])])
+    return _hash([*named, *(["again with PyAV"] if again_with_pyav else [])])
 
 
 def _labels(clip: Clip) -> str | list[str] | None:

@@ -54,8 +54,8 @@ def _is_of_same_data(settings: Settings, directory: Path, recorded: str, made_by
     if not any(Path(clip.path).is_file() for clip in source.clips):
         return has_clips(directory, source)
     contents = content_hashes({clip.path for clip in source.clips}, Path(dataset.prepared_dir), os.cpu_count() or 1)
-    lacks = read_metadata(directory).get("without_pyav", False)
-    name = clips_fingerprint(source, settings.clips, contents, made_by["decoder"], without_pyav=lacks)
+    again = read_metadata(directory).get("again_with_pyav", False)
+    name = clips_fingerprint(source, settings.clips, contents, made_by["decoder"], again_with_pyav=again)
     if images:
         channels = [made_by.get(channel, channel_version(channel)) for channel in images.channels]
         name = hash_images(name, images, channels)

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import tensorflow_datasets as tfds
 
-from audiotag_jax.audio import decode
-from audiotag_jax.audio.files import needs_pyav, printable
+from audiotag_jax.audio import decode, ffmpeg
+from audiotag_jax.audio.files import printable
 from audiotag_jax.datasets import fsdkaggle2018, fsdkaggle2019
 from audiotag_jax.datasets.beam import download_config
 from audiotag_jax.datasets.builders import AudiotagClips, AudiotagSpectrograms
@@ -98,7 +98,13 @@ def prepare_run_clips(settings: Settings, recorded: str | None = None) -> Path:
     order = _SUBMISSION_ORDERS.get(dataset.source)
     submission = order(dataset.path) if order else ()
     return prepare_clips(
-        source, settings.clips, Path(dataset.prepared_dir), dataset.num_threads, dataset=dataset, submission=submission
+        source,
+        settings.clips,
+        Path(dataset.prepared_dir),
+        dataset.num_threads,
+        dataset=dataset,
+        submission=submission,
+        keeps=lambda clips_dir: name(clips_dir) == recorded,
     )
 
 
@@ -123,18 +129,20 @@ def prepare_clips(
     *,
     dataset: DatasetSettings | None = None,
     submission: Sequence[str] = (),
+    keeps: Callable[[Path], bool] = lambda _: False,
 ) -> Path:
     """Returns the folder of the clips dataset of `source`, and prepares it if it is missing.
 
     `dataset` are the settings that `source` comes from, `submission` its test clips in the order of a submission.
+    A dataset that lacks clips, since PyAV was not installed, is made again once it is, unless a run `keeps` it.
     """
     threads = num_threads or os.cpu_count() or 1
     contents = content_hashes({clip.path for clip in source.clips}, prepared_dir, threads)
     name = functools.partial(clips_fingerprint, source, settings, contents)
-    # A dataset that was made with PyAV is used without it, too; one that was made without is not used with it.
-    without_pyav = needs_pyav([Path(clip.path) for clip in source.clips]) and not is_complete(
-        version_dir(prepared_dir, AudiotagClips.name, name())
-    )
+    again, first = False, version_dir(prepared_dir, AudiotagClips.name, name())
+    if is_complete(first) and _lacks_pyav(first) and not keeps(first):
+        made_again = version_dir(prepared_dir, AudiotagClips.name, name(again_with_pyav=True))
+        again = ffmpeg.is_installed() or is_complete(made_again)
 
     def make(**kwargs) -> AudiotagClips:
         sounds = {
@@ -146,7 +154,7 @@ def prepare_clips(
             "source": {"name": source.name, **_source_settings(dataset)},
             "versions": {"decoder": decode.VERSION},
             "provenance": {"clips": made_by},
-            **({"without_pyav": True} if without_pyav else {}),
+            **({"again_with_pyav": True} if again else {}),
         }
         return AudiotagClips(
             source=source,
@@ -160,7 +168,7 @@ def prepare_clips(
         )
 
     how = download_config(dataset.beam_runner, dataset.beam_options) if dataset else None
-    directory = _prepared(make, AudiotagClips.name, prepared_dir, name(without_pyav=without_pyav), how)
+    directory = _prepared(make, AudiotagClips.name, prepared_dir, name(again_with_pyav=again), how)
     if stored_notes(directory) != hash_notes(source.clips, submission):  # no index yet, or another table or submission
         left_out = [each["id"] for each in read_metadata(directory)["problems"] if each["outcome"] == LEFT_OUT]
         index = make_index(source.clips, source.classes, contents, left_out, submission, source.task)
@@ -198,6 +206,10 @@ def prepare_spectrograms(
     directory = _prepared(make, name, prepared_dir, spectrograms_fingerprint(clips_dir, settings), how)
     _copy_index(clips_dir, directory)
     return directory
+
+
+def _lacks_pyav(clips_dir: Path) -> bool:
+    return any(ffmpeg.HINT in problem["reason"] for problem in read_metadata(clips_dir)["problems"])
 
 
 def _made_by(copies: Sequence[Copies], kind: str) -> list[dict[str, str]]:

@@ -111,10 +111,13 @@ def _copy_or_decode(
 def _decode_again(
     clip: Clip, sound: str, settings: ClipSettings, problem: Problem
 ) -> tuple[np.ndarray | None, Problem | None]:
-    """Returns what `decode_clip` returns of a file that had a problem, since it may be a disk's error that passes."""
+    """Returns what `decode_clip` returns of a file that had a problem, which may have been a transient read error.
+
+    So files with lasting problems, such as silent ones, are read three times.
+    """
     if content_hash(clip.path) != sound:
         raise UserError(
-            f"{clip.path} cannot be read any more, or was changed, while the clips are prepared ({problem.reason}).\n"
-            "Run the same command again; if that does not help, replace the file, or take it out of the table."
+            f"{clip.path} cannot be read any more, or was changed, while being prepared ({problem.reason}).\n"
+            "Run the same command again; if that does not help, replace or delete the file (a deleted one is left out)."
         )
     return decode_clip(clip, settings)

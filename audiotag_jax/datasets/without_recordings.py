@@ -50,6 +50,7 @@ def find_prepared(
     found = [directory for directory in found if name(directory) == recorded] or found
     found = [directory for directory in found if _is_from_same_path(directory, dataset)] or found
     found = [directory for directory in found if _decoder(directory) == decode.VERSION] or found
+    found = [directory for directory in found if read_metadata(directory).get("again_with_pyav")] or found
     if len(found) > 1:
         listed = ", ".join(map(str, found[:3])) + (", …" if len(found) > 3 else "")
         raise UserError(

@@ -98,8 +98,10 @@ def _read_npz(path: Path) -> ForeignPredictions:
         if array.shape != ids.shape and not (name == "labels" and array.shape == values.shape):
             raise UserError(f"{path}: {name} has shape {list(array.shape)}; one for each of {len(ids)} ids is needed.")
     for name, kinds_allowed, wanted in (("folds", "iu", "whole numbers, -1 for none"), ("verified", "biu", "1 and 0")):
-        more |= {name: _whole(more[name])} if name in more else {}
-        if name in more and more[name].dtype.kind not in kinds_allowed:
+        if name not in more:
+            continue
+        more[name] = _whole(more[name])
+        if more[name].dtype.kind not in kinds_allowed:
             raise UserError(f"{path}: {name} are {more[name].dtype}; {wanted} are needed.")
     if "labels" in more:
         more["labels"] = _label_names(path, more["labels"], classes)
@@ -116,7 +118,7 @@ def _read_npz(path: Path) -> ForeignPredictions:
 
 def _whole(numbers: np.ndarray) -> np.ndarray:
     """Returns floats that are all whole, as arrays of pandas and MATLAB are, as integers; others as they are."""
-    is_whole = numbers.dtype.kind == "f" and (numbers == np.round(numbers)).all()
+    is_whole = numbers.dtype.kind == "f" and ((numbers == np.round(numbers)) & (np.abs(numbers) < 2**53)).all()
     return numbers.astype(np.int64) if is_whole else numbers
 
 

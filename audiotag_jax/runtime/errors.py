@@ -4,7 +4,7 @@ import zipfile
 import zlib
 
 # What `np.load` and the reading of an array raise where the file is missing, damaged, or lacks the array.
-NPZ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+NPZ_ERRORS = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class UserError(Exception):

@@ -34,6 +34,7 @@ from audiotag_jax.study.results import Run
 from audiotag_jax.study.verdict import duration
 from audiotag_jax.training import train
 from audiotag_jax.training.experiment import Experiment, check_devices, open_experiment
+from audiotag_jax.training.initial_weights import check_pretrained
 from audiotag_jax.training.input_pipeline import Batches, TrainingOrder
 from audiotag_jax.training.steps import replicate
 from audiotag_jax.training.workdir import lock_workdir
@@ -237,6 +238,8 @@ def open_study(settings: Settings, workdir: Path, variants: tuple[str, ...]) -> 
         study = Study(settings, workdir, variants, *facts, seconds_per_step=0.0)
         study.check()
         return study
+    if not (workdir / "runs").exists():
+        check_pretrained(settings.model)  # before anything is prepared
     experiment = open_experiment(variant_settings(settings, settings.comparison.baseline))
     folds, steps = experiment.all_folds, {False: experiment.num_steps, True: 0}
     if len(settings.comparison.rate_factors) > 1 and len(folds) < 3:

@@ -133,10 +133,14 @@ def _read_descriptors(folder: Path, clips: Clips) -> dict[str, np.ndarray] | Non
 def _clips(path: Path) -> tuple[Clips, dict[str, str], tuple[str, ...]]:
     """Reads the clips of a file, the recordings that it names by id, and its classes."""
     saved = load_predictions(path, logits=False)
-    with np.load(path) as more:
-        if not {"folds", "classes"} <= set(more.files):
-            raise UserError(f"{path} lacks folds or classes.")
-        folds, classes = more["folds"], tuple(more["classes"].tolist())
+    try:
+        with np.load(path) as more:
+            lacks = not {"folds", "classes"} <= set(more.files)
+            folds, classes = (np.zeros(0), ()) if lacks else (more["folds"], tuple(more["classes"].tolist()))
+    except NPZ_ERRORS as error:
+        raise UserError(f"{path} is damaged ({error}).") from error
+    if lacks:
+        raise UserError(f"{path} lacks folds or classes.")
     named = saved["recordings"] != ""
     recordings = dict(zip(saved["ids"][named].tolist(), saved["recordings"][named].tolist(), strict=True))
     return Clips(saved["ids"], saved["labels"], saved["verified"], folds), recordings, classes

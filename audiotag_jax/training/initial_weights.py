@@ -2,7 +2,7 @@
 
 import glob
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import flax.linen as nn
@@ -87,7 +87,7 @@ def check_pretrained(model: ModelSettings) -> None:
     YAMNet's are downloaded first. Of a folder for each fold, one has to be there.
     """
     source = model.pretrained
-    if model.init_from and not any(_each_fold(Path(model.init_from).expanduser().absolute())):
+    if model.init_from and not _is_there(Path(model.init_from).expanduser().absolute()):
         raise UserError(f"config.model.init_from: there is no folder {model.init_from}.")
     try:
         if source and model.name == YAMNET:
@@ -100,9 +100,12 @@ def check_pretrained(model: ModelSettings) -> None:
         raise UserError(f"config.model.pretrained: {error}") from error
 
 
-def _each_fold(path: Path) -> Iterator[Path]:
+def _is_there(path: Path) -> bool:
+    """Returns whether there is the folder, or one that the path with a number in place of {fold} names."""
+    if "{fold}" not in str(path):
+        return path.is_dir()
     pattern = "*".join(map(glob.escape, str(path.relative_to(path.anchor)).split("{fold}")))
-    return Path(path.anchor).glob(pattern)
+    return any(Path(path.anchor).glob(pattern))
 
 
 def clips_seen(model: ModelSettings, fold: int) -> set[str]:

@@ -67,3 +67,20 @@ def test_memory_is_that_of_the_limit(tmp_path, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3e6  # the recording has 9.6e6 bytes as float32
+
+
+def test_what_is_lacking_when_a_long_recording_is_read_again_is_noted(tmp_path, monkeypatch):
+    path, stream, calls = tmp_path / "a.wav", clip_module.stream_audio, []
+    soundfile.write(path, bursts(10), RATE_HZ)
+    monkeypatch.setattr(clip_module, "MAX_DURATION_S", 1)
+
+    def cut_short(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            yield np.ones(10, np.float32)
+            return "truncated: 0.00 s of 10.00 s decoded"
+        return (yield from stream(*arguments))
+
+    monkeypatch.setattr(clip_module, "stream_audio", cut_short)
+    assert load_clip(path, RATE_HZ, RATE_HZ)[1].startswith("truncated: 0.00 s of 10.00 s")
+    assert load_clip(path, RATE_HZ, RATE_HZ)[1] == ""

@@ -147,6 +147,11 @@ def test_a_damaged_file_raises(tmp_path, kaggle, monkeypatch):
     (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="a.npz is damaged"):
         submit(tmp_path / "submission.csv", [tmp_path / "a.npz"], submission_order(kaggle))
+    content = bytearray(whole)
+    content[whole.index(b"PK\x01\x02") + 10] = 99  # the method of compression, in the directory
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(UserError, match="a.npz is damaged"):
+        submit(tmp_path / "submission.csv", [tmp_path / "a.npz"], submission_order(kaggle))
     monkeypatch.setattr(np, "load", raising(zlib.error("Error -3")))  # damage within what is compressed
     with pytest.raises(UserError, match="a.npz is damaged"):
         submit(tmp_path / "submission.csv", [tmp_path / "a.npz"], submission_order(kaggle))

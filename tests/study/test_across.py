@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import zipfile
 from xml.etree import ElementTree
 
 import numpy as np
@@ -177,9 +178,24 @@ def test_damaged_and_foreign_predictions_are_refused(tmp_path):
     (tmp_path / "descriptors.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"descriptors.npz is damaged .*; remove it"):
         store.read(tmp_path)
+    (tmp_path / "descriptors.npz").unlink()
+    path = tmp_path / "log_db-seed_0.npz"
+    damage(path, "folds.npy")
+    with pytest.raises(UserError, match=r"log_db-seed_0.npz is damaged \(Bad CRC-32"):
+        store.read(tmp_path)
     (tmp_path / "about.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         store.read(tmp_path)
+
+
+def damage(path, member):
+    """Changes a byte in the middle of an array of an NPZ file."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        later = [each.header_offset for each in archive.infolist()] + [archive.start_dir]
+        start = archive.getinfo(member).header_offset
+    content[(start + min(offset for offset in later if offset > start)) // 2] ^= 0xFF
+    path.write_bytes(content)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import scipy.stats
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
 from audiotag_jax import cli
+from audiotag_jax.evaluation.foreign import read_foreign
 from audiotag_jax.evaluation.predictions import TEST, VALIDATION
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json, write_npz
@@ -243,6 +244,15 @@ def npz(path, **changes):
     return path
 
 
+def test_whole_numbers_may_be_floats(tmp_path):
+    """As arrays of pandas and MATLAB are."""
+    path = npz(tmp_path / "x.npz", folds=np.arange(60.0) % 2, verified=np.ones(60), labels=LABELS.astype(np.float32))
+    read = read_foreign(path)
+    np.testing.assert_array_equal(read.folds, np.arange(60) % 2)
+    assert read.folds.dtype.kind == "i" and np.all(read.verified)
+    assert read.labels.tolist() == [CLASSES[label] for label in LABELS]
+
+
 NAN = np.where(np.arange(5) == 2, np.nan, logits_of(5))
 
 
@@ -264,6 +274,7 @@ NAN = np.where(np.arange(5) == 2, np.nan, logits_of(5))
         ({"folds": IDS}, "folds are <U7; whole numbers, -1 for none are needed"),
         ({"verified": IDS}, "verified are <U7; 1 and 0 are needed"),
         ({"folds": np.arange(60) + 0.5}, "folds are float64; whole numbers"),
+        ({"folds": np.full(60, np.inf)}, "folds are float64; whole numbers"),
         ({"labels": (LABELS + 1) % 5}, "labels clip '000.wav'"),
         ({"labels": LABELS + 3}, "labels must be numbers of its 5 classes"),
         ({"labels": LABELS + 0.5}, "labels must be numbers of its 5 classes"),

@@ -16,6 +16,7 @@ from audiotag_jax.datasets.reader import read_split
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import FILE_NAME, read_record
 from audiotag_jax.settings.settings import parse_settings
+from audiotag_jax.study import run as study
 from audiotag_jax.training import train
 from audiotag_jax.training.initial_weights import (
     SEEN,
@@ -90,8 +91,12 @@ def test_a_mistyped_folder_is_found_before_anything_is_prepared(config, tmp_path
     config.dataset.prepared_dir = str(tmp_path / "prepared")
     with pytest.raises(UserError, match=r"init_from: there is no folder .*/run \[1\]/fold_\{fold\}"):
         train.run(parse_settings(config), tmp_path / "new")
+    with pytest.raises(UserError, match="init_from: there is no folder"):
+        study.run(parse_settings(config), tmp_path / "study")
     assert not (tmp_path / "prepared").exists()
     (tmp_path / "run [1]/fold_3").mkdir(parents=True)
+    check_pretrained(parse_settings(config).model)
+    config.model.init_from = "/"
     check_pretrained(parse_settings(config).model)
 
 
