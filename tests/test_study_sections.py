@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,6 +17,7 @@ from audiotag_jax.study.across import across
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 from benchmarks import (
     compare_strides,
+    gather_folds,
     inner_losses,
     occlusion,
     robustness,
@@ -347,3 +349,32 @@ def test_clips_are_drawn_evenly_and_the_same_in_any_order():
     chosen = set(ids[occlusion.by_class(ids, labels, 3)])
     assert np.bincount([int(clip) % 4 for clip in chosen]).tolist() == [3, 3, 3, 3]
     assert set(ids[::-1][occlusion.by_class(ids[::-1], labels[::-1], 3)]) == chosen
+
+
+def test_folds_that_are_trained_apart_make_a_file_of_a_study(tmp_path, monkeypatch):
+    saved(tmp_path / "study", {"log_db": 0.7})
+    with np.load(tmp_path / "study/log_db-seed_0.npz") as file:
+        expected = dict(file)
+    for fold in range(4):
+        rows = expected["folds"] == fold
+        one = {name: expected[name][rows] for name in ("ids", "labels", "verified", "recordings")}
+        folder = tmp_path / f"run_{fold}/fold_{fold}"
+        folder.mkdir(parents=True)
+        np.savez(folder / VALIDATION, **one, logits=expected["logits"][rows].astype(np.float32) + 3)
+    monkeypatch.setattr(gather_folds, "read_record", lambda run: SimpleNamespace(classes=tuple("abcd")))
+    out = tmp_path / "gathered/log_db-seed_0.npz"
+    assert gather_folds.gather([tmp_path / "run_0", tmp_path / "run_2"], out) == [0, 2]
+    assert gather_folds.gather([tmp_path / "run_1", tmp_path / "run_3"], out) == [0, 1, 2, 3]
+    with np.load(out) as file:
+        found, order = dict(file), np.argsort(file["ids"])
+    assert found.keys() == expected.keys()
+    for name in found.keys() - {"classes", "logits"}:
+        np.testing.assert_array_equal(found[name][order], expected[name])
+    np.testing.assert_allclose(found["logits"][order], expected["logits"], atol=0.01)
+    with pytest.raises(UserError, match="100 clips are held out twice, such as 0000"):
+        gather_folds.gather([tmp_path / "run_0"], out)
+    monkeypatch.setattr(gather_folds, "read_record", lambda run: SimpleNamespace(classes=tuple("abce")))
+    with pytest.raises(UserError, match="different classes"):
+        gather_folds.gather([tmp_path / "run_0"], out)
+    with pytest.raises(UserError, match="none of the runs"):
+        gather_folds.gather([tmp_path / "run_9"], tmp_path / "new.npz")
