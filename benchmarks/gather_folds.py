@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy.special
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -20,6 +19,7 @@ from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions  # 
 from audiotag_jax.runtime.errors import NPZ_ERRORS, UserError  # noqa: E402
 from audiotag_jax.runtime.files import write_npz  # noqa: E402
 from audiotag_jax.settings.record import read_record  # noqa: E402
+from audiotag_jax.study.store import compact  # noqa: E402
 
 _OF_CLIPS = ("ids", "labels", "verified", "recordings")
 
@@ -71,8 +71,7 @@ def _of_fold(path: Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
     saved = load_predictions(path)
     found = {name: saved[name] for name in _OF_CLIPS}
     found["folds"] = np.full(len(saved["ids"]), int(path.parent.name.removeprefix("fold_")))
-    found["logits"] = scipy.special.log_softmax(saved["logits"].astype(np.float64), axis=-1).astype(np.float16)
-    return found | {"classes": np.array(classes, str)}
+    return found | {"logits": compact(saved["logits"]), "classes": np.array(classes, str)}
 
 
 if __name__ == "__main__":

@@ -54,14 +54,19 @@ def write(folder: Path, results: Results, about: Sequence[tuple[str, str]]) -> N
     for variant in results.variants:
         for place, seed in enumerate(variant.seeds):
             logits = variant.of_seed(place, test=False)
-            if results.task is MULTI_LABEL:
-                log_probabilities = np.minimum(logits, -_LOWEST)
-            else:
-                log_probabilities = scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
-            saved = np.maximum(log_probabilities, _LOWEST).astype(np.float16)
+            saved = _in_float16(np.minimum(logits, -_LOWEST)) if results.task is MULTI_LABEL else compact(logits)
             files.append({"variant": variant.variant, "seed": int(seed), "file": f"{variant.variant}-seed_{seed}.npz"})
             write_npz(folder / files[-1]["file"], **shared, logits=saved)
     write_json(folder / _ABOUT, {"about": [list(pair) for pair in about], "files": files})
+
+
+def compact(logits: np.ndarray) -> np.ndarray:
+    """Returns log-probabilities in float16 of logits `[n, K]`, as a study saves them where a clip has one label."""
+    return _in_float16(scipy.special.log_softmax(logits.astype(np.float64), axis=-1))
+
+
+def _in_float16(values: np.ndarray) -> np.ndarray:
+    return np.maximum(values, _LOWEST).astype(np.float16)
 
 
 def read(folder: Path) -> Saved:
@@ -135,12 +140,11 @@ def _clips(path: Path) -> tuple[Clips, dict[str, str], tuple[str, ...]]:
     saved = load_predictions(path, logits=False)
     try:
         with np.load(path) as more:
-            lacks = not {"folds", "classes"} <= set(more.files)
-            folds, classes = (np.zeros(0), ()) if lacks else (more["folds"], tuple(more["classes"].tolist()))
+            if not {"folds", "classes"} <= set(more.files):
+                raise UserError(f"{path} lacks folds or classes.")
+            folds, classes = more["folds"], tuple(more["classes"].tolist())
     except NPZ_ERRORS as error:
         raise UserError(f"{path} is damaged ({error}).") from error
-    if lacks:
-        raise UserError(f"{path} lacks folds or classes.")
     named = saved["recordings"] != ""
     recordings = dict(zip(saved["ids"][named].tolist(), saved["recordings"][named].tolist(), strict=True))
     return Clips(saved["ids"], saved["labels"], saved["verified"], folds), recordings, classes
