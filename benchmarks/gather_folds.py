@@ -3,10 +3,12 @@
     python benchmarks/gather_folds.py runs/f0 runs/f1 --out=gathered/mix_q1_q4_q8-seed_0.npz
 
 The folds of one network may be trained on several machines, one after another (`--config.train.folds`). The file is one
-of a study's saved predictions: log-probabilities in float16; mode `compare` takes it by `--predictions`.
+of a study's saved predictions, VARIANT-seed_S.npz: log-probabilities in float16, in the order of ids; mode `compare`
+takes it by `--predictions`. If it lies beside those of a study (`about.json`) it is listed there.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from audiotag_jax.evaluation.predictions import VALIDATION, load_predictions  # noqa: E402
 from audiotag_jax.runtime.errors import NPZ_ERRORS, UserError  # noqa: E402
-from audiotag_jax.runtime.files import write_npz  # noqa: E402
+from audiotag_jax.runtime.files import write_json, write_npz  # noqa: E402
 from audiotag_jax.settings.record import read_record  # noqa: E402
-from audiotag_jax.study.store import compact  # noqa: E402
+from audiotag_jax.study.store import ABOUT, compact  # noqa: E402
 
 _OF_CLIPS = ("ids", "labels", "verified", "recordings")
 
@@ -49,12 +51,26 @@ def gather(runs: Iterable[Path], out: Path) -> list[int]:
         raise UserError("the runs have different classes")
     names = [name for name in parts[0] if name != "classes"]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    ids, counts = np.unique(joined["ids"], return_counts=True)
+    ids, order, counts = np.unique(joined["ids"], return_index=True, return_counts=True)
     if counts.max() > 1:
         raise UserError(f"{np.sum(counts > 1)} clips are held out twice, such as {ids[counts > 1][0]}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_npz(out, **joined, classes=parts[0]["classes"])
+    write_npz(out, **{name: values[order] for name, values in joined.items()}, classes=parts[0]["classes"])
+    if (out.parent / ABOUT).exists():
+        _list_in(out.parent / ABOUT, out)
     return np.unique(joined["folds"]).tolist()
+
+
+def _list_in(about: Path, out: Path) -> None:
+    """Lists the file `out` in a study's record of its files and seeds, unless it is there."""
+    variant, _, seed = out.stem.rpartition("-seed_")
+    saved = json.loads(about.read_text(encoding="utf-8"))
+    if any(each["file"] == out.name for each in saved["files"]):
+        return
+    saved["files"].append({"variant": variant, "seed": int(seed), "file": out.name})
+    seeds = ", ".join(map(str, sorted({each["seed"] for each in saved["files"]})))
+    saved["about"] = [[what, seeds if what == "seeds" else how] for what, how in saved["about"]]
+    write_json(about, saved)
 
 
 def _stored(path: Path) -> dict[str, np.ndarray]:

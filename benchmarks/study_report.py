@@ -42,7 +42,6 @@ from benchmarks.study_sections import (  # noqa: E402
     windows,
 )
 from benchmarks.study_summary import CONFIRMING, summary  # noqa: E402
-from benchmarks.study_unfinished import unfinished  # noqa: E402
 
 YAMNET = "yamnet"
 # Of the protocol: the data sets of each family; those of the probes are the pooled ones of datasets.toml.
@@ -108,7 +107,6 @@ def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: 
         lines += family_section(family, found[family])
     if "finetuned" in found:
         lines += chosen_for_tuning(found["finetuned"], inner_losses.read(study / PRIMARY / PREDICTIONS / CONFIRMING))
-        lines += unfinished(study / "finetuned", read(study / "finetuned"))
     if YAMNET in found:
         cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
         lines += [

@@ -24,7 +24,6 @@ from benchmarks import (
     study_exploratory,
     study_ranges,
     study_sections,
-    study_unfinished,
 )
 
 N = 400
@@ -379,28 +378,3 @@ def test_folds_that_are_trained_apart_make_a_file_of_a_study(tmp_path, monkeypat
         gather_folds.gather([tmp_path / "run_0"], out)
     with pytest.raises(UserError, match="none of the runs"):
         gather_folds.gather([tmp_path / "run_9"], tmp_path / "new.npz")
-
-
-def test_an_unfinished_network_is_compared_on_its_own_clips(tmp_path):
-    saved(tmp_path / "predictions/esc50", {"log_db": 0.6, "hires_q8": 0.4, "mix": 0.8})
-    rows = np.arange(N) % 4 < 2
-    with np.load(tmp_path / "predictions/esc50/mix-seed_0.npz") as file:
-        part = {name: file[name] if name == "classes" else file[name][rows][::-1] for name in file.files}
-    shutil.rmtree(tmp_path / "predictions")
-    saved(tmp_path / "predictions/esc50", {"log_db": 0.6, "hires_q8": 0.4})
-    whole = study_sections.read(tmp_path)
-    assert study_unfinished.unfinished(tmp_path, whole) == []
-    path = tmp_path / "unfinished/esc50/mix-seed_0.npz"
-    path.parent.mkdir(parents=True)
-    np.savez(path, **part)
-    text = "\n".join(study_unfinished.unfinished(tmp_path, whole))
-    assert "`mix` is not finished: 2 of 4 folds of esc50 are trained, 200 clips." in text
-    right = {name: np.mean(np.arange(N)[rows] * 97 % N < N * share) for name, share in (("log_db", 0.6), ("mix", 0.8))}
-    assert f"| `mix` | {right['mix']:.3f} (" in text and f"| +{right['mix'] - right['log_db']:.3f} (" in text
-    assert f"| `log_db` | {right['log_db']:.3f} (" in text and "| `hires_q8` | " in text
-    np.savez(path, **part | {"labels": part["labels"][::-1].copy()})
-    with pytest.raises(UserError, match="other labels"):
-        study_unfinished.unfinished(tmp_path, whole)
-    np.savez(path, **part | {"ids": np.array([f"x{clip}" for clip in part["ids"]])})
-    with pytest.raises(UserError, match="that the finished variants lack, such as x"):
-        study_unfinished.unfinished(tmp_path, whole)

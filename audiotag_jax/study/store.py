@@ -21,7 +21,7 @@ from audiotag_jax.runtime.progress import log
 from audiotag_jax.settings.settings import Settings
 from audiotag_jax.study.results import Clips, Results, VariantLogits
 
-_ABOUT, _DESCRIPTORS = "about.json", "descriptors.npz"
+ABOUT, _DESCRIPTORS = "about.json", "descriptors.npz"
 _LOWEST = -60000.0  # float16 ends at -65504
 
 
@@ -36,7 +36,7 @@ class Saved:
 
 def exists(folder: Path) -> bool:
     """Returns whether predictions were saved in `folder`."""
-    return (folder / _ABOUT).exists()
+    return (folder / ABOUT).exists()
 
 
 def write(folder: Path, results: Results, about: Sequence[tuple[str, str]]) -> None:
@@ -57,7 +57,7 @@ def write(folder: Path, results: Results, about: Sequence[tuple[str, str]]) -> N
             saved = _in_float16(np.minimum(logits, -_LOWEST)) if results.task is MULTI_LABEL else compact(logits)
             files.append({"variant": variant.variant, "seed": int(seed), "file": f"{variant.variant}-seed_{seed}.npz"})
             write_npz(folder / files[-1]["file"], **shared, logits=saved)
-    write_json(folder / _ABOUT, {"about": [list(pair) for pair in about], "files": files})
+    write_json(folder / ABOUT, {"about": [list(pair) for pair in about], "files": files})
 
 
 def compact(logits: np.ndarray) -> np.ndarray:
@@ -72,13 +72,13 @@ def _in_float16(values: np.ndarray) -> np.ndarray:
 def read(folder: Path) -> Saved:
     """Reads what `write` and `write_descriptors` saved; raises UserError on a missing, damaged or inconsistent file."""
     try:
-        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         files, pairs = about["files"], [(what, how) for what, how in about["about"]]
         seeds: dict[str, list[tuple[int, Path]]] = {}
         for each in files:
             seeds.setdefault(each["variant"], []).append((int(each["seed"]), folder / each["file"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / _ABOUT} is damaged ({error}).") from error
+        raise UserError(f"{folder / ABOUT} is damaged ({error}).") from error
     first, recordings, classes = _clips(folder / files[0]["file"])
     variants = []
     for name, of_seeds in seeds.items():
