@@ -3,10 +3,10 @@
 #
 #     bash benchmarks/repeat_study.sh tables probes
 #
-# PART is any of: tables probes small finetuned yamnet windows strides forms disturbed occlusion report. Every part goes on
-# where it was interrupted. Put ESC-50 under data/esc50_16k (its clips are resampled to 16 kHz) and clone the other
-# recordings as benchmarks/study_data.py says. Runs go to runs/, predictions and report to $OUT, and nothing committed
-# is changed. Hours: see benchmarks/RESULTS.md; small and finetuned take days without a GPU.
+# PART is any of: tables probes small finetuned trained yamnet windows strides forms disturbed occlusion report. Every
+# part goes on where it was interrupted. Put ESC-50 under data/esc50_16k (its clips are resampled to 16 kHz) and clone
+# the other recordings as benchmarks/study_data.py says. Runs go to runs/, predictions and report to $OUT, and nothing
+# committed is changed. Hours: see benchmarks/RESULTS.md; small, finetuned and trained take days without a GPU.
 set -euo pipefail
 PYTHON=${PYTHON:-python}
 OUT=${OUT:-runs/study-report}
@@ -47,11 +47,25 @@ for part in "$@"; do
     probes) probes probes drums,esc50,digits,notes log_db "$IMAGES" ;;
     small)
         study small configs/log_db.py:esc50 esc50,drums --config.train.num_epochs=24 --config.study.rate_factors="(1.0,)" \
-            --config.study.variants="$SMALL"
+            --config.study.variants="$SMALL" --config.study.seeds="(0,1,2)"
         ;;
-    finetuned) # the protocol's rule takes mix_q1_q4_q8; hires_q8 was trained first, and is exploratory
-        study finetuned configs/log_db.py:esc50_finetune esc50 --config.study.rate_factors="(1.0,)" \
-            --config.study.variants="('hires_q8','mix_q1_q4_q8')"
+    finetuned) # the protocol's rule takes mix_q1_q4_q8; the others are exploratory
+        study finetuned configs/log_db.py:esc50_finetune esc50,drums --config.study.rate_factors="(1.0,)" \
+            --config.study.variants="('hires_q8','mix_q1_q4_q8','mix_linear_mel_log')"
+        ;;
+    trained) # trained networks again, with 40 dB, and in bfloat16
+        study trained/finetuned-again configs/log_db.py:esc50_finetune esc50 --config.study.rate_factors="(1.0,)" \
+            --config.study.variants="('mix_q1_q4_q8',)" --config.study.seeds="(0,1)"
+        study trained/finetuned-range_40 configs/log_db.py:esc50_finetune esc50 --config.study.rate_factors="(1.0,)" \
+            --config.study.variants="('mix_q1_q4_q8',)" --config.spectral.range_db=40
+        for dataset_seeds in "esc50 (0,1)" "drums (0,)"; do
+            study trained/small-range_40 configs/log_db.py:esc50 "${dataset_seeds% *}" --config.train.num_epochs=24 \
+                --config.study.rate_factors="(1.0,)" --config.study.variants="('hires_q2','hires_q8','mix_q1_q8_log')" \
+                --config.spectral.range_db=40 --config.study.seeds="${dataset_seeds#* }"
+        done
+        study trained/small-bfloat16 configs/log_db.py:esc50 esc50 --config.train.num_epochs=24 \
+            --config.study.rate_factors="(1.0,)" --config.study.variants="('log_db',)" --config.study.seeds="(0,1,2)" \
+            --config.model.dtype=bfloat16
         ;;
     yamnet)
         study yamnet configs/yamnet.py:esc50_probe drums,esc50,digits,notes $BY_PENALTY --config.train.probe_power=0.5 \

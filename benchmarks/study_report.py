@@ -35,6 +35,7 @@ from benchmarks.study_sections import (  # noqa: E402
     beside,
     difference_rows,
     disturbed,
+    kinds_of_family,
     occluded,
     read,
     strides,
@@ -42,15 +43,15 @@ from benchmarks.study_sections import (  # noqa: E402
     windows,
 )
 from benchmarks.study_summary import CONFIRMING, summary  # noqa: E402
+from benchmarks.study_trained import between_seeds, trained  # noqa: E402
 
 YAMNET = "yamnet"
 # Of the protocol: the data sets of each family; those of the probes are the pooled ones of datasets.toml.
-DATASETS = {"small": ("esc50", "drums"), "finetuned": ("esc50",)}
+DATASETS = {"small": ("esc50", "drums"), "finetuned": ("esc50", "drums")}
 LIMITS = (
     "The 60 recordings of `digits` are those of six speakers, and one machine has a fifth of the clips of `drums`, so",
     "that its 72 machines count as about 16; `notes` has one player and one room for each instrument.",
 )
-ONE_TRAINING = "One training each (seed 0): the intervals do not cover the randomness of training."
 MARKS = (
     "Differences in accuracy to `{}`; intervals over recordings, not corrected. \\*: distinguished within the data",
     "set, =: equivalent there within {:g}, by Holm's correction over the variants.",
@@ -104,7 +105,7 @@ def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: 
     lines += ["By the rules of [PROTOCOL.md](../PROTOCOL.md), from the predictions beside this page:", ""]
     lines += [*(f"- {sentence}" for sentence in summary(found, shorter)), ""]
     for family in (name for name in FAMILIES if name in found):
-        lines += family_section(family, found[family])
+        lines += family_section(family, found[family], read(study / family), probes)
     if "finetuned" in found:
         lines += chosen_for_tuning(found["finetuned"], inner_losses.read(study / PRIMARY / PREDICTIONS / CONFIRMING))
     if YAMNET in found:
@@ -122,7 +123,7 @@ def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: 
     lines += strides(study) + windows(shorter)
     lines += take(found)
     lines += by_speaker(probes, found[PRIMARY])
-    lines += forms(study) + forms_of_all(study) + chosen_ranges(study)
+    lines += forms(study) + forms_of_all(study) + chosen_ranges(study) + trained(study)
     lines += ["## Exploratory: averaged answers", ""]
     lines += [
         f"Mean of the variants' probabilities, minus `{BASELINE}` alone; not among the protocol's hypotheses, intervals"
@@ -140,8 +141,10 @@ def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: 
     return "\n".join(lines)
 
 
-def family_section(family: str, found: Mapping) -> list[str]:
-    """Returns the section of a family: its plot, its table and what the table does not show."""
+def family_section(
+    family: str, found: Mapping, saved: Mapping[str, store.Saved], probes: Mapping[str, store.Saved]
+) -> list[str]:
+    """Returns the section of a family: its plot, its tables and what they do not show."""
     lines = [f"## {FAMILIES[family]}", "", f"![Differences in accuracy to {BASELINE}]({family}/across.svg)", ""]
     of_mean = ["mean", "p", "equivalent"] if family == PRIMARY else []
     lines += table(("variant", *found["datasets"], *of_mean), difference_rows(found, with_mean=bool(of_mean)))
@@ -150,12 +153,15 @@ def family_section(family: str, found: Mapping) -> list[str]:
         lines += ["*Mean*: of the data sets, with equal weights; its p and equivalence are Holm's over the variants."]
         lines += LIMITS
     else:
-        lines += [ONE_TRAINING]
-    return [*lines, f"[All figures]({family}/across.md).", ""]
+        lines += between_seeds(saved)
+    lines += [f"[All figures]({family}/across.md).", ""]
+    if not of_mean and (kinds := kinds_of_family(saved, probes)):
+        lines += ["By kind of class, means of the data sets that have such classes; described, not tested:", "", *kinds]
+    return lines
 
 
 def chosen_for_tuning(tuned: Mapping, losses: Mapping[str, float]) -> list[str]:
-    """Returns a note if the variant that was fine-tuned is not the one that the protocol's rule chooses; else []."""
+    """Returns which variant the protocol's rule chooses for fine-tuning; what else was fine-tuned is exploratory."""
     shown = [d["variant"] for d in tuned["datasets"][CONFIRMING]["differences"]]
     if not losses:
         return [
@@ -164,7 +170,9 @@ def chosen_for_tuning(tuned: Mapping, losses: Mapping[str, float]) -> list[str]:
         ]
     chosen = min((name for name in HIGH if name in losses), key=losses.__getitem__)
     if chosen in shown:
-        return []
+        others = ", ".join(f"`{name}` ({losses[name]:.3f})" for name in shown if name != chosen)
+        rule = f"The protocol's rule takes the variant with the lowest cross-entropy on inner splits of {CONFIRMING}, "
+        return [f"{rule}`{chosen}` ({losses[chosen]:.3f})" + (f"; exploratory: {others}." if others else "."), ""]
     return [
         f"By the protocol the variant with the lowest cross-entropy on inner splits of {CONFIRMING} would have been "
         f"fine-tuned, `{chosen}` ({losses[chosen]:.3f}); what was is exploratory: "

@@ -119,6 +119,14 @@ def kinds_table(found: Mapping) -> list[str]:
     return table(("by kind of class", *(f"{kind}: {of}" for kind, of in datasets.items())), rows)
 
 
+def kinds_of_family(saved: Mapping[str, store.Saved], probes: Mapping[str, store.Saved]) -> list[str]:
+    """Returns that table for a family whose clips are described beside the probes: data sets have equal weights."""
+    described = {name: dataclasses.replace(each, descriptors=probes[name].descriptors) for name, each in saved.items()}
+    for name, each in saved.items():
+        store.check_same_clips(probes[name].results, each.results, name)
+    return kinds_table(across(described, baseline=BASELINE, margin=MARGIN, pooled=list(described)))
+
+
 def beside_tables(found: Mapping[str, Mapping], inner: Mapping[str, Mapping[str, float]] | None = None) -> list[str]:
     """Returns a table for each data set, with the losses on `inner` splits by data set and name if they are given."""
     lines = []

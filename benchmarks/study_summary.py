@@ -19,7 +19,7 @@ def summary(found: Mapping[str, Mapping], windows: Mapping[str, Mapping]) -> lis
     `found` is the dict of `across` by family, `windows` that of the shorter windows by data set.
     """
     probes = found["probes"]
-    text = [*_primary(found, windows), *_usual(probes), *_small(found), _kind_of_sound(probes)]
+    text = [*_primary(found, windows), *_usual(probes), *_small(found), *_fine_tuned(found), _kind_of_sound(probes)]
     limits = sorted(each["detectable"][1] for each in probes["pooled"])
     text.append(
         f"The power after the correction is 80 % for a true difference of {limits[0]:.3f} to {limits[-1]:.3f}, "
@@ -99,6 +99,15 @@ def _small(found: Mapping[str, Mapping]) -> list[str]:
         f"The small network from random weights on {CONFIRMING}: {signs}; distinguished from {BASELINE}: "
         f"{real or 'none'}."
     ]
+
+
+def _fine_tuned(found: Mapping[str, Mapping]) -> list[str]:
+    text = []
+    for dataset, each in found.get("finetuned", {}).get("datasets", {}).items():
+        differences = ", ".join(f"{d['variant']} ({signed(d['value'], 3)})" for d in each["differences"])
+        real = ", ".join(d["variant"] for d in each["differences"] if d["p_bootstrap_holm"] < LEVEL)
+        text.append(f"Fine-tuned on {dataset}: {differences}; distinguished from {BASELINE}: {real or 'none'}.")
+    return text
 
 
 def _kind_of_sound(probes: Mapping) -> str:

@@ -30,7 +30,9 @@ def test_the_committed_pages_are_what_the_committed_predictions_give(tmp_path, m
     saved = study_report.read(STUDY / "finetuned")["esc50"]
     [logits] = saved.results["hires_q8"].held_out
     accuracy = (logits.argmax(axis=1) == saved.results.held_out.labels).mean()
-    assert f"| hires_q8 | {accuracy:.3f} (" in (STUDY / "finetuned" / "across.md").read_text(encoding="utf-8")
+    rows = (STUDY / "finetuned" / "across.md").read_text(encoding="utf-8").splitlines()
+    row = next(line for line in rows if line.startswith("| hires_q8 |"))
+    assert f"| {accuracy:.3f} (" in row
 
 
 def figures(pooled=None, small=None, slope=-0.1, p=0.5, equivalent=(), left_out=()):
@@ -108,6 +110,16 @@ def test_the_summary_names_what_exceeds_and_what_is_left_out():
     assert not any("shorter" in line for line in study_summary.summary(figures(), shorter(-0.06, 0.5)))
 
 
+def test_the_summary_names_what_is_distinguished_of_fine_tuned_networks():
+    differences = [
+        {"variant": "hires_q8", "value": -0.076, "p_bootstrap_holm": 0.001},
+        {"variant": "mix_q1_q4_q8", "value": 0.002, "p_bootstrap_holm": 1.0},
+    ]
+    tuned = {"finetuned": {"datasets": {"drums": {"differences": differences}}}}
+    text = study_summary.summary(figures() | tuned, {})
+    assert "Fine-tuned on drums: hires_q8 (−0.076), mix_q1_q4_q8 (+0.002); distinguished from log_db: hires_q8." in text
+
+
 @pytest.mark.parametrize(
     ("slope", "p", "expected"),
     [
@@ -137,7 +149,11 @@ def test_cells_of_a_family_are_marked_and_never_move():
 
 def test_the_variant_that_was_fine_tuned_is_compared_with_the_rule():
     tuned = {"datasets": {"esc50": {"differences": [{"variant": "hires_q8"}]}}}
-    assert study_report.chosen_for_tuning(tuned, {"hires_q8": 1.0, "hires_q1": 1.1, "log_db": 0.5}) == []
+    text = study_report.chosen_for_tuning(tuned, {"hires_q8": 1.0, "hires_q1": 1.1, "log_db": 0.5})[0]
+    assert text.endswith("on inner splits of esc50, `hires_q8` (1.000).")
+    both = {"datasets": {"esc50": {"differences": [{"variant": "hires_q8"}, {"variant": "hires_q1"}]}}}
+    text = study_report.chosen_for_tuning(both, {"hires_q8": 1.0, "hires_q1": 1.1})[0]
+    assert text.endswith("`hires_q8` (1.000); exploratory: `hires_q1` (1.100).")
     text = study_report.chosen_for_tuning(tuned, {"hires_q8": 1.2, "hires_q1": 1.1})[0]
     assert "`hires_q1` (1.100)" in text and "exploratory: `hires_q8` (1.200)" in text
     assert "hires_q8 is exploratory" in study_report.chosen_for_tuning(tuned, {})[0]
@@ -167,7 +183,7 @@ def test_the_commands_that_repeat_the_study_are_understood(tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\n{what}\n")
         (tmp_path / name).chmod(0o755)
     script = ROOT / "benchmarks" / "repeat_study.sh"
-    parts = re.search(r"any of: (.*)\. Every part", script.read_text()).group(1).split()
+    parts = re.search(r"any of: (.*)\. Every", script.read_text()).group(1).split()
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "OUT": str(tmp_path / "out")}
     subprocess.run(["bash", script, *parts], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
     listed = tomllib.loads((STUDY / "datasets.toml").read_text()).keys()

@@ -24,18 +24,21 @@ from benchmarks import (
     study_exploratory,
     study_ranges,
     study_sections,
+    study_trained,
 )
 
 N = 400
 
 
-def saved(folder, hits):
-    """Predictions of `{variant: share right}` on the same clips."""
+def saved(folder, hits, seeds=(0,)):
+    """Predictions of `{variant: share right}` on the same clips, the same with every seed."""
     labels, draws = np.arange(N) % 4, (np.arange(N) * 97 % N) / N
     clips = Clips(np.array([f"{k:04d}" for k in range(N)]), labels, np.ones(N, bool), np.arange(N) % 4)
     answers = {name: np.where(draws < share, labels, (labels + 1) % 4) for name, share in hits.items()}
-    variants = [VariantLogits(n, (0,), 5.0 * np.eye(4, dtype=np.float32)[a][None], None) for n, a in answers.items()]
-    store.write(folder, Results(tuple("abcd"), clips, None, tuple(variants), {}), [("network", "a probe")])
+    logits = {n: np.stack([5.0 * np.eye(4, dtype=np.float32)[a]] * len(seeds)) for n, a in answers.items()}
+    variants = tuple(VariantLogits(name, seeds, each, None) for name, each in logits.items())
+    about = [("network", "a probe"), ("seeds", ", ".join(map(str, seeds)))]
+    store.write(folder, Results(tuple("abcd"), clips, None, variants, {}), about)
 
 
 @pytest.fixture(scope="module")
@@ -366,11 +369,11 @@ def test_folds_that_are_trained_apart_make_a_file_of_a_study(tmp_path, monkeypat
     assert gather_folds.gather([tmp_path / "run_0", tmp_path / "run_2"], out) == [0, 2]
     assert gather_folds.gather([tmp_path / "run_1", tmp_path / "run_3"], out) == [0, 1, 2, 3]
     with np.load(out) as file:
-        found, order = dict(file), np.argsort(file["ids"])
+        found = dict(file)
     assert found.keys() == expected.keys()
-    for name in found.keys() - {"classes", "logits"}:
-        np.testing.assert_array_equal(found[name][order], expected[name])
-    np.testing.assert_allclose(found["logits"][order], expected["logits"], atol=0.01)
+    for name in found.keys() - {"logits"}:
+        np.testing.assert_array_equal(found[name], expected[name])
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=0.01)
     with pytest.raises(UserError, match="100 clips are held out twice, such as 0000"):
         gather_folds.gather([tmp_path / "run_0"], out)
     monkeypatch.setattr(gather_folds, "read_record", lambda run: SimpleNamespace(classes=tuple("abce")))
@@ -378,3 +381,53 @@ def test_folds_that_are_trained_apart_make_a_file_of_a_study(tmp_path, monkeypat
         gather_folds.gather([tmp_path / "run_0"], out)
     with pytest.raises(UserError, match="none of the runs"):
         gather_folds.gather([tmp_path / "run_9"], tmp_path / "new.npz")
+
+
+def test_a_gathered_file_is_listed_beside_those_of_a_study(tmp_path, monkeypatch):
+    saved(tmp_path / "study", {"log_db": 0.7, "mix": 0.5}, seeds=(0, 2))
+    with np.load(tmp_path / "study/mix-seed_0.npz") as file:
+        one = {name: file[name] for name in ("ids", "labels", "verified", "recordings", "logits", "folds")}
+    for fold in range(4):
+        folder = tmp_path / f"run/fold_{fold}"
+        folder.mkdir(parents=True)
+        np.savez(folder / VALIDATION, **{name: each[one["folds"] == fold] for name, each in one.items()})
+    monkeypatch.setattr(gather_folds, "read_record", lambda run: SimpleNamespace(classes=tuple("abcd")))
+    for _ in range(2):
+        gather_folds.gather([tmp_path / "run"], tmp_path / "study/mix-seed_1.npz")
+        (tmp_path / "study/mix-seed_1.npz").rename(tmp_path / "moved")
+    (tmp_path / "moved").rename(tmp_path / "study/mix-seed_1.npz")
+    found = store.read(tmp_path / "study")
+    assert found.results["mix"].seeds == (0, 1, 2) and found.results["log_db"].seeds == (0, 2)
+    np.testing.assert_allclose(found.results["mix"].held_out[1], found.results["mix"].held_out[0], atol=0.01)
+    assert ("seeds", "0, 1, 2") in found.about and len(found.about) == 2
+
+
+def test_trained_networks_stand_against_their_own_baseline_and_their_family(tmp_path):
+    family, run = tmp_path / "small/predictions/drums", tmp_path / "trained/small-range_40/predictions/drums"
+    saved(family, {"log_db": 0.6, "hires_q8": 0.4}, seeds=(0, 1, 2))
+    saved(run, {"log_db": 0.6, "hires_q8": 0.55}, seeds=(0, 1))
+    text = "\n".join(study_trained.trained(tmp_path))
+    assert "### The small network, 40 dB in place of 80: drums" in text
+    baseline, sharp = (line.split(" | ") for line in text.splitlines() if line.startswith("| `"))
+    assert baseline[2] == "0.600 (0), 0.600 (1)" and baseline[5] == "0, no clip differs"
+    assert sharp[3].startswith("−0.050 (") and sharp[5].startswith("+0.150 (") and sharp[7] == "no (1.000) |"
+    saved(run, {"log_db": 0.6, "hires_q8": 0.4025}, seeds=(0, 3))
+    sharp = "\n".join(study_trained.trained(tmp_path)).splitlines()[-1].split(" | ")
+    assert sharp[5].endswith("), seed 0") and sharp[7].startswith("yes (")
+    assert study_trained.trained(tmp_path / "small") == []
+
+
+def test_a_family_states_its_trainings_and_shows_kinds_of_class(tmp_path):
+    saved(tmp_path / "predictions/drums", {"log_db": 0.6, "hires_q8": 0.4})
+    one = study_sections.read(tmp_path)
+    assert study_trained.between_seeds(one)[0].startswith("One training each (seed 0)")
+    assert study_sections.kinds_of_family(one, one) == []
+    saved(tmp_path / "predictions/drums", {"log_db": 0.6, "hires_q8": 0.4}, seeds=(0, 1))
+    text = " ".join(study_trained.between_seeds(study_sections.read(tmp_path)))
+    assert text.startswith("Means of 2 trainings each (seeds 0, 1), whose accuracies have standard deviations of 0.000")
+    harmonic = np.where(np.arange(N) % 4 < 2, 0.1, 0.9)
+    descriptors = {"harmonic_share": harmonic, "flatness_db": -20 * harmonic}
+    described = dataclasses.replace(one["drums"], descriptors=descriptors)
+    lines = study_sections.kinds_of_family(one, {"drums": described})
+    assert lines[0] == "| by kind of class | percussive: drums | tonal: drums |"
+    assert lines[2].startswith("| `hires_q8` | −0.200 (")
