@@ -4,6 +4,7 @@ The records are those of the local way: the same functions make them, in whateve
 """
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -46,18 +47,34 @@ def write_splits(
     """Calls `write` with one split at a time in `shards`, which `builder` reads; then gives it the sizes of all.
 
     TFDS 4.9 would add a second split to the pipeline of the first, and run that again. It lists the sizes of shards in
-    the order of their numbers as text (0, 1, 10, 11, …, 2), so that they are counted again here.
+    the order of their numbers as text (0, 1, 10, 11, …, 2), so that they are counted again here. A worker's UserError
+    is raised as such.
     """
     infos, everything = [], dict(shards)
     for split, makers in everything.items():
         shards.clear()
         shards[split] = makers
-        write()
+        try:
+            write()
+        except Exception as error:
+            if found := user_error_in(error):
+                raise found from error
+            raise
         info = builder.info.splits[split]
         infos.append(dataclasses.replace(info, shard_lengths=[_count(path) for path in info.filepaths]))
     builder.info.set_splits(tfds.core.SplitDict(infos))
     for leftover in Path(builder.data_dir).glob("*.shard_infos.json"):
         leftover.unlink()
+
+
+def user_error_in(error: Exception) -> UserError | None:
+    """Returns the UserError of a worker, which runners raise again with the step's name, or as text in another one."""
+    text, step = str(error), re.compile(r" \[while running .*", re.DOTALL)
+    if not isinstance(error, UserError):
+        _, found, text = text.rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")
+        if not found:
+            return None
+    return UserError(step.sub("", text).strip())
 
 
 def _count(path: Path) -> int:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from test_builders import CLIPS, IMAGES, data_source, make_source
 
-from audiotag_jax.datasets import builders
-from audiotag_jax.datasets.beam import download_config
+from audiotag_jax.datasets import builders, prepare
+from audiotag_jax.datasets.beam import download_config, user_error_in
 from audiotag_jax.datasets.index import read_index
 from audiotag_jax.datasets.prepare import prepare_clips, prepare_spectrograms
 from audiotag_jax.datasets.prepared import read_metadata
 from audiotag_jax.runtime.errors import UserError
+from audiotag_jax.settings.settings import parse_settings
+from audiotag_jax.settings.variants import get_config
 
 HAS_BEAM = importlib.util.find_spec("apache_beam") is not None
 needs_beam = pytest.mark.skipif(not HAS_BEAM, reason="Apache Beam is not installed (requirements-beam.txt)")
@@ -27,8 +29,7 @@ def test_beam_writes_the_records_of_the_local_way(tmp_path, monkeypatch):
     for name, runner in (("alone", ""), ("beam", "DirectRunner")):
         how = download_config(runner, "--direct_num_workers=2 --direct_running_mode=multi_processing")
         monkeypatch.setattr("audiotag_jax.datasets.prepare.download_config", lambda *_, how=how: how)
-        settings = _Dataset(path=str(tmp_path / "sounds"))
-        clips = prepare_clips(source, CLIPS, tmp_path / name, 1, dataset=settings)
+        clips = prepare_clips(source, CLIPS, tmp_path / name, 1, dataset=settings_of(tmp_path / "sounds"))
         made.append((clips, prepare_spectrograms(clips, IMAGES, tmp_path / name, how)))
     for alone, beam in zip(*made, strict=True):
         assert sorted(path.name for path in alone.iterdir()) == sorted(path.name for path in beam.iterdir())
@@ -43,12 +44,33 @@ def test_beam_writes_the_records_of_the_local_way(tmp_path, monkeypatch):
                 assert all(np.array_equal(expected[field], record[field]) for field in expected)
 
 
-class _Dataset:
-    """The fields of `DatasetSettings` that preparing clips reads."""
+def settings_of(path):
+    config = get_config("log_db", "folder")
+    config.dataset.path = str(path)
+    return parse_settings(config.to_dict()).dataset
 
-    def __init__(self, path):
-        self.path, self.table, self.num_folds, self.fold_seed = path, "", 2, 0
-        self.beam_runner = self.beam_options = ""
+
+@needs_beam
+@pytest.mark.parametrize("options", ["", "--direct_num_workers=2 --direct_running_mode=multi_processing"])
+def test_an_error_of_a_clip_is_one_line_from_any_worker(tmp_path, monkeypatch, options):
+    source = make_source(tmp_path / "sounds", num_train=5, num_test=1)
+    path = tmp_path / "sounds" / "train_02.wav"
+    sounds = prepare.content_hashes({clip.path for clip in source.clips}, tmp_path / "alone", 1)
+    path.write_bytes(b"")
+    how = download_config("DirectRunner", options)
+    monkeypatch.setattr("audiotag_jax.datasets.prepare.download_config", lambda *_: how)
+    monkeypatch.setattr("audiotag_jax.datasets.prepare.content_hashes", lambda *_: sounds)
+    with pytest.raises(UserError) as caught:
+        prepare_clips(source, CLIPS, tmp_path / "beam", 1, dataset=settings_of(tmp_path / "sounds"))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"{path} cannot be read any more, or was changed") and second.endswith("is left out).")
+
+
+def test_a_user_error_is_found_in_the_text_of_a_worker():
+    text = "Traceback …\naudiotag_jax.runtime.errors.UserError: a.wav cannot be read.\nRun again. [while running 'W']\n"
+    assert str(user_error_in(RuntimeError(text))) == "a.wav cannot be read.\nRun again."
+    assert str(user_error_in(UserError("a.wav cannot be read. [while running 'W']"))) == "a.wav cannot be read."
+    assert user_error_in(RuntimeError("No space left on device [while running 'W']")) is None
 
 
 @needs_beam
