@@ -4,7 +4,7 @@
 
 The folds of one network may be trained on several machines, one after another (`--config.train.folds`). The file is one
 of a study's saved predictions, VARIANT-seed_S.npz: log-probabilities in float16, in the order of ids; mode `compare`
-takes it by `--predictions`. If it lies beside those of a study (`about.json`) it is listed there.
+takes it by `--predictions`. Beside those of a study (`about.json`) it is listed there once it has all clips.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,9 @@ def main() -> None:
 
 def gather(runs: Iterable[Path], out: Path) -> list[int]:
     """Adds the folds of `runs` to the file `out`, and returns all that it then has. Raises UserError."""
+    variant, _, seed = out.stem.rpartition("-seed_")
+    if not variant or not seed.isdecimal() or out.suffix != ".npz":
+        raise UserError(f"{out} is not named as a study's predictions are: VARIANT-seed_S.npz")
     parts = [_stored(out)] if out.exists() else []
     for run in runs:
         classes = read_record(run).classes
@@ -57,18 +61,21 @@ def gather(runs: Iterable[Path], out: Path) -> list[int]:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_npz(out, **{name: values[order] for name, values in joined.items()}, classes=parts[0]["classes"])
     if (out.parent / ABOUT).exists():
-        _list_in(out.parent / ABOUT, out)
+        _list_in(out.parent / ABOUT, {"variant": variant, "seed": int(seed), "file": out.name}, ids)
     return np.unique(joined["folds"]).tolist()
 
 
-def _list_in(about: Path, out: Path) -> None:
-    """Lists the file `out` in a study's record of its files and seeds, unless it is there."""
-    variant, _, seed = out.stem.rpartition("-seed_")
+def _list_in(about: Path, entry: dict[str, Any], ids: np.ndarray) -> None:
+    """Lists a file in a study's record of its files and seeds, unless it is there or lacks clips of the others."""
     saved = json.loads(about.read_text(encoding="utf-8"))
-    if any(each["file"] == out.name for each in saved["files"]):
+    files = saved["files"]
+    if entry in files or (files and not np.array_equal(_stored(about.parent / files[0]["file"])["ids"], ids)):
         return
-    saved["files"].append({"variant": variant, "seed": int(seed), "file": out.name})
-    seeds = ", ".join(map(str, sorted({each["seed"] for each in saved["files"]})))
+    files.append(entry)
+    by_variant: dict[str, set[int]] = {}
+    for each in files:
+        by_variant.setdefault(each["variant"], set()).add(each["seed"])
+    seeds = ", ".join(map(str, sorted(set.intersection(*by_variant.values()))))
     saved["about"] = [[what, seeds if what == "seeds" else how] for what, how in saved["about"]]
     write_json(about, saved)
 

@@ -49,11 +49,11 @@ for part in "$@"; do
         study small configs/log_db.py:esc50 esc50,drums --config.train.num_epochs=24 --config.study.rate_factors="(1.0,)" \
             --config.study.variants="$SMALL" --config.study.seeds="(0,1,2)"
         ;;
-    finetuned) # the protocol's rule takes mix_q1_q4_q8; the others are exploratory
+    finetuned) # the protocol's rule takes mix_q1_q4_q8; the others are exploratory. Two committed folds are from a CPU
         study finetuned configs/log_db.py:esc50_finetune esc50,drums --config.study.rate_factors="(1.0,)" \
             --config.study.variants="('hires_q8','mix_q1_q4_q8','mix_linear_mel_log')"
         ;;
-    trained) # trained networks again, with 40 dB, and in bfloat16
+    trained) # again, on one device (committed: log_db with seed 0 as in finetuned), with 40 dB, and in bfloat16
         study trained/finetuned-again configs/log_db.py:esc50_finetune esc50 --config.study.rate_factors="(1.0,)" \
             --config.study.variants="('mix_q1_q4_q8',)" --config.study.seeds="(0,1)"
         study trained/finetuned-range_40 configs/log_db.py:esc50_finetune esc50 --config.study.rate_factors="(1.0,)" \

@@ -2,8 +2,8 @@
 
     python benchmarks/study_report.py
 
-It needs no sounds and no training: `probes/`, `small/` and `finetuned/` under benchmarks/study contain the held-out
-predictions of every variant. The summary is chosen by the protocol's rules, not written by hand.
+It needs no sounds and no training: `probes/`, `small/`, `finetuned/`, `trained/` and others under benchmarks/study
+contain the held-out predictions of every variant. The summary is chosen by the protocol's rules, not written by hand.
 """
 
 import argparse
@@ -42,8 +42,8 @@ from benchmarks.study_sections import (  # noqa: E402
     take,
     windows,
 )
-from benchmarks.study_summary import CONFIRMING, summary  # noqa: E402
-from benchmarks.study_trained import between_seeds, trained  # noqa: E402
+from benchmarks.study_summary import CONFIRMING, CONTROL, summary  # noqa: E402
+from benchmarks.study_trained import against_control, between_seeds, trained  # noqa: E402
 
 YAMNET = "yamnet"
 # Of the protocol: the data sets of each family; those of the probes are the pooled ones of datasets.toml.
@@ -90,7 +90,7 @@ def main() -> None:
         found[YAMNET] = across(of_yamnet, baseline=YAMNET, margin=MARGIN, pooled=[])
     shorter = beside(options.study, WINDOWS)
     write_text(options.study / "report.md", report(found, shorter, options.study))
-    print(f"written to {options.study}: report.md", *summary(found, shorter), sep="\n")
+    print(f"written to {options.study}: report.md")
 
 
 def pooled_datasets(path: Path) -> list[str]:
@@ -101,13 +101,16 @@ def pooled_datasets(path: Path) -> list[str]:
 def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: Path) -> str:
     """Returns the page of what `across` found by family, and of `shorter` windows by data set; more from `study`."""
     probes = read(study / PRIMARY)
+    losses = inner_losses.read(study / PRIMARY / PREDICTIONS / CONFIRMING)
+    conclusions = summary(found, shorter, chosen_for_tuning(losses))
     lines = ["# Do high-resolution spectrograms help, and for which sounds?", ""]
     lines += ["By the rules of [PROTOCOL.md](../PROTOCOL.md), from the predictions beside this page:", ""]
-    lines += [*(f"- {sentence}" for sentence in summary(found, shorter)), ""]
+    lines += [*(f"- {sentence}" for sentence in conclusions), ""]
     for family in (name for name in FAMILIES if name in found):
         lines += family_section(family, found[family], read(study / family), probes)
     if "finetuned" in found:
-        lines += chosen_for_tuning(found["finetuned"], inner_losses.read(study / PRIMARY / PREDICTIONS / CONFIRMING))
+        lines += rule_for_tuning(found["finetuned"], losses)
+        lines += against_control(read(study / "finetuned"), chosen_for_tuning(losses) or CONTROL, CONTROL)
     if YAMNET in found:
         cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
         lines += [
@@ -160,23 +163,23 @@ def family_section(
     return lines
 
 
-def chosen_for_tuning(tuned: Mapping, losses: Mapping[str, float]) -> list[str]:
-    """Returns which variant the protocol's rule chooses for fine-tuning; what else was fine-tuned is exploratory."""
-    shown = [d["variant"] for d in tuned["datasets"][CONFIRMING]["differences"]]
-    if not losses:
-        return [
-            f"The losses that choose the variant for fine-tuning are missing: {', '.join(shown)} is exploratory.",
-            "",
-        ]
-    chosen = min((name for name in HIGH if name in losses), key=losses.__getitem__)
-    if chosen in shown:
-        others = ", ".join(f"`{name}` ({losses[name]:.3f})" for name in shown if name != chosen)
-        rule = f"The protocol's rule takes the variant with the lowest cross-entropy on inner splits of {CONFIRMING}, "
-        return [f"{rule}`{chosen}` ({losses[chosen]:.3f})" + (f"; exploratory: {others}." if others else "."), ""]
+def chosen_for_tuning(losses: Mapping[str, float]) -> str | None:
+    """Returns the variant that the protocol's rule takes for fine-tuning, by `losses` on inner splits; None without."""
+    return min((name for name in HIGH if name in losses), key=losses.__getitem__, default=None)
+
+
+def rule_for_tuning(tuned: Mapping, losses: Mapping[str, float]) -> list[str]:
+    """Returns which variant the protocol's rule takes for fine-tuning, and what else was fine-tuned."""
+    shown = [each["variant"] for each in tuned["datasets"][CONFIRMING]["differences"]]
+    chosen = chosen_for_tuning(losses)
+    if chosen is None:
+        return [f"The losses that choose the variant are missing: {', '.join(shown)} is exploratory.", ""]
+    others = [f"`{name}` ({losses[name]:.3f})" + ", a control" * (name == CONTROL) for name in shown if name != chosen]
     return [
-        f"By the protocol the variant with the lowest cross-entropy on inner splits of {CONFIRMING} would have been "
-        f"fine-tuned, `{chosen}` ({losses[chosen]:.3f}); what was is exploratory: "
-        + ", ".join(f"`{name}` ({losses[name]:.3f})." for name in shown),
+        "The protocol's rule takes, of the six high-resolution variants, the one whose probe has the lowest",
+        f"cross-entropy on inner splits of {CONFIRMING}: `{chosen}` ({losses[chosen]:.3f})"
+        + ", which was not fine-tuned" * (chosen not in shown)
+        + (f". Exploratory: {'; '.join(others)}." if others else "."),
         "",
     ]
 

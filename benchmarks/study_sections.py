@@ -120,10 +120,10 @@ def kinds_table(found: Mapping) -> list[str]:
 
 
 def kinds_of_family(saved: Mapping[str, store.Saved], probes: Mapping[str, store.Saved]) -> list[str]:
-    """Returns that table for a family whose clips are described beside the probes: data sets have equal weights."""
-    described = {name: dataclasses.replace(each, descriptors=probes[name].descriptors) for name, each in saved.items()}
+    """Returns the table by kind of class of a family, by the descriptors of the same clips beside the probes."""
     for name, each in saved.items():
         store.check_same_clips(probes[name].results, each.results, name)
+    described = {name: dataclasses.replace(each, descriptors=probes[name].descriptors) for name, each in saved.items()}
     return kinds_table(across(described, baseline=BASELINE, margin=MARGIN, pooled=list(described)))
 
 

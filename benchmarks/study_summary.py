@@ -13,13 +13,20 @@ CONTROL, CONFIRMING = "mix_linear_mel_log", "esc50"
 NOT_CONFIRMED = f"not confirmed by the small network on {CONFIRMING}"
 
 
-def summary(found: Mapping[str, Mapping], windows: Mapping[str, Mapping]) -> list[str]:
+def summary(found: Mapping[str, Mapping], windows: Mapping[str, Mapping], tuned: str | None = None) -> list[str]:
     """Returns what the protocol's rules conclude ("What would change our mind").
 
-    `found` is the dict of `across` by family, `windows` that of the shorter windows by data set.
+    `found` is the dict of `across` by family, `windows` that of the shorter windows by data set, `tuned` the variant
+    that the protocol's rule takes for fine-tuning.
     """
     probes = found["probes"]
-    text = [*_primary(found, windows), *_usual(probes), *_small(found), *_fine_tuned(found), _kind_of_sound(probes)]
+    text = [
+        *_primary(found, windows),
+        *_usual(probes),
+        *_small(found),
+        *_fine_tuned(found, tuned),
+        _kind_of_sound(probes),
+    ]
     limits = sorted(each["detectable"][1] for each in probes["pooled"])
     text.append(
         f"The power after the correction is 80 % for a true difference of {limits[0]:.3f} to {limits[-1]:.3f}, "
@@ -90,24 +97,23 @@ def _small_differences(found: Mapping[str, Mapping]) -> dict[str, Mapping]:
 
 
 def _small(found: Mapping[str, Mapping]) -> list[str]:
-    small = {name: d for name, d in _small_differences(found).items() if name in HIGH}
-    if not small:
-        return []
-    signs = ", ".join(f"{name} ({signed(d['value'], 3)})" for name, d in small.items())
-    real = ", ".join(name for name, d in small.items() if d["p_bootstrap_holm"] < LEVEL)
+    small = [d for name, d in _small_differences(found).items() if name in HIGH]
+    return [f"The small network from random weights on {CONFIRMING}: {_tested(small)}"] if small else []
+
+
+def _fine_tuned(found: Mapping[str, Mapping], tuned: str | None) -> list[str]:
     return [
-        f"The small network from random weights on {CONFIRMING}: {signs}; distinguished from {BASELINE}: "
-        f"{real or 'none'}."
+        f"Fine-tuned on {dataset}: {_tested([difference])}"
+        for dataset, each in found.get("finetuned", {}).get("datasets", {}).items()
+        for difference in each["differences"]
+        if difference["variant"] == tuned
     ]
 
 
-def _fine_tuned(found: Mapping[str, Mapping]) -> list[str]:
-    text = []
-    for dataset, each in found.get("finetuned", {}).get("datasets", {}).items():
-        differences = ", ".join(f"{d['variant']} ({signed(d['value'], 3)})" for d in each["differences"])
-        real = ", ".join(d["variant"] for d in each["differences"] if d["p_bootstrap_holm"] < LEVEL)
-        text.append(f"Fine-tuned on {dataset}: {differences}; distinguished from {BASELINE}: {real or 'none'}.")
-    return text
+def _tested(differences: list[Mapping]) -> str:
+    values = ", ".join(f"{each['variant']} ({signed(each['value'], 3)})" for each in differences)
+    real = ", ".join(each["variant"] for each in differences if each["p_bootstrap_holm"] < LEVEL)
+    return f"{values}; distinguished from {BASELINE}: {real or 'none'}."
 
 
 def _kind_of_sound(probes: Mapping) -> str:

@@ -110,14 +110,18 @@ def test_the_summary_names_what_exceeds_and_what_is_left_out():
     assert not any("shorter" in line for line in study_summary.summary(figures(), shorter(-0.06, 0.5)))
 
 
-def test_the_summary_names_what_is_distinguished_of_fine_tuned_networks():
+def test_the_summary_has_the_fine_tuned_variant_of_the_rule_alone():
     differences = [
         {"variant": "hires_q8", "value": -0.076, "p_bootstrap_holm": 0.001},
         {"variant": "mix_q1_q4_q8", "value": 0.002, "p_bootstrap_holm": 1.0},
     ]
     tuned = {"finetuned": {"datasets": {"drums": {"differences": differences}}}}
-    text = study_summary.summary(figures() | tuned, {})
-    assert "Fine-tuned on drums: hires_q8 (−0.076), mix_q1_q4_q8 (+0.002); distinguished from log_db: hires_q8." in text
+    text = study_summary.summary(figures() | tuned, {}, "hires_q8")
+    assert "Fine-tuned on drums: hires_q8 (−0.076); distinguished from log_db: hires_q8." in text
+    assert "Fine-tuned on drums: mix_q1_q4_q8 (+0.002); distinguished from log_db: none." in study_summary.summary(
+        figures() | tuned, {}, "mix_q1_q4_q8"
+    )
+    assert not any("Fine-tuned" in line for line in study_summary.summary(figures() | tuned, {}))
 
 
 @pytest.mark.parametrize(
@@ -149,14 +153,17 @@ def test_cells_of_a_family_are_marked_and_never_move():
 
 def test_the_variant_that_was_fine_tuned_is_compared_with_the_rule():
     tuned = {"datasets": {"esc50": {"differences": [{"variant": "hires_q8"}]}}}
-    text = study_report.chosen_for_tuning(tuned, {"hires_q8": 1.0, "hires_q1": 1.1, "log_db": 0.5})[0]
-    assert text.endswith("on inner splits of esc50, `hires_q8` (1.000).")
-    both = {"datasets": {"esc50": {"differences": [{"variant": "hires_q8"}, {"variant": "hires_q1"}]}}}
-    text = study_report.chosen_for_tuning(both, {"hires_q8": 1.0, "hires_q1": 1.1})[0]
-    assert text.endswith("`hires_q8` (1.000); exploratory: `hires_q1` (1.100).")
-    text = study_report.chosen_for_tuning(tuned, {"hires_q8": 1.2, "hires_q1": 1.1})[0]
-    assert "`hires_q1` (1.100)" in text and "exploratory: `hires_q8` (1.200)" in text
-    assert "hires_q8 is exploratory" in study_report.chosen_for_tuning(tuned, {})[0]
+    losses = {"hires_q8": 1.0, "hires_q1": 1.1, "log_db": 0.5, "mix_linear_mel_log": 0.9}  # no usual variant is taken
+    assert study_report.chosen_for_tuning(losses) == "hires_q8" and study_report.chosen_for_tuning({}) is None
+    text = " ".join(study_report.rule_for_tuning(tuned, losses))
+    assert text.endswith("on inner splits of esc50: `hires_q8` (1.000). ")
+    names = ("hires_q8", "hires_q1", "mix_linear_mel_log")
+    more = {"datasets": {"esc50": {"differences": [{"variant": name} for name in names]}}}
+    text = " ".join(study_report.rule_for_tuning(more, losses))
+    assert text.endswith("(1.000). Exploratory: `hires_q1` (1.100); `mix_linear_mel_log` (0.900), a control. ")
+    text = " ".join(study_report.rule_for_tuning(tuned, losses | {"hires_q1": 0.95}))
+    assert "`hires_q1` (0.950), which was not fine-tuned. Exploratory: `hires_q8` (1.000)." in text
+    assert "hires_q8 is exploratory" in study_report.rule_for_tuning(tuned, {})[0]
 
 
 def test_what_is_committed_names_no_folder_of_one_machine():

@@ -31,14 +31,22 @@ N = 400
 
 
 def saved(folder, hits, seeds=(0,)):
-    """Predictions of `{variant: share right}` on the same clips, the same with every seed."""
-    labels, draws = np.arange(N) % 4, (np.arange(N) * 97 % N) / N
+    """Predictions of `{variant: share right}` on the same clips; with each seed others are right."""
+    labels = np.arange(N) % 4
     clips = Clips(np.array([f"{k:04d}" for k in range(N)]), labels, np.ones(N, bool), np.arange(N) % 4)
-    answers = {name: np.where(draws < share, labels, (labels + 1) % 4) for name, share in hits.items()}
-    logits = {n: np.stack([5.0 * np.eye(4, dtype=np.float32)[a]] * len(seeds)) for n, a in answers.items()}
+    right = {name: [right_clips(share, seed) for seed in seeds] for name, share in hits.items()}
+    answers = {
+        name: [np.where(each, labels, (labels + 1) % 4) for each in of_seeds] for name, of_seeds in right.items()
+    }
+    logits = {name: np.stack([5.0 * np.eye(4, dtype=np.float32)[a] for a in each]) for name, each in answers.items()}
     variants = tuple(VariantLogits(name, seeds, each, None) for name, each in logits.items())
     about = [("network", "a probe"), ("seeds", ", ".join(map(str, seeds)))]
     store.write(folder, Results(tuple("abcd"), clips, None, variants, {}), about)
+
+
+def right_clips(share, seed):
+    """Which clips are right: of seed 0 just that share, of others a little fewer, and not the same."""
+    return (np.arange(N) * (97 + 10 * seed) % N) / N < share - 0.01 * seed
 
 
 @pytest.fixture(scope="module")
@@ -380,41 +388,108 @@ def test_folds_that_are_trained_apart_make_a_file_of_a_study(tmp_path, monkeypat
     with pytest.raises(UserError, match="different classes"):
         gather_folds.gather([tmp_path / "run_0"], out)
     with pytest.raises(UserError, match="none of the runs"):
-        gather_folds.gather([tmp_path / "run_9"], tmp_path / "new.npz")
+        gather_folds.gather([tmp_path / "run_9"], tmp_path / "new-seed_0.npz")
 
 
-def test_a_gathered_file_is_listed_beside_those_of_a_study(tmp_path, monkeypatch):
+def test_a_gathered_file_is_listed_beside_those_of_a_study_once_it_is_whole(tmp_path, monkeypatch):
     saved(tmp_path / "study", {"log_db": 0.7, "mix": 0.5}, seeds=(0, 2))
     with np.load(tmp_path / "study/mix-seed_0.npz") as file:
         one = {name: file[name] for name in ("ids", "labels", "verified", "recordings", "logits", "folds")}
     for fold in range(4):
-        folder = tmp_path / f"run/fold_{fold}"
+        folder = tmp_path / f"run_{fold % 2}/fold_{fold}"
         folder.mkdir(parents=True)
         np.savez(folder / VALIDATION, **{name: each[one["folds"] == fold] for name, each in one.items()})
     monkeypatch.setattr(gather_folds, "read_record", lambda run: SimpleNamespace(classes=tuple("abcd")))
-    for _ in range(2):
-        gather_folds.gather([tmp_path / "run"], tmp_path / "study/mix-seed_1.npz")
-        (tmp_path / "study/mix-seed_1.npz").rename(tmp_path / "moved")
-    (tmp_path / "moved").rename(tmp_path / "study/mix-seed_1.npz")
+    out = tmp_path / "study/mix-seed_1.npz"
+    gather_folds.gather([tmp_path / "run_0"], out)
+    assert store.read(tmp_path / "study").results["mix"].seeds == (0, 2)
+    gather_folds.gather([tmp_path / "run_1"], out)
     found = store.read(tmp_path / "study")
     assert found.results["mix"].seeds == (0, 1, 2) and found.results["log_db"].seeds == (0, 2)
     np.testing.assert_allclose(found.results["mix"].held_out[1], found.results["mix"].held_out[0], atol=0.01)
-    assert ("seeds", "0, 1, 2") in found.about and len(found.about) == 2
+    assert ("seeds", "0, 2") in found.about  # those of all variants
+    for seed in (1, 0):
+        gather_folds.gather([tmp_path / "run_0", tmp_path / "run_1"], tmp_path / f"study/log_db-seed_{seed + 3}.npz")
+    saved_about = store.read(tmp_path / "study")
+    assert saved_about.results["log_db"].seeds == (0, 2, 3, 4)
+    with pytest.raises(UserError, match=r"mix\.npz is not named .* VARIANT-seed_S\.npz"):
+        gather_folds.gather([tmp_path / "run_0"], tmp_path / "study/mix.npz")
+    assert not (tmp_path / "study/mix.npz").exists()
 
 
-def test_trained_networks_stand_against_their_own_baseline_and_their_family(tmp_path):
+def test_trained_networks_stand_against_their_own_baseline_and_the_usual_settings(tmp_path):
     family, run = tmp_path / "small/predictions/drums", tmp_path / "trained/small-range_40/predictions/drums"
-    saved(family, {"log_db": 0.6, "hires_q8": 0.4}, seeds=(0, 1, 2))
-    saved(run, {"log_db": 0.6, "hires_q8": 0.55}, seeds=(0, 1))
+    saved(family, {"hires_q8": 0.4, "log_db": 0.6}, seeds=(0, 1, 2))
+    saved(run, {"hires_q8": 0.55, "log_db": 0.62}, seeds=(1, 0))
     text = "\n".join(study_trained.trained(tmp_path))
     assert "### The small network, 40 dB in place of 80: drums" in text
-    baseline, sharp = (line.split(" | ") for line in text.splitlines() if line.startswith("| `"))
-    assert baseline[2] == "0.600 (0), 0.600 (1)" and baseline[5] == "0, no clip differs"
-    assert sharp[3].startswith("−0.050 (") and sharp[5].startswith("+0.150 (") and sharp[7] == "no (1.000) |"
-    saved(run, {"log_db": 0.6, "hires_q8": 0.4025}, seeds=(0, 3))
-    sharp = "\n".join(study_trained.trained(tmp_path)).splitlines()[-1].split(" | ")
-    assert sharp[5].endswith("), seed 0") and sharp[7].startswith("yes (")
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line[:3] == "| `"]
+    assert [row[0] for row in rows] == ["`log_db`", "`hires_q8`"]
+
+    def mean(share, seeds):
+        return np.mean([right_clips(share, seed).mean() for seed in seeds])
+
+    def starts(cell, value):
+        return cell.replace("−", "-").startswith(f"{value:+.3f} (")
+
+    here, there = mean(0.55, (0, 1)) - mean(0.62, (0, 1)), mean(0.4, (0, 1)) - mean(0.6, (0, 1))
+    assert rows[0][1] == f"{mean(0.62, [0]):.3f} (0), {mean(0.62, [1]):.3f} (1)"
+    assert starts(rows[0][4], mean(0.62, (0, 1)) - mean(0.6, (0, 1)))
+    by_seed = [mean(0.55, [seed]) - mean(0.62, [seed]) for seed in (0, 1)]
+    assert rows[1][2].replace("−", "-") == f"{by_seed[0]:+.3f} (0), {by_seed[1]:+.3f} (1)"
+    assert starts(rows[1][3], here) and rows[1][3].endswith("p < 0.001")
+    assert starts(rows[1][4], mean(0.55, (0, 1)) - mean(0.4, (0, 1))) and starts(rows[1][5], here - there)
+    assert starts(rows[1][6], mean(0.55, (0, 1)) - mean(0.6, (0, 1))) and rows[1][7] == "no (1.000)"
+
+
+def test_equivalence_of_trained_networks_counts_the_seeds_too():
+    """Against the formula, with standard errors of means of independent clips and of three seeds."""
+    rng = np.random.default_rng(0)
+    gains = {seed: rng.choice([-1.0, 0.0, 1.0], 3000, p=[0.02, 0.955, 0.025]) for seed in range(3)}
+    values = np.array([gain.mean() for gain in gains.values()])
+    error = np.hypot(np.std(np.mean([*gains.values()], axis=0)) / 3000**0.5, values.std(ddof=1) / 3**0.5)
+    expected = scipy.stats.norm.sf((study_sections.MARGIN - abs(values.mean())) / error)
+    assert study_trained._equivalence(gains, np.arange(3000)) == pytest.approx(expected, rel=0.15)
+    alone = study_trained._equivalence({0: gains[0]}, np.arange(3000))
+    error = np.std(gains[0]) / 3000**0.5
+    assert alone == pytest.approx(scipy.stats.norm.sf((study_sections.MARGIN - abs(values[0])) / error), rel=0.15)
+
+
+def test_networks_trained_again_are_what_others_are_compared_with(tmp_path):
+    saved(tmp_path / "small/predictions/drums", {"log_db": 0.6, "hires_q8": 0.4})
+    saved(tmp_path / "trained/small-again/predictions/drums", {"log_db": 0.5, "hires_q8": 0.45})
+    about = tmp_path / "trained/small-again/predictions/drums/about.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"about": [["note", "On another machine."]]}))
+    saved(tmp_path / "trained/small-bfloat16/predictions/drums", {"log_db": 0.5})
+    text = study_trained.trained(tmp_path)
+    again, other = (text[text.index(line) :] for line in text if line.startswith("### "))
+    assert "On another machine." in again and "to the usual" not in again[2]
+    assert "| `log_db` | 0.500 (0) |  |  | 0.000 (" in "\n".join(other)
     assert study_trained.trained(tmp_path / "small") == []
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("small-range_40/predictions/notes", "small has no predictions of notes, with which small-range_40"),
+        ("tiny-range_40/predictions/drums", "tiny-range_40 is not named after a network and a change"),
+        ("small-louder/predictions/drums", "small-louder is not named after a network and a change"),
+    ],
+)
+def test_a_run_without_its_family_is_one_line(tmp_path, run, message):
+    saved(tmp_path / "small/predictions/drums", {"log_db": 0.6})
+    saved(tmp_path / "trained" / run, {"log_db": 0.6})
+    with pytest.raises(UserError, match=message):
+        study_trained.trained(tmp_path)
+
+
+def test_a_variant_is_compared_with_its_control(tmp_path):
+    saved(tmp_path / "predictions/drums", {"log_db": 0.6, "mix": 0.4, "control": 0.55}, seeds=(0, 1))
+    found = study_sections.read(tmp_path)
+    value = np.mean([right_clips(0.4, seed).mean() - right_clips(0.55, seed).mean() for seed in (0, 1)])
+    [line, _] = study_trained.against_control(found, "mix", "control")
+    assert line.replace("−", "-").startswith(f"`mix` minus `control`, uncorrected: drums {value:.3f} (")
+    assert study_trained.against_control(found, "mix", "other") == []
 
 
 def test_a_family_states_its_trainings_and_shows_kinds_of_class(tmp_path):
@@ -423,11 +498,24 @@ def test_a_family_states_its_trainings_and_shows_kinds_of_class(tmp_path):
     assert study_trained.between_seeds(one)[0].startswith("One training each (seed 0)")
     assert study_sections.kinds_of_family(one, one) == []
     saved(tmp_path / "predictions/drums", {"log_db": 0.6, "hires_q8": 0.4}, seeds=(0, 1))
+    spread = [np.std([right_clips(share, seed).mean() for seed in (0, 1)], ddof=1) for share in (0.6, 0.4)]
     text = " ".join(study_trained.between_seeds(study_sections.read(tmp_path)))
-    assert text.startswith("Means of 2 trainings each (seeds 0, 1), whose accuracies have standard deviations of 0.000")
+    begin = "Means of 2 trainings each (seeds 0, 1), whose accuracies have standard deviations of"
+    assert text.startswith(f"{begin} {min(spread):.3f} to {max(spread):.3f};")
+    other = saved_with_one_seed_more(tmp_path / "uneven/predictions/drums")
+    with pytest.raises(UserError, match="not all variants of drums were trained with the same seeds"):
+        study_trained.between_seeds(study_sections.read(other))
     harmonic = np.where(np.arange(N) % 4 < 2, 0.1, 0.9)
     descriptors = {"harmonic_share": harmonic, "flatness_db": -20 * harmonic}
     described = dataclasses.replace(one["drums"], descriptors=descriptors)
     lines = study_sections.kinds_of_family(one, {"drums": described})
     assert lines[0] == "| by kind of class | percussive: drums | tonal: drums |"
     assert lines[2].startswith("| `hires_q8` | −0.200 (")
+
+
+def saved_with_one_seed_more(folder):
+    saved(folder, {"log_db": 0.6, "hires_q8": 0.4}, seeds=(0, 1))
+    about = json.loads((folder / "about.json").read_text())
+    about["files"] = [each for each in about["files"] if (each["variant"], each["seed"]) != ("hires_q8", 1)]
+    (folder / "about.json").write_text(json.dumps(about))
+    return folder.parents[1]
