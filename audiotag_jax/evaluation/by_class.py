@@ -75,12 +75,15 @@ def doubts(probabilities: np.ndarray, labels: np.ndarray, ids: np.ndarray) -> np
     return wrong[np.lexsort((ids[wrong], -margin[wrong]))]
 
 
-def calibrated(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Returns probabilities [n, K] of each part's clips under the temperature fitted to those of all other parts."""
+def calibrated(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """Returns probabilities [n, K] of each part's clips under the temperature fitted to those of all other parts.
+
+    `fitted` is a mask [n] of the clips that a temperature is fitted to.
+    """
     found = np.empty(logits.shape)
     for part in np.unique(parts):
         inside = parts == part
-        temperature = fit_temperature(logits[~inside], labels[~inside])
+        temperature = fit_temperature(logits[fitted & ~inside], labels[fitted & ~inside])
         found[inside] = scipy.special.softmax(logits[inside].astype(np.float64) / temperature, axis=1)
     return found
 

@@ -7,6 +7,19 @@ from scipy.special import logsumexp
 from audiotag_jax.evaluation.task import task_of
 
 TEMPERATURES = (0.1, 10.0)  # between these the fitted one lies, however few or easy the clips
+ENOUGH_CLIPS = 50  # verified ones, each class among them: then a calibration is fitted to these alone
+
+
+def fitted_clips(labels: np.ndarray, verified: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns a mask [n] of the clips that a calibration is fitted to.
+
+    These are the verified ones if they are enough (`ENOUGH_CLIPS`, and some of each class), since labels that nobody
+    has checked are partly wrong; else all. `labels` [n] are 0 to K - 1, or [n, K] of 0 and 1.
+    """
+    verified = np.asarray(verified, bool)
+    chosen = np.asarray(labels)[verified]
+    seen = (chosen == 1).any(axis=0).sum() if chosen.ndim == 2 else len(np.unique(chosen))
+    return verified if len(chosen) >= ENOUGH_CLIPS and seen == num_classes else np.ones(len(labels), bool)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

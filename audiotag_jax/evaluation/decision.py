@@ -74,15 +74,19 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float((ordered[ends[best]] + below) / 2)
 
 
-def cross_fit(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def cross_fit(
+    logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, fitted: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns calibrated probabilities and bool tags [n, K] of the clips of each part by `fit_decision` of the others.
 
-    `parts` [n]: clips with the same number are left out together.
+    `parts` [n]: clips with the same number are left out together. `fitted` [n] masks the clips that decisions are
+    fitted to; by default all.
     """
+    fitted = np.ones(len(logits), bool) if fitted is None else fitted
     probabilities, tags = np.zeros(logits.shape), np.zeros(logits.shape, bool)
     for part in np.unique(parts):
         inside = parts == part
-        decision = fit_decision(logits[~inside], np.asarray(labels)[~inside])
+        decision = fit_decision(logits[fitted & ~inside], np.asarray(labels)[fitted & ~inside])
         probabilities[inside] = decision.probabilities(logits[inside])
         tags[inside] = probabilities[inside] >= decision.thresholds
     return probabilities, tags

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from audiotag_jax.evaluation.calibration import (
+    ENOUGH_CLIPS,
     TEMPERATURES,
     cross_fitted_error,
     expected_calibration_error,
     fit_temperature,
+    fitted_clips,
 )
 from audiotag_jax.evaluation.decision import PARTS, Decision, cross_fit, fit_decision
 from audiotag_jax.evaluation.guessing import guessing_of
@@ -20,7 +22,6 @@ from audiotag_jax.evaluation.task import MULTI_LABEL, Task, is_scored, task_of
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir
 
-ENOUGH_CLIPS = 50  # verified ones, each class among them: then the temperature is fitted to these alone
 _AT_LIMIT = 1e-3  # relative
 
 
@@ -40,29 +41,19 @@ class Calibration:
 def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
     """Fits the calibration of the networks of some folds together; raises UserError on damaged predictions.
 
-    Temperature, errors and decision are those of the verified clips if they are enough, since labels that nobody has
-    checked are partly wrong; else of all that have a label.
+    Temperature, errors and decision are those of the clips with a label that `fitted_clips` chooses.
     """
     saved = [load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in folds]
     parts = np.repeat(np.arange(len(saved)), [len(each["labels"]) for each in saved])
     try:
         together = concatenate(saved) | {"parts": parts}
         labelled = select(together, is_scored(together["labels"]))
-        verified = select(labelled, labelled["verified"].astype(bool))
-        is_part = len(verified["labels"]) < len(labelled["labels"]) and _is_enough(verified)
-        clips, kind = (verified, "verified held-out clips") if is_part else (labelled, "held-out clips")
+        fitted = fitted_clips(labelled["labels"], labelled["verified"], labelled["logits"].shape[1])
+        clips, kind = select(labelled, fitted), "held-out clips" if fitted.all() else "verified held-out clips"
         several = task_of(labelled["labels"]) is MULTI_LABEL  # of which accuracy is no score
         return _calibration(clips, kind, "" if several else guessing_of(labelled))
     except ValueError as error:
         raise UserError(f"The predictions in {workdir} are damaged: {error}") from error
-
-
-def _is_enough(clips: Predictions) -> bool:
-    """Returns whether there are enough clips (`ENOUGH_CLIPS`), and some of each class."""
-    labels, num_classes = clips["labels"], clips["logits"].shape[1]
-    if task_of(labels) is MULTI_LABEL:
-        return len(labels) >= ENOUGH_CLIPS and bool((labels == 1).any(axis=0).all())
-    return len(labels) >= ENOUGH_CLIPS and len(np.unique(labels)) == num_classes
 
 
 def _calibration(clips: Predictions, kind: str, guessing: str) -> Calibration:

@@ -15,6 +15,7 @@ from audiotag_jax.study.media import Media
 from audiotag_jax.study.mistakes import Mistake, ScoredPredictions
 from audiotag_jax.study.run_charts import curves_plot, reliability_plot
 from audiotag_jax.study.several_page import confident_mistakes
+from audiotag_jax.study.several_run import fitted_text
 
 NUM_SUSPECTS = 30  # in the page's table; the file has all
 _PART = "Held-out clips"
@@ -32,19 +33,22 @@ class Content(NamedTuple):
     title: str
 
 
-def run_page(given: ScoredPredictions, content: Content, probabilities: np.ndarray, suspects: np.ndarray) -> str:
+def run_page(
+    given: ScoredPredictions, content: Content, probabilities: np.ndarray, fitted: np.ndarray, suspects: np.ndarray
+) -> str:
     """Returns the HTML of the page where clips have one label.
 
-    `given` has one network; `probabilities` [n, K] are its calibrated ones, `suspects` indices of clips, the most
-    doubtful first.
+    `given` has one network; `probabilities` [n, K] are its calibrated ones, `fitted` a mask [n] of the clips that they
+    were fitted to, and whose calibration is shown, `suspects` indices of clips, the most doubtful first.
     """
     [name] = given.networks
     wrong = mistakes.confident_mistakes(given, name, html.NUM_MISTAKES)
     confusion = html.confusion_of(given, name)
     groups = recording_numbers(given.clips.ids.tolist(), content.recordings)
     labels, before = given.clips.labels, given.mean(name)
-    errors = [expected_calibration_error(each, labels) for each in (before, probabilities)]
-    kinds = {"before": reliability(before, labels, groups), "calibrated": reliability(probabilities, labels, groups)}
+    both = {"before": before[fitted], "calibrated": probabilities[fitted]}
+    numbers = np.unique(groups[fitted], return_inverse=True)[1]
+    kinds = {name: reliability(each, labels[fitted], numbers) for name, each in both.items()}
     return _page(
         "run.html.jinja",
         given,
@@ -55,7 +59,8 @@ def run_page(given: ScoredPredictions, content: Content, probabilities: np.ndarr
         classes=list(zip(given.classes, class_scores(before, labels, groups), strict=True)),
         names=given.classes,
         calibration=reliability_plot(kinds),
-        errors=errors,
+        errors=[expected_calibration_error(each, labels[fitted]) for each in both.values()],
+        fitted=fitted_text(fitted),
         parts="each fold" if len(np.unique(given.clips.folds)) > 1 else "each fifth of the one fold's recordings",
         suspects=[_suspect(given, probabilities, index) for index in suspects[:NUM_SUSPECTS].tolist()],
         num_suspects=len(suspects),

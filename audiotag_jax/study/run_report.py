@@ -10,6 +10,7 @@ import numpy as np
 
 from audiotag_jax.evaluation import metrics, multilabel
 from audiotag_jax.evaluation.by_class import calibrated, doubts
+from audiotag_jax.evaluation.calibration import fitted_clips
 from audiotag_jax.evaluation.guessing import describe_guessing, majority_share
 from audiotag_jax.evaluation.intervals import score_table
 from audiotag_jax.evaluation.predictions import TEST, Predictions, average_predictions, select
@@ -57,11 +58,12 @@ def run(workdir: Path) -> None:
         text = several_page(given, content, look.context)
         table = [COLUMNS, *suspect_rows(look.suspects, given, results.recordings)]
     else:
-        probabilities = calibrated(logits, given.clips.labels, parts)
+        fitted = fitted_clips(given.clips.labels, given.clips.verified, len(given.classes))
+        probabilities = calibrated(logits, given.clips.labels, parts, fitted)
         suspects = doubts(probabilities, given.clips.labels, given.clips.ids)
         sentences = [*_sentences(rows, given), _about_suspects(suspects, given.clips)]
         content = Content(rows, sentences, curves, results.recordings, shown, about, title)
-        text = run_page(given, content, probabilities, suspects)
+        text = run_page(given, content, probabilities, fitted, suspects)
         table = [_COLUMNS, *_suspect_rows(suspects, probabilities, given, results.recordings)]
     write_text(workdir / "report.html", text)
     kept = _write_csv(workdir / SUSPECTS, table)

@@ -7,7 +7,8 @@ import numpy as np
 
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.by_class import decision_reliability
-from audiotag_jax.evaluation.decision import F1, cross_fit, decision_scores, f1_scores, fit_decision
+from audiotag_jax.evaluation.calibration import fitted_clips
+from audiotag_jax.evaluation.decision import F1, Decision, cross_fit, decision_scores, f1_scores, fit_decision
 from audiotag_jax.evaluation.intervals import recording_numbers
 from audiotag_jax.study import several_page
 from audiotag_jax.study.mistakes import ScoredPredictions
@@ -81,7 +82,8 @@ def closer_look(
     labels, classes = given.clips.labels, given.classes
     truth = labels == 1
     groups = recording_numbers(given.clips.ids.tolist(), recordings)
-    calibrated, tags = cross_fit(logits, labels, parts)
+    fitted = fitted_clips(labels, given.clips.verified, len(classes))
+    calibrated, tags = cross_fit(logits, labels, parts, fitted)
     suspects = find_suspects(calibrated, truth, given.clips.ids)
     decisions = decision_scores(logits, labels, parts, groups)
     [name] = given.networks
@@ -91,7 +93,8 @@ def closer_look(
         "calibrated": decision_reliability(calibrated, truth, groups),
     }
     context = {
-        "classes": _class_rows(table["classes"], logits, labels, tags),
+        "classes": _class_rows(table["classes"], fit_decision(logits[fitted], labels[fitted]), labels, tags),
+        "fitted": fitted_text(fitted),
         "confusions": [{"variant": name, "pairs": several_page.confused(tags, truth, classes)}],
         "decisions": [{"variant": name, **decisions}],
         "calibration": reliability_plot(kinds, "tag", "share of clips with it"),
@@ -101,12 +104,17 @@ def closer_look(
     return Look(suspects, [*_sentences(table, decisions), _about_suspects(suspects)], context)
 
 
+def fitted_text(fitted: np.ndarray) -> str:
+    """Returns the words for the clips [n] that a calibration is fitted to."""
+    kind = "held-out clips" if fitted.all() else "verified held-out clips"
+    return f"the {fitted.sum():,} {kind}"
+
+
 def _class_rows(
-    table: Mapping[str, dict], logits: np.ndarray, labels: np.ndarray, tags: np.ndarray
+    table: Mapping[str, dict], decision: Decision, labels: np.ndarray, tags: np.ndarray
 ) -> list[tuple[str, dict]]:
     """Returns by class its scores, those of its tags, the threshold of mode predict and whether that is its own."""
     by_class = f1_scores(tags, labels == 1, np.ones((1, len(labels))))
-    decision = fit_decision(logits, labels)
     return [
         (
             name,

@@ -49,13 +49,16 @@ def test_wrong_labels_come_first():
 
 def test_the_temperature_of_a_part_is_fitted_to_the_others():
     parts = np.arange(400) % 3
-    found = calibrated(4 * LOGITS, LABELS, parts)
+    found = calibrated(4 * LOGITS, LABELS, parts, np.ones(400, bool))
     for part in range(3):
         inside = parts == part
         temperature = fit_temperature(4 * LOGITS[~inside], LABELS[~inside])
         np.testing.assert_allclose(found[inside], scipy.special.softmax(4 * LOGITS[inside] / temperature, axis=1))
     before = expected_calibration_error(scipy.special.softmax(4 * LOGITS, axis=1), LABELS)
     assert expected_calibration_error(found, LABELS) < before / 2
+    some = np.arange(400) % 4 > 0
+    wrong = np.where(some, LABELS, (LABELS + 1) % 5)  # as labels that nobody has checked may be
+    assert (calibrated(4 * LOGITS, wrong, parts, some)[some] == calibrated(4 * LOGITS, LABELS, parts, some)[some]).all()
 
 
 def test_bins_add_up_to_the_calibration_error():

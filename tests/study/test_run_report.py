@@ -17,6 +17,7 @@ from audiotag_jax import cli
 from audiotag_jax.datasets.prepare import prepare, stored_datasets
 from audiotag_jax.evaluation.intervals import score_table
 from audiotag_jax.evaluation.predictions import VALIDATION, concatenate, load_predictions
+from audiotag_jax.inference.calibrate import calibrate
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import RunRecord, fold_dir, write_record
 from audiotag_jax.settings.settings import parse_settings
@@ -66,6 +67,24 @@ def test_figures_curves_and_doubtful_labels(workdir, capsys):
         assert (row["recording"], row["verified"]) == (f"r{number // 3}", str(int(number % 4 > 0)))
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3 and "guessing" not in said[0] and said[-1].endswith("report.html and suspects.csv")
+
+
+def test_it_is_calibrated_on_the_clips_of_mode_predict(workdir, monkeypatch):
+    """Verified clips alone, where they are enough; of one fold, of fifths of its recordings."""
+    for folds, enough in (((0, 1), 50), ((0, 1), 10), ((0,), 10)):
+        monkeypatch.setattr("audiotag_jax.evaluation.calibration.ENOUGH_CLIPS", enough)
+        if folds == (0,):
+            shutil.rmtree(fold_dir(workdir, 1))
+        saved = concatenate([load_predictions(fold_dir(workdir, fold) / VALIDATION) for fold in folds])
+        found = calibrate(workdir, folds)
+        assert 0 < saved["verified"].sum() < len(saved["verified"])
+        whole, verified = len(saved["verified"]), saved["verified"].sum()
+        assert found.fitted_to == (f"{verified} verified held-out clips" if enough == 10 else f"{whole} held-out clips")
+        run_report.run(workdir)
+        text = " ".join(Page((workdir / "report.html").read_text()).text.split())
+        assert f"On the {found.fitted_to}, on which mode predict is calibrated" in text
+        before, after = found.errors
+        assert f"error: {before:.3f} before, {after:.3f} calibrated." in text
 
 
 @pytest.mark.parametrize(
