@@ -47,7 +47,11 @@ def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
     parts = np.repeat(np.arange(len(saved)), [len(each["labels"]) for each in saved])
     try:
         together = concatenate(saved) | {"parts": parts}
-        labelled = select(together, is_scored(together["labels"]))
+        labelled = select(together, np.argsort(together["ids"], kind="stable"))
+        labelled = select(labelled, is_scored(labelled["labels"]))
+        if len(saved) == 1:  # no other fold, so other recordings, numbered as in the run's report
+            recordings = dict(zip(labelled["ids"], labelled["recordings"], strict=True))
+            labelled["parts"] = recording_numbers(labelled["ids"].tolist(), recordings) % PARTS
         fitted = fitted_clips(labelled["labels"], labelled["verified"], labelled["logits"].shape[1])
         clips, kind = select(labelled, fitted), "held-out clips" if fitted.all() else "verified held-out clips"
         several = task_of(labelled["labels"]) is MULTI_LABEL  # of which accuracy is no score
@@ -59,9 +63,6 @@ def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
 def _calibration(clips: Predictions, kind: str, guessing: str) -> Calibration:
     logits, labels, parts = (clips[name] for name in ("logits", "labels", "parts"))
     temperature = fit_temperature(logits, labels)
-    if len(np.unique(parts)) < 2:
-        recordings = dict(zip(clips["ids"], clips["recordings"], strict=True))
-        parts = recording_numbers(clips["ids"].tolist(), recordings) % PARTS
     task = task_of(labels)
     before = expected_calibration_error(task.probabilities(logits), labels)
     decision = None
