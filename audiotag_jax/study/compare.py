@@ -20,6 +20,7 @@ from audiotag_jax.study.results import Clips, Results, VariantLogits
 from audiotag_jax.study.shown import Shown, open_media
 from audiotag_jax.study.sources import Network, Sources, paths_of, read_sources
 from audiotag_jax.study.statistics import study_scores
+from audiotag_jax.study.unequal import notes_on_folds, notes_on_settings
 from audiotag_jax.study.verdict import check_score
 from audiotag_jax.training.evaluate import write_submission
 
@@ -54,6 +55,7 @@ def run(
         if len(set(chosen)) < 2:
             raise UserError(f"--average={name}: name two or more different predictions, as A+B.")
     results, notes = align(sources, baseline, read_labels(labels) if labels else None)
+    notes += notes_on_folds(sources, results.held_out) + notes_on_settings(sources, baseline)
     check_score(score, "--score", results.task)
     made = [average(results, name, chosen, results[baseline].seeds[0]) for name, chosen in members.items()]
     results = dataclasses.replace(results, variants=(*results.variants, *made))

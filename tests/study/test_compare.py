@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -222,6 +223,26 @@ def test_a_directory_of_a_study_stands_for_its_runs(runs, tmp_path):
     named = run(tmp_path / "two", [f"{name}={path}" for (name, _), path in runs.items()])
     assert study["rows"] == named["rows"] and study["differences"] == named["differences"]
     assert {row["name"] for row in run(tmp_path / "three", [f"x={tmp_path / 'study'}"])["rows"]} >= {"x log_db"}
+
+
+def test_other_folds_and_other_settings_than_the_variant_are_noted(runs, tmp_path, capsys):
+    other = shutil.copytree(runs["mel_db", 0], tmp_path / "other")
+    (other / "fold_0").rename(other / "fold_2")
+    record = json.loads((other / "config.json").read_text())
+    record["config"]["train"]["num_epochs"] = 3
+    record["config"]["dataset"] |= {"duration_s": 2.5, "num_threads": 7, "path": "elsewhere"}
+    (other / "config.json").write_text(json.dumps(record))
+    compare.run(tmp_path / "out", [f"b={runs['log_db', 0]}", f"a={other}"], [], None, "", [], "map_at_3")
+    said = capsys.readouterr().out
+    assert "note: the clips of a were held out in other folds than those whose scores are shown by fold" in said
+    before = log_db.get_config("folder")
+    assert (
+        f"note: a differs in more than the variant: dataset.duration_s (2.5, b {before.dataset.duration_s}), "
+        f"train.num_epochs (3, b {before.train.num_epochs})\n"
+    ) in said
+    assert "differs in more than the variant" in (tmp_path / "out" / "report.md").read_text()
+    compare.run(tmp_path / "same", [str(runs["log_db", 0]), str(runs["mel_db", 0])], [], None, "", [], "map_at_3")
+    assert "note" not in capsys.readouterr().out
 
 
 def test_folds_in_several_directories_are_one_network(runs, tmp_path):
