@@ -96,10 +96,11 @@ def main(argv: list[str]) -> None:
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `start` leaves it, while modules are imported
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if mode in WITHOUT_CONFIG:
-            module.run(workdir, **mode_flags.options(mode, argv, settings))
+            found = module.run(workdir, **mode_flags.options(mode, argv, settings))
         else:
-            module.run(settings, workdir)
-        if following := usage.next_commands(mode, usage.program_of(sys.argv[0]), workdir, sys.argv[1:]):
+            found = module.run(settings, workdir)
+        program = usage.program_of(sys.argv[0])
+        if following := usage.next_commands(mode, program, workdir, sys.argv[1:], can_train=found is not False):
             log(following)
     except UserError as error:
         _stop(str(error), at_once=_is_one_of_several())  # else JAX waits for the other processes

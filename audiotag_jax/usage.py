@@ -65,8 +65,13 @@ def full_help(program: str, modes: Iterable[str], options: Iterable[flags.Flag])
     return "\n\n".join(parts)
 
 
-def next_commands(mode: str, program: str, workdir: Path, arguments: Sequence[str]) -> str:
-    """Returns commands to try after `program` was called with these `arguments`; "" if nothing follows."""
+def next_commands(mode: str, program: str, workdir: Path, arguments: Sequence[str], *, can_train: bool = True) -> str:
+    """Returns commands to try after `program` was called with these `arguments`; "" if nothing follows.
+
+    `can_train`: what doctor found of the data.
+    """
+    if mode == "doctor" and not can_train:
+        return f"next: put that right, and look again: {program} {shlex.join(arguments)}"
     run = f"--workdir={shlex.quote(str(workdir))}"
     commands = [f"{program} --mode=report {run}"] if mode == "train" else []
     if mode in ("train", "report"):

@@ -17,6 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from audiotag_jax.evaluation import metrics  # noqa: E402
+from audiotag_jax.runtime.errors import UserError  # noqa: E402
 from audiotag_jax.study import across_report, store  # noqa: E402
 from audiotag_jax.study.across import across, finished  # noqa: E402
 from audiotag_jax.study.datasets import PREDICTIONS  # noqa: E402
@@ -45,6 +46,7 @@ from benchmarks.study_sections import (  # noqa: E402
 from benchmarks.study_summary import CONFIRMING, CONTROL, summary  # noqa: E402
 from benchmarks.study_trained import against_control, between_seeds, trained  # noqa: E402
 
+HERE = Path(__file__).parent / "study"
 YAMNET = "yamnet"
 # Of the protocol: the data sets of each family; those of the probes are the pooled ones of datasets.toml.
 DATASETS = {"small": ("esc50", "drums"), "finetuned": ("esc50", "drums")}
@@ -72,25 +74,42 @@ REPEATED = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", type=Path, default=Path(__file__).parent / "study")
+    parser.add_argument("--study", type=Path, default=HERE, help="folder of predictions; the pages are written there")
     options = parser.parse_args()
-    listed = {PRIMARY: pooled_datasets(Path(__file__).parent / "study" / "datasets.toml"), **DATASETS}
+    try:
+        write(options.study)
+    except UserError as error:
+        first = str(error).splitlines()[0]
+        sys.exit(f"error: {first}\nWhat is committed comes back by: git checkout -- benchmarks/study")
+
+
+def write(study: Path) -> None:
+    """Writes the pages into the folder of predictions; raises UserError on what cannot be read."""
+    listed = {PRIMARY: pooled_datasets(HERE / "datasets.toml"), **DATASETS}
     found = {}
     for family in FAMILIES:
-        if saved := read(options.study / family):
+        if saved := read(study / family):
             chosen, left_out = finished(saved, listed[family])
             pooled = chosen if family == PRIMARY else []  # the others are tested within data sets
             found[family] = across(saved, baseline=BASELINE, margin=MARGIN, pooled=pooled) | {"left_out": left_out}
             about = {name: each.about for name, each in saved.items()}
-            across_report.write(found[family], about, options.study / family)
-            print(f"written to {options.study / family}: across.md, across.svg")
+            across_report.write(found[family], about, study / family)
+            print(f"written to {study / family}: across.md, across.svg")
     if not found.get(PRIMARY, {}).get("pooled"):
-        sys.exit(f"{options.study} has no predictions of probes, which the report begins with")
-    if of_yamnet := read(options.study / YAMNET):
+        raise UserError(f"{study} has no predictions of probes, which the report begins with")
+    if of_yamnet := read(study / YAMNET):
         found[YAMNET] = across(of_yamnet, baseline=YAMNET, margin=MARGIN, pooled=[])
-    shorter = beside(options.study, WINDOWS)
-    write_text(options.study / "report.md", report(found, shorter, options.study))
-    print(f"written to {options.study}: report.md")
+    shorter = beside(study, WINDOWS)
+    write_text(study / "report.md", report(found, shorter, study))
+    print(f"written to {study}: report.md", *conclusions(found, shorter, study), sep="\n")
+
+
+def conclusions(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: Path) -> list[str]:
+    """Returns what the protocol's rules conclude, and which predictions it lacks."""
+    losses = inner_losses.read(study / PRIMARY / PREDICTIONS / CONFIRMING)
+    missing = [name for name in FAMILIES if name not in found] + [WINDOWS] * (not shorter)
+    lacks = [f"There are no predictions in {', '.join(missing)}: nothing is concluded from them."] if missing else []
+    return summary(found, shorter, chosen_for_tuning(losses)) + lacks
 
 
 def pooled_datasets(path: Path) -> list[str]:
@@ -102,10 +121,9 @@ def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: 
     """Returns the page of what `across` found by family, and of `shorter` windows by data set; more from `study`."""
     probes = read(study / PRIMARY)
     losses = inner_losses.read(study / PRIMARY / PREDICTIONS / CONFIRMING)
-    conclusions = summary(found, shorter, chosen_for_tuning(losses))
     lines = ["# Do high-resolution spectrograms help, and for which sounds?", ""]
     lines += ["By the rules of [PROTOCOL.md](../PROTOCOL.md), from the predictions beside this page:", ""]
-    lines += [*(f"- {sentence}" for sentence in conclusions), ""]
+    lines += [*(f"- {sentence}" for sentence in conclusions(found, shorter, study)), ""]
     for family in (name for name in FAMILIES if name in found):
         lines += family_section(family, found[family], read(study / family), probes)
     if "finetuned" in found:

@@ -55,6 +55,7 @@ def run(*arguments, printed="", **environment) -> str:
         ),
         ([DEMO, "--mode=embed", "--tagger=yamnet"], r"--tagger and --config both name .*\n.*--out"),
         (["--config=log_dv:demo"], r"Unknown variant 'log_dv'; did you mean log_db\?$"),
+        (["--config=hires_q5:demo"], r"did you mean hires_q1, hires_q2, hires_q4 or hires_q8\?$"),
         (["--config=spectrum"], r"Unknown variant 'spectrum'; choose from .*log_db"),
         (["--config=configs/nope.py"], r"no configuration file 'configs/nope.py'.*\n.*VARIANT one of .*log_db"),
         (["--config=configs/nope.py", "--config.seed=1"], r"no configuration file 'configs/nope.py'"),
@@ -400,6 +401,13 @@ def test_after_an_audit_the_same_command_trains(given, tmp_path):
     arguments = ["--config=configs/log_db.py:folder", *given, "--config.dataset.path=a b"]
     text = usage.next_commands("doctor", "audiotag", tmp_path, arguments)
     assert text == "next: audiotag --config=configs/log_db.py:folder '--config.dataset.path=a b'"
+
+
+def test_after_an_audit_of_what_cannot_be_trained_on_nothing_is_trained(tmp_path):
+    arguments = ["--config=log_db:folder", "--mode=doctor", "--config.dataset.path=a b"]
+    text = usage.next_commands("doctor", "audiotag", tmp_path, arguments, can_train=False)
+    again = "audiotag --config=log_db:folder --mode=doctor '--config.dataset.path=a b'"
+    assert text == f"next: put that right, and look again: {again}"
 
 
 def test_after_a_report_the_run_tags(tmp_path):

@@ -214,3 +214,25 @@ def test_the_commands_that_repeat_the_study_are_understood(tmp_path):
             assert name in list_variants()
         assert set(dict(options)["--config.study.datasets"].partition(":")[2].split(",")) <= listed
     assert subprocess.run(["bash", script, "nothing"], cwd=ROOT, capture_output=True, check=False).returncode == 2
+
+
+def test_damaged_predictions_are_one_line_and_what_is_missing_is_named(tmp_path, monkeypatch, capsys):
+    for dataset in ("drums", "esc50"):
+        folder = tmp_path / "probes" / "predictions" / dataset
+        shutil.copytree(STUDY / "probes" / "predictions" / dataset, folder)
+        about = json.loads((folder / "about.json").read_text())
+        chosen = ("log_db", *study_sections.HIGH, study_summary.CONTROL)
+        kept = [each for each in about["files"] if each["variant"] in chosen]
+        (folder / "about.json").write_text(json.dumps(about | {"files": kept}))
+    monkeypatch.setattr(sys, "argv", ["study_report.py", f"--study={tmp_path}"])
+    study_report.main()
+    text = (tmp_path / "report.md").read_text()
+    assert "- There are no predictions in small, finetuned, windows: nothing is concluded from them." in text
+    capsys.readouterr()
+    damaged = tmp_path / "probes/predictions/drums/hires_q8-seed_0.npz"
+    damaged.write_bytes(b"garbage")
+    with pytest.raises(SystemExit, match=r"^error: \S*hires_q8-seed_0.npz is damaged .*\n.*git checkout"):
+        study_report.main()
+    damaged.unlink()
+    with pytest.raises(SystemExit, match=r"^error: \S*hires_q8-seed_0.npz is missing"):
+        study_report.main()

@@ -148,7 +148,7 @@ class AudiotagClips(_Builder):
             total = len(self._source.clips_of("train"))
             raise UserError(
                 f"None of the {total} training recordings could be read; the first is {clip.path}: {reason}.\n"
-                "Check that config.dataset.path is the folder of the recordings and their tables."
+                "Check that config.dataset.path is the folder of the recordings and their tables; --mode=doctor helps."
             )
 
     def _make_index(self) -> pa.Table:

@@ -76,7 +76,9 @@ def validate(source: ClipSource) -> ClipSource:
         raise UserError(f"{name}: no training clips, only {len(source.clips)} test clips.")
     duplicates = sorted(key for key, count in Counter(clip.id for clip in source.clips).items() if count > 1)
     if duplicates:
-        raise UserError(f"{name}: duplicate clip id {_some(duplicates)}; every clip must be listed once.")
+        given = sorted({" and ".join(clip.all_labels) or "none" for clip in source.clips if clip.id == duplicates[0]})
+        labels = f" (labels {', '.join(given)})" if len(given) > 1 else ""
+        raise UserError(f"{name}: duplicate clip id {_some(duplicates)}{labels}; every clip must be listed once.")
     if twice := sorted(each for each, count in Counter(source.classes).items() if count > 1):
         raise UserError(f"{name}: class {_some(twice)} is listed more than once.")
     if len(source.classes) < 2:

@@ -22,8 +22,8 @@ from audiotag_jax.doctor.audit import (
     group_clips,
     measure,
 )
-from audiotag_jax.doctor.names import describe_tag_lists, near_names, propose_change
-from audiotag_jax.doctor.report import FEWEST, format_report, summarize_findings
+from audiotag_jax.doctor.names import describe_tag_lists, misspelt_labels, near_names, propose_change
+from audiotag_jax.doctor.report import FEWEST, format_report, stops_training, summarize_findings
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic, write_json
 from audiotag_jax.runtime.progress import log, progress
@@ -35,10 +35,11 @@ UNLISTED = ""  # the split of files that no table lists
 _MOST_PAIRS = 50  # of labels that occur together, in the report
 
 
-def run(settings: Settings, workdir: Path) -> None:
+def run(settings: Settings, workdir: Path) -> bool:
     """Writes `doctor.md` and `doctor.json` to `workdir` and logs the summary, also if there are problems.
 
-    Raises UserError if there is nothing to audit: neither a table of clips nor a sound file in the folder.
+    Returns whether training could begin. Raises UserError if there is nothing to audit: neither a table of clips nor a
+    sound file in the folder.
     """
     report = examine(settings.dataset)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -48,6 +49,7 @@ def run(settings: Settings, workdir: Path) -> None:
     for line in report["verdict"]:
         log(printable(line))
     log(printable(f"report: {workdir / 'doctor.md'}"))
+    return not stops_training(report)
 
 
 def examine(dataset: DatasetSettings) -> dict:
@@ -136,8 +138,10 @@ def describe_labels(clips: Sequence[Clip], audits: Mapping[str, RecordingAudit])
         folds = [cells[label, fold] for fold in range(num_folds)]
         counts = {"verified": verified[label, True], "unverified": verified[label, False], "test": test[label]}
         labels[label] = {**counts, "lost": lost[label], "folds": folds}
+    misspelt = misspelt_labels({label: sum(counts["folds"]) for label, counts in labels.items()})
     return {
         "labels": labels,
+        "misspelt": [{"label": label, "like": like} for label, like in misspelt],
         "num_unlabelled_test": sum(clip.split == "test" and not is_labelled(clip) for clip in clips),
         "fold_sizes": [sum(clip.fold == fold and is_labelled(clip) for clip in train) for fold in range(num_folds)],
         "largest_deviation": _largest_deviation(labels),

@@ -1,4 +1,4 @@
-"""Names that look like mistakes: paths that nearly exist, and labels that look like several tags."""
+"""Names that look like mistakes: paths that nearly exist, misspelt labels, and labels that look like several tags."""
 
 import os
 import unicodedata
@@ -10,6 +10,7 @@ from audiotag_jax.audio.files import readable_suffixes
 
 _SAME_WAY = 0.9  # share of the missing files that a change of the paths must explain to be proposed
 _SEPARATORS = ",;|"
+_MUCH_RARER = 10  # times that a label is rarer than the one of which it may be a misspelling
 
 
 def near_names(missing: Mapping[str, Path], files: Sequence[Path]) -> dict[str, Path]:
@@ -82,6 +83,34 @@ def describe_tag_lists(labels: Sequence[str]) -> Iterator[str]:
                 f"labels have too, such as {lists[0]!r}: each such list is one class of its own. "
                 f"config.dataset.label_separator={separator!r} makes them several tags of a clip listed in a table."
             )
+
+
+def misspelt_labels(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Returns pairs of a label and a much more frequent one that is spelt nearly the same; `counts` are of their clips.
+
+    Nearly: one letter wrong, missing, added or two exchanged, two of these in labels of eight letters or more.
+    """
+    found = []
+    for label, count in counts.items():
+        most = 2 if len(label) >= 8 else 1
+        for other, number in counts.items():
+            if len(label) > 2 and count * _MUCH_RARER <= number and 0 < _distance(label, other, most) <= most:
+                found.append((label, other))
+    return found
+
+
+def _distance(one: str, other: str, most: int) -> int:
+    """Returns the number of changes from `one` to `other` (optimal string alignment; above `most` any such number)."""
+    if abs(len(one) - len(other)) > most:
+        return most + 1
+    before, row = [], list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        before, last, row = row, before, [i]
+        for j, there in enumerate(other, 1):
+            row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != there)))
+            if last and j > 1 and letter == other[j - 2] and one[i - 2] == there:
+                row[j] = min(row[j], last[j - 2] + 1)
+    return row[-1]
 
 
 def _audio_suffix(path: str) -> str:

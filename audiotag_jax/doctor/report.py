@@ -40,6 +40,12 @@ def summarize_findings(report: Mapping) -> list[str]:
     return lines or ["No problems found."]
 
 
+def stops_training(report: Mapping) -> bool:
+    """Returns whether training would stop at once: without a list of clips, or without a usable training recording."""
+    lost, train = (report[name].get("train", 0) for name in ("num_lost", "num_recordings"))
+    return bool(report["table_error"]) or lost == train
+
+
 def _table(report: Mapping) -> Iterator[str]:
     if report["table_error"]:
         reason = " ".join(report["table_error"].split("\n"))
@@ -109,6 +115,10 @@ def _leaks(report: Mapping) -> Iterator[str]:
 
 
 def _folds(report: Mapping) -> Iterator[str]:
+    for each in report.get("misspelt", ())[:MOST]:
+        one, like = each["label"], each["like"]
+        counts = [count_things(sum(report["labels"][label]["folds"]), "clip") for label in (one, like)]
+        yield f"MISSPELT? {one!r} ({counts[0]}) is nearly {like!r} ({counts[1]}); as it is, it is a class of its own."
     if report["absent"]:
         names = ", ".join(repr(entry["label"]) for entry in report["absent"][:5])
         more = f" and {len(report['absent']) - 5} more" if len(report["absent"]) > 5 else ""
@@ -121,6 +131,10 @@ def _oddities(report: Mapping) -> Iterator[str]:
     ]
     if odd:
         yield f"Used, but check them: {', '.join(odd)}."
+    if low := report["problems"].get("low_rate"):
+        rates = {int(text.split()[0]) for text in low.values()}
+        count = count_things(len(low), "recording")
+        yield f"LOW RATE: {count} of {min(rates)} Hz or more: see config.dataset.sample_rate_hz."
     if report["extra_files"]:
         count = count_things(len(report["extra_files"]), "sound file")
         yield f"Not used: {count} of the folder that no clip refers to."

@@ -26,6 +26,8 @@ def load_predictions(path: Path, *, logits: bool = True) -> Predictions:
             found = {name: saved[name] for name in names}
             recordings = saved["recordings"] if "recordings" in saved else np.full(len(found["ids"]), "")
             return found | {"recordings": recordings}
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing.") from error
     except NPZ_ERRORS as error:
         raise UserError(f"{path} is damaged ({error}).\nRemove it and run the same command again.") from error
 

@@ -71,8 +71,15 @@ def _calibration(clips: Predictions, kind: str, guessing: str) -> Calibration:
         errors = before, expected_calibration_error(cross_fit(logits, labels, parts)[0], labels)
     else:
         errors = before, cross_fitted_error(logits, labels, parts)
-    reasons = filter(None, (guessing, _describe_limit(temperature, len(labels))))
+    reasons = filter(None, (guessing, _describe_limit(temperature, len(labels)) or _describe_few(errors, len(labels))))
     return Calibration(temperature, errors, f"{len(labels)} {kind}", "; ".join(reasons), task, decision)
+
+
+def _describe_few(errors: tuple[float, float], num_clips: int) -> str:
+    """Describes a calibration that makes other clips' probabilities worse, since it is fitted to few."""
+    if num_clips >= ENOUGH_CLIPS or not errors[1] > errors[0]:
+        return ""
+    return f"{num_clips} held-out clips are too few to calibrate with; train more folds, or add clips"
 
 
 def _describe_limit(temperature: float, num_clips: int) -> str:

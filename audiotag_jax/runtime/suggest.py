@@ -3,12 +3,18 @@
 import difflib
 from collections.abc import Iterable
 
+_CLOSE, _MOST = 0.6, 4  # ratio of letters in common, as in difflib.get_close_matches, and choices that are named
+
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Returns a question that names the choice which is spelt most like `name`; "" if none is close.
+    """Returns a question that names the choices which are spelt most like `name`, equally so; "" if none is close.
 
     Of choices with dots, the last part is compared.
     """
     last_parts = {choice.rpartition(".")[2]: choice for choice in choices}
-    close = difflib.get_close_matches(name, last_parts, n=1)
-    return f"did you mean {last_parts[close[0]]}?" if close else ""
+    ratios = {part: difflib.SequenceMatcher(None, part, name).ratio() for part in last_parts}
+    best = [part for part in last_parts if ratios[part] == max(ratios.values()) >= _CLOSE][:_MOST]
+    if not best:
+        return ""
+    *others, last = (last_parts[part] for part in best)
+    return f"did you mean {', '.join(others)}{' or ' * bool(others)}{last}?"

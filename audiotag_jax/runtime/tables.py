@@ -66,9 +66,12 @@ def parse_fold(text: str, path: Path, clip_id: str) -> str:
 def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in header]
     if missing:
+        separator = next((each for each in (";", "\t", "|") if any(each in cell for cell in header)), "")
+        hint = f"The columns seem to be separated by {separator!r}; separate them by commas." if separator else ""
         raise UserError(
             f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
-            f"(found: {', '.join(header) or 'none'}).\nExpected a comma-separated header with {', '.join(columns)}."
+            f"(found: {', '.join(header) or 'none'}).\n"
+            + (hint or f"Expected a comma-separated header with {', '.join(columns)}.")
         )
     repeated = sorted({column for column in header if column and header.count(column) > 1})
     if repeated:
@@ -90,5 +93,7 @@ def _row(path: Path, line: int, row: dict) -> dict[str, str]:
     extra = row.pop(None, [])
     _check_characters(path, line, [*row.values(), *extra])
     if any(cell.strip() for cell in extra) or None in row.values():
-        raise UserError(f"{path}, line {line}: the row has more or fewer values than the header has columns.")
+        values = sum(value is not None for value in row.values()) + len(extra)
+        hint = " (a value with a comma needs quotes)" if extra else ""
+        raise UserError(f"{path}, line {line}: the row has {values} values, the header {len(row)} columns{hint}.")
     return {column: value.strip() for column, value in row.items()}

@@ -11,6 +11,7 @@ import soundfile
 
 from audiotag_jax.audio.files import printable
 from audiotag_jax.doctor import examine
+from audiotag_jax.doctor.names import misspelt_labels
 from audiotag_jax.doctor.report import FEWEST, code, escape, format_report
 from audiotag_jax.evaluation import decision
 from audiotag_jax.runtime.errors import UserError
@@ -224,6 +225,39 @@ def test_files_are_audited_in_spite_of_a_bad_table(tmp_path):
     assert report["duplicates"][0]["ids"] == ["a.wav", "b.wav"]
     assert not any("LEFT OUT" in line for line in report["verdict"])
     assert "## Labels" not in text
+    assert examine.run(settings(root, table="clips.csv"), tmp_path / "work") is False
+
+
+def test_whether_training_could_begin_is_told(tmp_path):
+    for n in range(4):
+        write(tmp_path / "sounds" / "xy"[n % 2] / f"{n}.wav", noise(n))
+    assert examine.run(settings(tmp_path / "sounds"), tmp_path / "work") is True
+    write_table(tmp_path / "t.csv", "path,label", [("gone0.wav", "x"), ("gone1.wav", "y"), ("gone2.wav", "y")])
+    assert examine.run(settings(tmp_path / "sounds", table=str(tmp_path / "t.csv")), tmp_path / "work") is False
+    for path in tmp_path.glob("sounds/*/*.wav"):
+        path.write_bytes(b"")
+    assert examine.run(settings(tmp_path / "sounds"), tmp_path / "work") is False
+
+
+def test_labels_that_are_nearly_others_are_named():
+    counts = {"rain": 30, "rian": 1, "rai": 2, "dog": 10, "dgo": 1, "cat": 10, "car": 10, "hat": 2}
+    counts |= {"Acoustic guitar": 40, "Acustic guitr": 1, "cow": 1, "ow": 1, "how": 10}
+    found = {("rian", "rain"), ("rai", "rain"), ("dgo", "dog"), ("cow", "how"), ("Acustic guitr", "Acoustic guitar")}
+    assert set(misspelt_labels(counts)) == found
+    assert misspelt_labels({"xy": 1, "xz": 100, "train": 1, "trains": 9}) == []
+
+
+def test_a_misspelt_label_and_a_low_rate_are_reported(tmp_path):
+    for n in range(12):
+        write(tmp_path / "sounds" / "rain" / f"{n}.wav", noise(n))
+    write(tmp_path / "sounds" / "rian" / "a.wav", noise(99))
+    report, _ = run(tmp_path / "sounds", tmp_path / "work", sample_rate_hz=2 * RATE_HZ)
+    assert (
+        "MISSPELT? 'rian' (1 clip) is nearly 'rain' (12 clips); as it is, it is a class of its own."
+        in report["verdict"]
+    )
+    expected = f"LOW RATE: 13 recordings of {RATE_HZ} Hz or more: see config.dataset.sample_rate_hz."
+    assert expected in report["verdict"]
 
 
 def test_without_a_table_or_sound_files_an_error_is_raised(tmp_path):

@@ -240,6 +240,12 @@ def test_what_makes_probabilities_doubtful(tmp_path):
     few = {name: values[:20] for name, values in right.items()}
     doubt = calibrate(*save_folds(tmp_path / "few", few)).doubt
     assert doubt.startswith("temperature 0.100 is at the limit of its range: 20 held-out clips") and "folds" in doubt
+    sure, unsure = ({name: values[:12] for name, values in held_out(12, seed=seed).items()} for seed in (1, 2))
+    for each in (sure, unsure):  # each fold's temperature is wrong for the other
+        each["logits"] = np.eye(3, dtype=np.float32)[each["labels"]]
+    unsure["labels"] = np.where(np.arange(12) % 3 > 0, (unsure["labels"] + 1) % 3, unsure["labels"])
+    worse = calibrate(*save_folds(tmp_path / "worse", sure, unsure))
+    assert worse.errors[1] > worse.errors[0] and "24 held-out clips are too few to calibrate with" in worse.doubt
     doubt = calibrate(*save_folds(tmp_path / "wrong", wrong)).doubt
     assert doubt.startswith("no better than guessing") and doubt.endswith(
         "temperature 10.000 is at the limit of its range"
