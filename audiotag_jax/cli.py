@@ -118,9 +118,12 @@ def main(argv: list[str]) -> None:
 
 
 def _settings() -> "Settings | None":
-    """Returns the settings of --config; None where it is not given."""
-    from audiotag_jax.settings.settings import parse_settings  # it loads JAX, which --help does not need
+    """Returns the settings of --config, of mode evaluate else those of the run; None where neither is given."""
+    from audiotag_jax.settings.record import read_record  # it loads JAX, which --help does not need
+    from audiotag_jax.settings.settings import parse_settings
 
+    if _CONFIG.value is None and _MODE.value == "evaluate" and _WORKDIR.value:
+        return read_record(Path(_WORKDIR.value)).settings
     return parse_settings(_CONFIG.value.to_dict()) if _CONFIG.value is not None else None
 
 
@@ -199,7 +202,7 @@ def _check_together(rest: list[str]) -> None:
             f"--tagger and {named} both name a network: leave one out.\n"
             "Where the files go is set by --out; by default it is runs/TAGGER."
         )
-    of_a_run = mode in (*OF_A_RUN, "inspect", "report")
+    of_a_run = mode in (*OF_A_RUN, "evaluate", "inspect", "report")
     if _CONFIG.value is not None or mode == "compare":
         return
     if (_WORKDIR.value and of_a_run) or (mode_flags.TAGGER.value and takes_files):
@@ -208,7 +211,7 @@ def _check_together(rest: list[str]) -> None:
         found = sorted(Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime)
         such_as = f", such as --workdir={shlex.quote(str(found[-1].parent))}" if found else ""
         raise UserError(f"--workdir is missing: mode {mode} needs the folder of a trained run{such_as}.")
-    repeat = "; a run is continued or evaluated with the flags that it began with" if _WORKDIR.value else ""
+    repeat = "; a run is continued with the flags that it began with" if _WORKDIR.value else ""
     raise UserError(
         f"--config is missing{repeat}.\n"
         "Give --config=VARIANT[:PRESET], such as --config=log_db:demo; --help lists both."

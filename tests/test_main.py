@@ -47,7 +47,8 @@ def run(*arguments, printed="", **environment) -> str:
     ("arguments", "said"),
     [
         (["--mode=doctor"], r"--config is missing\.\n.*such as --config=log_db:demo; --help lists both\.$"),
-        (["--mode=evaluate", "--workdir=runs/x"], r"--config is missing; a run is .*with the flags that it began with"),
+        (["--mode=train", "--workdir=runs/x"], r"--config is missing; a run is .*with the flags that it began with"),
+        (["--mode=evaluate"], r"--workdir is missing: mode evaluate needs the folder of a trained run"),
         (["--mode=predict", "--audio=a.wav"], r"--workdir is missing: mode predict needs the folder of a trained run"),
         (
             ["--mode=predict", "--tagger=yamnet", "--workdir=x"],
@@ -180,9 +181,10 @@ def test_no_network(tmp_path):
 
 
 def test_evaluate_without_a_run(tmp_path):
-    said = run(DEMO, "--mode=evaluate", f"--workdir={tmp_path}/none")
-    assert re.search(r"/none contains no run: .*\n.*--mode=train", said)
-    assert not (tmp_path / "none").exists()
+    for config in ([DEMO], []):
+        said = run(*config, "--mode=evaluate", f"--workdir={tmp_path}/none")
+        assert re.search(r"/none contains no run: .*\n.*--mode=train", said)
+        assert not (tmp_path / "none").exists()
 
 
 def test_work_directory_below_a_file(tmp_path):
