@@ -23,6 +23,7 @@ from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.settings.record import fold_dir
 
 _AT_LIMIT = 1e-3  # relative
+_MUCH_WORSE = 1.5  # times the calibration error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +77,8 @@ def _calibration(clips: Predictions, kind: str, guessing: str) -> Calibration:
 
 
 def _describe_few(errors: tuple[float, float], num_clips: int) -> str:
-    """Describes a calibration that makes other clips' probabilities worse, since it is fitted to few."""
-    if num_clips >= ENOUGH_CLIPS or not errors[1] > errors[0]:
+    """Describes a calibration that makes other clips' probabilities much worse, since it is fitted to few."""
+    if num_clips >= ENOUGH_CLIPS or not errors[1] > _MUCH_WORSE * errors[0]:
         return ""
     return f"{num_clips} held-out clips are too few to calibrate with; train more folds, or add clips"
 
