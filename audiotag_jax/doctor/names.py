@@ -1,6 +1,7 @@
 """Names that look like mistakes: paths that nearly exist, misspelt labels, and labels that look like several tags."""
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,13 +89,16 @@ def describe_tag_lists(labels: Sequence[str]) -> Iterator[str]:
 def misspelt_labels(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """Returns pairs of a label and a much more frequent one that is spelt nearly the same; `counts` are of their clips.
 
-    Nearly: one letter wrong, missing, added or two exchanged, two of these in labels of eight letters or more.
+    Nearly: one letter wrong, missing, added or two exchanged, two of these in labels of eight letters or more. Labels
+    that differ in digits alone, such as `take 1` and `take 2`, are meant so.
     """
     found = []
+    letters = {label: re.sub(r"\d+", "#", label) for label in counts}
     for label, count in counts.items():
         most = 2 if len(label) >= 8 else 1
         for other, number in counts.items():
-            if len(label) > 2 and count * _MUCH_RARER <= number and 0 < _distance(label, other, most) <= most:
+            is_rarer = len(label) > 2 and count * _MUCH_RARER <= number and letters[label] != letters[other]
+            if is_rarer and _distance(label, other, most) <= most:
                 found.append((label, other))
     return found
 

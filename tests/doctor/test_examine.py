@@ -244,7 +244,7 @@ def test_labels_that_are_nearly_others_are_named():
     counts |= {"Acoustic guitar": 40, "Acustic guitr": 1, "cow": 1, "ow": 1, "how": 10}
     found = {("rian", "rain"), ("rai", "rain"), ("dgo", "dog"), ("cow", "how"), ("Acustic guitr", "Acoustic guitar")}
     assert set(misspelt_labels(counts)) == found
-    assert misspelt_labels({"xy": 1, "xz": 100, "train": 1, "trains": 9}) == []
+    assert misspelt_labels({"xy": 1, "xz": 100, "train": 1, "trains": 9, "take 1": 1, "take 12": 50}) == []
 
 
 def test_a_misspelt_label_and_a_low_rate_are_reported(tmp_path):
