@@ -1,9 +1,10 @@
 """What makes a comparison unequal beside the variants compared: other folds, and other settings of training or data."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from audiotag_jax.settings.record import FREE_FIELDS
-from audiotag_jax.settings.settings import Settings, flatten, recorded_fields
+from audiotag_jax.settings.settings import flatten, recorded_fields
 from audiotag_jax.study.results import Clips
 from audiotag_jax.study.sources import Network, Sources
 
@@ -28,20 +29,16 @@ def _differs(network: Network, folds: dict[str, int]) -> bool:
 def notes_on_settings(sources: Sources, baseline: str) -> list[str]:
     """Returns a note for each source whose runs have other settings than the baseline's, but for the variant.
 
-    Predictions from files have no settings.
+    Predictions from files have no settings. Learning rates that a study chose by the same rule are not unequal.
     """
-    first = _settings(sources[baseline])
-    if first is None:
-        return []
-    expected = flatten(recorded_fields(first))
+    expected = _fields(sources[baseline])
     notes = []
     for name, networks in sources.items():
-        settings = _settings(networks)
-        fields = flatten(recorded_fields(settings)) if settings is not None else {}
+        fields = _fields(networks)
         changed = [
-            f"{field} ({value}, {baseline} {expected.get(field)})"
+            f"{field} ({value}, {baseline} {expected[field]})"
             for field, value in fields.items()
-            if field not in _COMPARED and field not in FREE_FIELDS and value != expected.get(field)
+            if field in expected and value != expected[field]
         ]
         if changed:
             more = f" and {len(changed) - _LISTED} more" if len(changed) > _LISTED else ""
@@ -49,5 +46,14 @@ def notes_on_settings(sources: Sources, baseline: str) -> list[str]:
     return notes
 
 
-def _settings(networks: Sequence[Network]) -> Settings | None:
-    return next((each.settings for each in networks if each.settings is not None), None)
+def _fields(networks: Sequence[Network]) -> dict[str, Any]:
+    """Returns the fields that should be equal, of the first network that has settings."""
+    first = next((each for each in networks if each.settings is not None), None)
+    if first is None or first.settings is None:
+        return {}
+    is_of_study = (first.path.parent.parent / "choices.json").exists()
+    return {
+        field: value
+        for field, value in flatten(recorded_fields(first.settings)).items()
+        if field not in _COMPARED and field not in FREE_FIELDS and not (is_of_study and field.startswith("optimizer."))
+    }

@@ -245,6 +245,19 @@ def test_other_folds_and_other_settings_than_the_variant_are_noted(runs, tmp_pat
     assert "note" not in capsys.readouterr().out
 
 
+def test_rates_that_a_study_chose_are_not_noted(runs, tmp_path, capsys):
+    for variant in ("log_db", "mel_db"):
+        copied = shutil.copytree(runs[variant, 0], tmp_path / f"study/runs/{variant}-seed_0-rate_2")
+        record = json.loads((copied / "config.json").read_text())
+        record["config"]["optimizer"]["frozen_learning_rate"] *= 1 + (variant == "mel_db")
+        (copied / "config.json").write_text(json.dumps(record))
+    compare.run(tmp_path / "plain", [str(tmp_path / "study")], [], None, "", [], "map_at_3")
+    assert "mel_db differs in more than the variant: optimizer.frozen_learning_rate" in capsys.readouterr().out
+    (tmp_path / "study/choices.json").write_text("{}")
+    compare.run(tmp_path / "of_study", [str(tmp_path / "study")], [], None, "", [], "map_at_3")
+    assert "differs" not in capsys.readouterr().out
+
+
 def test_folds_in_several_directories_are_one_network(runs, tmp_path):
     whole, parts = runs["log_db", 0], []
     for fold in (0, 1):
