@@ -1,6 +1,7 @@
 """The command line: `audiotag --config=VARIANT[:PRESET] [--workdir=DIR] [--mode=MODE]`, or `python main.py …`."""
 
 import contextlib
+import dataclasses
 import errno
 import importlib
 import os
@@ -123,7 +124,11 @@ def _settings() -> "Settings | None":
     from audiotag_jax.settings.settings import parse_settings
 
     if _CONFIG.value is None and _MODE.value == "evaluate" and _WORKDIR.value:
-        return read_record(Path(_WORKDIR.value)).settings
+        settings = read_record(Path(_WORKDIR.value)).settings
+        trained = sorted(
+            int(path.parent.name.removeprefix("fold_")) for path in Path(_WORKDIR.value).glob("fold_*/checkpoints")
+        )
+        return dataclasses.replace(settings, training=dataclasses.replace(settings.training, folds=tuple(trained)))
     return parse_settings(_CONFIG.value.to_dict()) if _CONFIG.value is not None else None
 
 

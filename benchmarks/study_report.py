@@ -128,7 +128,8 @@ def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: 
         lines += family_section(family, found[family], read(study / family), probes)
     if "finetuned" in found:
         lines += rule_for_tuning(found["finetuned"], losses)
-        lines += against_control(read(study / "finetuned"), chosen_for_tuning(losses) or CONTROL, CONTROL)
+        if tuned := chosen_for_tuning(losses):
+            lines += against_control(read(study / "finetuned"), tuned, CONTROL)
     if YAMNET in found:
         cells = {name: interval(each["variants"][YAMNET]) for name, each in found[YAMNET]["datasets"].items()}
         lines += [

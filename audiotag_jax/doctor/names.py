@@ -98,6 +98,10 @@ def misspelt_labels(counts: Mapping[str, int]) -> list[tuple[str, str]]:
         most = 2 if len(label) >= 8 else 1
         for other, number in counts.items():
             is_rarer = len(label) > 2 and count * _MUCH_RARER <= number and letters[label] != letters[other]
+            if set(label.split()) ^ set(other.split()) and any(
+                len(word) < 3 for word in set(label.split()) ^ set(other.split())
+            ):
+                continue  # class A and class B, type I and type II
             if is_rarer and _distance(label, other, most) <= most:
                 found.append((label, other))
     return found

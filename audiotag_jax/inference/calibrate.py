@@ -50,10 +50,10 @@ def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
         together = concatenate(saved) | {"parts": parts}
         labelled = select(together, np.argsort(together["ids"], kind="stable"))
         labelled = select(labelled, is_scored(labelled["labels"]))
-        if len(saved) == 1:  # no other fold, so other recordings, numbered as in the run's report
+        fitted = fitted_clips(labelled["labels"], labelled["verified"], labelled["logits"].shape[1])
+        if len(np.unique(labelled["parts"][fitted])) < 2:  # no other fold, so other recordings, as in the run's report
             recordings = dict(zip(labelled["ids"], labelled["recordings"], strict=True))
             labelled["parts"] = recording_numbers(labelled["ids"].tolist(), recordings) % PARTS
-        fitted = fitted_clips(labelled["labels"], labelled["verified"], labelled["logits"].shape[1])
         clips, kind = select(labelled, fitted), "held-out clips" if fitted.all() else "verified held-out clips"
         several = task_of(labelled["labels"]) is MULTI_LABEL  # of which accuracy is no score
         return _calibration(clips, kind, "" if several else guessing_of(labelled))

@@ -11,8 +11,9 @@ import numpy as np
 from audiotag_jax.evaluation import metrics, multilabel
 from audiotag_jax.evaluation.by_class import calibrated, doubts
 from audiotag_jax.evaluation.calibration import fitted_clips
+from audiotag_jax.evaluation.decision import PARTS
 from audiotag_jax.evaluation.guessing import describe_guessing, majority_share
-from audiotag_jax.evaluation.intervals import score_table
+from audiotag_jax.evaluation.intervals import recording_numbers, score_table
 from audiotag_jax.evaluation.predictions import TEST, Predictions, average_predictions, select
 from audiotag_jax.evaluation.task import MULTI_LABEL, Task, is_scored
 from audiotag_jax.inference.tables import inert
@@ -59,6 +60,8 @@ def run(workdir: Path) -> None:
         table = [COLUMNS, *suspect_rows(look.suspects, given, results.recordings)]
     else:
         fitted = fitted_clips(given.clips.labels, given.clips.verified, len(given.classes))
+        if len(np.unique(parts[fitted])) < 2:  # as mode predict does
+            parts = recording_numbers(given.clips.ids.tolist(), results.recordings) % PARTS
         probabilities = calibrated(logits, given.clips.labels, parts, fitted)
         suspects = doubts(probabilities, given.clips.labels, given.clips.ids)
         sentences = [*_sentences(rows, given), _about_suspects(suspects, given.clips)]
