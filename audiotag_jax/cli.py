@@ -1,7 +1,6 @@
 """The command line: `audiotag --config=VARIANT[:PRESET] [--workdir=DIR] [--mode=MODE]`, or `python main.py …`."""
 
 import contextlib
-import dataclasses
 import errno
 import importlib
 import os
@@ -120,15 +119,11 @@ def main(argv: list[str]) -> None:
 
 def _settings() -> "Settings | None":
     """Returns the settings of --config, of mode evaluate else those of the run; None where neither is given."""
-    from audiotag_jax.settings.record import read_record  # it loads JAX, which --help does not need
+    from audiotag_jax.settings.record import settings_of_trained_folds  # it loads JAX, which --help does not need
     from audiotag_jax.settings.settings import parse_settings
 
     if _CONFIG.value is None and _MODE.value == "evaluate" and _WORKDIR.value:
-        settings = read_record(Path(_WORKDIR.value)).settings
-        trained = sorted(
-            int(path.parent.name.removeprefix("fold_")) for path in Path(_WORKDIR.value).glob("fold_*/checkpoints")
-        )
-        return dataclasses.replace(settings, training=dataclasses.replace(settings.training, folds=tuple(trained)))
+        return settings_of_trained_folds(Path(_WORKDIR.value))
     return parse_settings(_CONFIG.value.to_dict()) if _CONFIG.value is not None else None
 
 

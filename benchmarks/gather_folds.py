@@ -46,7 +46,10 @@ def gather(runs: Iterable[Path], out: Path) -> list[int]:
         raise UserError(f"{out} is not named as a study's predictions are: VARIANT-seed_S.npz")
     parts = [_stored(out)] if out.exists() else []
     for run in runs:
-        classes = read_record(run).classes
+        record = read_record(run)
+        if (of_run := f"{record.settings.name}-seed_{record.settings.seed}") != out.stem:
+            raise UserError(f"{run} is of {of_run}, not of {out.stem}")
+        classes = record.classes
         for path in sorted(run.glob(f"fold_*/{VALIDATION}")):
             parts.append(_of_fold(path, classes))
     if not parts:

@@ -231,6 +231,5 @@ def _paired(title: str, saved: Mapping[str, store.Saved], pairs: Mapping[str, tu
                 ]
                 gain = hits[0].astype(float) - hits[1]
                 found = bootstrap_means(gain[:, None], -1.0, numbers)
-                limits = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high")}
-                cells.setdefault(name, {})[dataset] = interval(limits, "+")
+                cells.setdefault(name, {})[dataset] = interval(found.limits(), "+")
     return table((title, *saved), [[name, *(row.get(d, "–") for d in saved)] for name, row in cells.items()])

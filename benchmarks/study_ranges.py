@@ -118,8 +118,7 @@ def _changes(chosen: Mapping[str, store.Saved], default: Mapping[str, store.Save
             values = after[name] - before[name] - (after[BASELINE] - before[BASELINE]) * (name != BASELINE)
             found = bootstrap_means(values[:, None], -2.0, groups, highest=2.0)
             estimates.setdefault(name, {})[dataset] = found
-            limits = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high")}
-            rows.setdefault(name, []).append(interval(limits, "+") if values.any() else "0, no clip differs")
+            rows.setdefault(name, []).append(interval(found.limits(), "+") if values.any() else "0, no clip differs")
     for name, of in estimates.items() if len(pooled) > 1 else ():
         value = float(np.mean([of[dataset].value[0] for dataset in pooled]))
         room = Z * float(np.sqrt(sum(of[dataset].standard_error[0] ** 2 for dataset in pooled))) / len(pooled)

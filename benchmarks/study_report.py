@@ -9,7 +9,7 @@ contain the held-out predictions of every variant. The summary is chosen by the 
 import argparse
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +79,8 @@ def main() -> None:
     try:
         write(options.study)
     except UserError as error:
-        first = str(error).splitlines()[0]
-        sys.exit(f"error: {first}\nWhat is committed comes back by: git checkout -- benchmarks/study")
+        advice = "What is committed comes back by: git checkout -- benchmarks/study" * (options.study == HERE)
+        sys.exit(f"error: {str(error).splitlines()[0]}\n{advice}".rstrip())
 
 
 def write(study: Path) -> None:
@@ -100,16 +100,17 @@ def write(study: Path) -> None:
     if of_yamnet := read(study / YAMNET):
         found[YAMNET] = across(of_yamnet, baseline=YAMNET, margin=MARGIN, pooled=[])
     shorter = beside(study, WINDOWS)
-    write_text(study / "report.md", report(found, shorter, study))
-    print(f"written to {study}: report.md", *conclusions(found, shorter, study), sep="\n")
-
-
-def conclusions(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: Path) -> list[str]:
-    """Returns what the protocol's rules conclude, and which predictions it lacks."""
     losses = inner_losses.read(study / PRIMARY / PREDICTIONS / CONFIRMING)
+    concluded = conclusions(found, shorter, chosen_for_tuning(losses))
+    write_text(study / "report.md", report(found, shorter, study, losses, concluded))
+    print(f"written to {study}: report.md", *concluded, sep="\n")
+
+
+def conclusions(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], tuned: str | None) -> list[str]:
+    """Returns what the protocol's rules conclude, of fine-tuned networks that on `tuned`, and what is lacking."""
     missing = [name for name in FAMILIES if name not in found] + [WINDOWS] * (not shorter)
     lacks = [f"There are no predictions in {', '.join(missing)}: nothing is concluded from them."] if missing else []
-    return summary(found, shorter, chosen_for_tuning(losses)) + lacks
+    return summary(found, shorter, tuned) + lacks
 
 
 def pooled_datasets(path: Path) -> list[str]:
@@ -117,13 +118,21 @@ def pooled_datasets(path: Path) -> list[str]:
     return [name for name, each in tomllib.loads(path.read_text(encoding="utf-8")).items() if each.get("pooled", True)]
 
 
-def report(found: Mapping[str, Mapping], shorter: Mapping[str, Mapping], study: Path) -> str:
-    """Returns the page of what `across` found by family, and of `shorter` windows by data set; more from `study`."""
+def report(
+    found: Mapping[str, Mapping],
+    shorter: Mapping[str, Mapping],
+    study: Path,
+    losses: Mapping[str, float],
+    concluded: Sequence[str],
+) -> str:
+    """Returns the page of what `across` found by family, and of `shorter` windows by data set; more from `study`.
+
+    `losses` on inner splits choose the variant for fine-tuning; the page begins with what is `concluded`.
+    """
     probes = read(study / PRIMARY)
-    losses = inner_losses.read(study / PRIMARY / PREDICTIONS / CONFIRMING)
     lines = ["# Do high-resolution spectrograms help, and for which sounds?", ""]
     lines += ["By the rules of [PROTOCOL.md](../PROTOCOL.md), from the predictions beside this page:", ""]
-    lines += [*(f"- {sentence}" for sentence in conclusions(found, shorter, study)), ""]
+    lines += [*(f"- {sentence}" for sentence in concluded), ""]
     for family in (name for name in FAMILIES if name in found):
         lines += family_section(family, found[family], read(study / family), probes)
     if "finetuned" in found:

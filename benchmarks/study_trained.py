@@ -52,7 +52,7 @@ def trained(study: Path) -> list[str]:
         f"seeds). *Change*: how that moves the difference to `{BASELINE}`. *To the usual `{BASELINE}`*: of the variant",
         "here to the baseline there. All are paired by clip; intervals over recordings, which cover neither the choice",
         f"of seeds nor the device, and p values, uncorrected. *Equivalent*: within {MARGIN:g} of the usual, by two",
-        "one-sided tests; the standard error includes that of the seeds where there are several.",
+        "one-sided tests; the standard error includes that of the seeds where there are several (t test).",
         "",
         *lines,
     ]
@@ -106,7 +106,8 @@ def hits(results: Results, variant: VariantLogits, seed: int) -> np.ndarray:
 def _of_seeds(results: Results, name: str, seeds: tuple[int, ...]) -> dict[int, np.ndarray]:
     variant = next((each for each in results.variants if each.variant == name), None)
     if variant is None or not {*seeds} <= {*variant.seeds}:
-        raise UserError(f"{name} lacks predictions with the seeds {', '.join(map(str, seeds))}.")
+        wanted = f"{name} with the seeds {', '.join(map(str, seeds))}"
+        raise UserError(f"{TRAINED} or its family lacks predictions of {wanted}, with which others are compared.")
     return {seed: hits(results, variant, seed) for seed in seeds}
 
 
@@ -116,16 +117,20 @@ def _mean(by_seed: Mapping[int, np.ndarray]) -> np.ndarray:
 
 def _cell(gain: np.ndarray, numbers: np.ndarray) -> str:
     found = bootstrap_means(gain[:, None], -2.0, numbers, highest=2.0)
-    limits = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high")}
-    return f"{interval(limits, '+')}, p {p_text(float(found.p[0]))}"
+    return f"{interval(found.limits(), '+')}, p {p_text(float(found.p[0]))}"
 
 
 def _equivalence(gains: Mapping[int, np.ndarray], numbers: np.ndarray) -> float:
-    """Returns p of equivalence within the margin, of gains [n] by seed."""
-    error = float(bootstrap_means(_mean(gains)[:, None], -1.0, numbers).standard_error[0])
-    if len(gains) > 1:
-        error = float(np.hypot(error, np.std([gain.mean() for gain in gains.values()], ddof=1) / len(gains) ** 0.5))
-    return equivalence_p(float(_mean(gains).mean()), error, MARGIN)
+    """Returns p of equivalence within the margin, of gains [n] by seed.
+
+    The variance over recordings counts as known; with that of the seeds, t has Satterthwaite's degrees of freedom.
+    """
+    error, degrees = float(bootstrap_means(_mean(gains)[:, None], -1.0, numbers).standard_error[0]), np.inf
+    if (num_seeds := len(gains)) > 1:
+        of_seeds = float(np.std([gain.mean() for gain in gains.values()], ddof=1)) / num_seeds**0.5
+        error = float(np.hypot(error, of_seeds))
+        degrees = (num_seeds - 1) * (error / of_seeds) ** 4 if of_seeds else np.inf
+    return equivalence_p(float(_mean(gains).mean()), error, MARGIN, degrees)
 
 
 def between_seeds(saved: Mapping[str, store.Saved]) -> list[str]:

@@ -231,7 +231,7 @@ def test_damaged_predictions_are_one_line_and_what_is_missing_is_named(tmp_path,
     capsys.readouterr()
     damaged = tmp_path / "probes/predictions/drums/hires_q8-seed_0.npz"
     damaged.write_bytes(b"garbage")
-    with pytest.raises(SystemExit, match=r"^error: \S*hires_q8-seed_0.npz is damaged .*\n.*git checkout"):
+    with pytest.raises(SystemExit, match=r"^error: \S*hires_q8-seed_0.npz is damaged [^\n]*$"):  # of a copy: no advice
         study_report.main()
     damaged.unlink()
     with pytest.raises(SystemExit, match=r"^error: \S*hires_q8-seed_0.npz is missing"):

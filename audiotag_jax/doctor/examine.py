@@ -22,7 +22,7 @@ from audiotag_jax.doctor.audit import (
     group_clips,
     measure,
 )
-from audiotag_jax.doctor.names import describe_tag_lists, misspelt_labels, near_names, propose_change
+from audiotag_jax.doctor.names import describe_misspelt, describe_tag_lists, near_names, propose_change
 from audiotag_jax.doctor.report import FEWEST, format_report, stops_training, summarize_findings
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_atomic, write_json
@@ -100,6 +100,7 @@ def _notes(dataset: DatasetSettings, source: ClipSource, listing: Listing) -> It
     yield from source.notes
     if dataset.source == "folder":  # published classes may be spelled so: AudioSet's "Domestic sounds, home sounds"
         yield from describe_tag_lists(source.classes)
+        yield from describe_misspelt(Counter(label for clip in source.clips_of("train") for label in clip.all_labels))
 
 
 def list_clips(dataset: DatasetSettings) -> tuple[Path, ClipSource, str]:
@@ -138,10 +139,9 @@ def describe_labels(clips: Sequence[Clip], audits: Mapping[str, RecordingAudit])
         folds = [cells[label, fold] for fold in range(num_folds)]
         counts = {"verified": verified[label, True], "unverified": verified[label, False], "test": test[label]}
         labels[label] = {**counts, "lost": lost[label], "folds": folds}
-    misspelt = misspelt_labels({label: sum(counts["folds"]) for label, counts in labels.items()})
     return {
         "labels": labels,
-        "misspelt": [{"label": label, "like": like} for label, like in misspelt],
+        "usable_folds": sorted({clip.fold for clip in train if not audits[clip.id].loss}),
         "num_unlabelled_test": sum(clip.split == "test" and not is_labelled(clip) for clip in clips),
         "fold_sizes": [sum(clip.fold == fold and is_labelled(clip) for clip in train) for fold in range(num_folds)],
         "largest_deviation": _largest_deviation(labels),

@@ -11,6 +11,7 @@ from audiotag_jax.audio.files import readable_suffixes
 
 _SAME_WAY = 0.9  # share of the missing files that a change of the paths must explain to be proposed
 _SEPARATORS = ",;|"
+_MOST_MISSPELT = 5  # in the report
 _MUCH_RARER = 10  # times that a label is rarer than the one of which it may be a misspelling
 
 
@@ -86,24 +87,35 @@ def describe_tag_lists(labels: Sequence[str]) -> Iterator[str]:
             )
 
 
+def describe_misspelt(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yields a line for each label that may be a misspelling of a more frequent one; `counts` are of their clips."""
+    found = misspelt_labels(counts)
+    for label, other in found[:_MOST_MISSPELT]:
+        clips = f"{counts[label]} clip{'s' * (counts[label] > 1)}"
+        yield (
+            f"MISSPELT? {label!r} ({clips}) is nearly {other!r} ({counts[other]} clips); "
+            "as it is, it is a class of its own."
+        )
+    if len(found) > _MOST_MISSPELT:
+        yield f"MISSPELT? {len(found) - _MOST_MISSPELT} more labels"
+
+
 def misspelt_labels(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """Returns pairs of a label and a much more frequent one that is spelt nearly the same; `counts` are of their clips.
 
-    Nearly: one letter wrong, missing, added or two exchanged, two of these in labels of eight letters or more. Labels
-    that differ in digits alone, such as `take 1` and `take 2`, are meant so.
+    Nearly: the same first letter, and one other wrong, missing, added or two exchanged, two of these in labels of ten
+    letters or more. Labels that differ in digits or in words of one or two letters are meant so (`take 1`, `type II`).
     """
     found = []
-    letters = {label: re.sub(r"\d+", "#", label) for label in counts}
+    without_digits = {label: re.sub(r"\d+", "", label) for label in counts}
     for label, count in counts.items():
-        most = 2 if len(label) >= 8 else 1
+        most = 2 if len(label) >= 10 else 1
         for other, number in counts.items():
-            is_rarer = len(label) > 2 and count * _MUCH_RARER <= number and letters[label] != letters[other]
-            if set(label.split()) ^ set(other.split()) and any(
-                len(word) < 3 for word in set(label.split()) ^ set(other.split())
-            ):
-                continue  # class A and class B, type I and type II
-            if is_rarer and _distance(label, other, most) <= most:
-                found.append((label, other))
+            is_rarer = count * _MUCH_RARER <= number and label[:1] == other[:1]
+            if is_rarer and without_digits[label] != without_digits[other]:
+                words = set(label.split()) ^ set(other.split())
+                if min(map(len, words), default=0) > 2 and _distance(label, other, most) <= most:
+                    found.append((label, other))
     return found
 
 

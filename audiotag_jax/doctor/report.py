@@ -41,9 +41,8 @@ def summarize_findings(report: Mapping) -> list[str]:
 
 
 def stops_training(report: Mapping) -> bool:
-    """Returns whether training would stop at once: without a list of clips, or without a usable training recording."""
-    lost, train = (report[name].get("train", 0) for name in ("num_lost", "num_recordings"))
-    return bool(report["table_error"]) or lost == train
+    """Returns whether training would stop at once: without a list of clips, or without two folds that can be used."""
+    return bool(report["table_error"]) or len(report["usable_folds"]) < 2
 
 
 def _table(report: Mapping) -> Iterator[str]:
@@ -115,10 +114,8 @@ def _leaks(report: Mapping) -> Iterator[str]:
 
 
 def _folds(report: Mapping) -> Iterator[str]:
-    for each in report.get("misspelt", ())[:MOST]:
-        one, like = each["label"], each["like"]
-        counts = [count_things(sum(report["labels"][label]["folds"]), "clip") for label in (one, like)]
-        yield f"MISSPELT? {one!r} ({counts[0]}) is nearly {like!r} ({counts[1]}); as it is, it is a class of its own."
+    if len(report["usable_folds"]) == 1 and not report["table_error"]:
+        yield f"ONE FOLD: only fold {report['usable_folds'][0]} has usable recordings; training would stop."
     if report["absent"]:
         names = ", ".join(repr(entry["label"]) for entry in report["absent"][:5])
         more = f" and {len(report['absent']) - 5} more" if len(report["absent"]) > 5 else ""
@@ -127,14 +124,16 @@ def _folds(report: Mapping) -> Iterator[str]:
 
 def _oddities(report: Mapping) -> Iterator[str]:
     odd = [
-        f"{len(clips)} {_title(kind)}" for kind, clips in report["problems"].items() if kind not in LOST and len(clips)
+        f"{len(clips)} {_title(kind)}"
+        for kind, clips in report["problems"].items()
+        if kind not in (*LOST, "low_rate") and len(clips)
     ]
     if odd:
         yield f"Used, but check them: {', '.join(odd)}."
     if low := report["problems"].get("low_rate"):
-        rates = {int(text.split()[0]) for text in low.values()}
-        count = count_things(len(low), "recording")
-        yield f"LOW RATE: {count} of {min(rates)} Hz or more: see config.dataset.sample_rate_hz."
+        lowest = min(report["recordings"][clip]["rate_hz"] for clip in low)
+        count, rate_hz = count_things(len(low), "recording"), report["sample_rate_hz"]
+        yield f"LOW RATE: {count} below the {rate_hz} Hz of config.dataset.sample_rate_hz, the lowest {lowest} Hz."
     if report["extra_files"]:
         count = count_things(len(report["extra_files"]), "sound file")
         yield f"Not used: {count} of the folder that no clip refers to."

@@ -22,6 +22,11 @@ def fitted_clips(labels: np.ndarray, verified: np.ndarray, num_classes: int) -> 
     return verified if len(chosen) >= ENOUGH_CLIPS and seen == num_classes else np.ones(len(labels), bool)
 
 
+def describe_fitted(fitted: np.ndarray) -> str:
+    """Returns the number and the kind of the clips in a mask [n] of `fitted_clips`."""
+    return f"{fitted.sum()} {'held-out clips' if fitted.all() else 'verified held-out clips'}"
+
+
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the T of least mean negative log-likelihood of softmax(logits / T); `logits` [n, K], `labels` [n].
 

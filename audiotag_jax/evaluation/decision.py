@@ -74,19 +74,31 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float((ordered[ends[best]] + below) / 2)
 
 
-def cross_fit(
-    logits: np.ndarray, labels: np.ndarray, parts: np.ndarray, fitted: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def left_out_together(
+    folds: np.ndarray, ids: np.ndarray, recordings: Mapping[str, str], fitted: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the number [n] of each clip's part, whose calibration and thresholds are fitted to the other parts.
+
+    It is the clip's fold; where the clips that are `fitted` (a mask [n], by default all) are of one fold, a fifth of
+    the recordings, which are numbered in the order of ids. `recordings` are names by id.
+    """
+    if len(np.unique(folds if fitted is None else folds[fitted])) > 1:
+        return folds
+    order = np.argsort(ids, kind="stable")
+    parts = np.empty(len(ids), int)
+    parts[order] = recording_numbers(ids[order].tolist(), recordings) % PARTS
+    return parts
+
+
+def cross_fit(logits: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns calibrated probabilities and bool tags [n, K] of the clips of each part by `fit_decision` of the others.
 
-    `parts` [n]: clips with the same number are left out together. `fitted` [n] masks the clips that decisions are
-    fitted to; by default all.
+    `parts` [n]: clips with the same number are left out together.
     """
-    fitted = np.ones(len(logits), bool) if fitted is None else fitted
     probabilities, tags = np.zeros(logits.shape), np.zeros(logits.shape, bool)
     for part in np.unique(parts):
         inside = parts == part
-        decision = fit_decision(logits[fitted & ~inside], np.asarray(labels)[fitted & ~inside])
+        decision = fit_decision(logits[~inside], np.asarray(labels)[~inside])
         probabilities[inside] = decision.probabilities(logits[inside])
         tags[inside] = probabilities[inside] >= decision.thresholds
     return probabilities, tags

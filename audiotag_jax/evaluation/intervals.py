@@ -23,6 +23,10 @@ class Estimates(NamedTuple):
     p: np.ndarray
     standard_error: np.ndarray
 
+    def limits(self, column: int = 0) -> dict[str, float]:
+        """Returns the `value` of a column, its `low` and its `high` limit."""
+        return {key: float(getattr(self, key)[column]) for key in ("value", "low", "high")}
+
 
 def score_table(predictions: Predictions) -> dict:
     """Returns `{"num_clips": n, "num_recordings": …, METRIC: {"value", "low", "high"}, …}`; None without clips.
@@ -39,7 +43,7 @@ def score_table(predictions: Predictions) -> dict:
     columns = np.stack([each.values(ranks) for each in metrics.METRICS], axis=1)
     found = bootstrap_means(columns, 0.0, groups)
     for index, each in enumerate(metrics.METRICS):
-        table[each.name] = {key: float(getattr(found, key)[index]) for key in ("value", "low", "high")}
+        table[each.name] = found.limits(index)
     return table
 
 

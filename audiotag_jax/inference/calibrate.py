@@ -10,13 +10,13 @@ from audiotag_jax.evaluation.calibration import (
     ENOUGH_CLIPS,
     TEMPERATURES,
     cross_fitted_error,
+    describe_fitted,
     expected_calibration_error,
     fit_temperature,
     fitted_clips,
 )
-from audiotag_jax.evaluation.decision import PARTS, Decision, cross_fit, fit_decision
+from audiotag_jax.evaluation.decision import Decision, cross_fit, fit_decision, left_out_together
 from audiotag_jax.evaluation.guessing import guessing_of
-from audiotag_jax.evaluation.intervals import recording_numbers
 from audiotag_jax.evaluation.predictions import VALIDATION, Predictions, concatenate, load_predictions, select
 from audiotag_jax.evaluation.task import MULTI_LABEL, Task, is_scored, task_of
 from audiotag_jax.runtime.errors import UserError
@@ -48,20 +48,17 @@ def calibrate(workdir: Path, folds: Sequence[int]) -> Calibration:
     parts = np.repeat(np.arange(len(saved)), [len(each["labels"]) for each in saved])
     try:
         together = concatenate(saved) | {"parts": parts}
-        labelled = select(together, np.argsort(together["ids"], kind="stable"))
-        labelled = select(labelled, is_scored(labelled["labels"]))
+        labelled = select(together, is_scored(together["labels"]))
         fitted = fitted_clips(labelled["labels"], labelled["verified"], labelled["logits"].shape[1])
-        if len(np.unique(labelled["parts"][fitted])) < 2:  # no other fold, so other recordings, as in the run's report
-            recordings = dict(zip(labelled["ids"], labelled["recordings"], strict=True))
-            labelled["parts"] = recording_numbers(labelled["ids"].tolist(), recordings) % PARTS
-        clips, kind = select(labelled, fitted), "held-out clips" if fitted.all() else "verified held-out clips"
+        recordings = dict(zip(labelled["ids"], labelled["recordings"], strict=True))
+        labelled["parts"] = left_out_together(labelled["parts"], labelled["ids"], recordings, fitted)
         several = task_of(labelled["labels"]) is MULTI_LABEL  # of which accuracy is no score
-        return _calibration(clips, kind, "" if several else guessing_of(labelled))
+        return _calibration(select(labelled, fitted), describe_fitted(fitted), "" if several else guessing_of(labelled))
     except ValueError as error:
         raise UserError(f"The predictions in {workdir} are damaged: {error}") from error
 
 
-def _calibration(clips: Predictions, kind: str, guessing: str) -> Calibration:
+def _calibration(clips: Predictions, fitted_to: str, guessing: str) -> Calibration:
     logits, labels, parts = (clips[name] for name in ("logits", "labels", "parts"))
     temperature = fit_temperature(logits, labels)
     task = task_of(labels)
@@ -73,7 +70,7 @@ def _calibration(clips: Predictions, kind: str, guessing: str) -> Calibration:
     else:
         errors = before, cross_fitted_error(logits, labels, parts)
     reasons = filter(None, (guessing, _describe_limit(temperature, len(labels)) or _describe_few(errors, len(labels))))
-    return Calibration(temperature, errors, f"{len(labels)} {kind}", "; ".join(reasons), task, decision)
+    return Calibration(temperature, errors, fitted_to, "; ".join(reasons), task, decision)
 
 
 def _describe_few(errors: tuple[float, float], num_clips: int) -> str:

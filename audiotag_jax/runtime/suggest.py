@@ -13,7 +13,8 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """
     last_parts = {choice.rpartition(".")[2]: choice for choice in choices}
     ratios = {part: difflib.SequenceMatcher(None, part, name).ratio() for part in last_parts}
-    best = [part for part in last_parts if ratios[part] == max(ratios.values()) >= _CLOSE][:_MOST]
+    highest = max(ratios.values(), default=0.0)
+    best = [part for part in last_parts if ratios[part] == highest >= _CLOSE][:_MOST]
     if not best:
         return ""
     *others, last = (last_parts[part] for part in best)

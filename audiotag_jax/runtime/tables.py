@@ -66,7 +66,8 @@ def parse_fold(text: str, path: Path, clip_id: str) -> str:
 def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in header]
     if missing:
-        separator = next((each for each in (";", "\t", "|") if any(each in cell for cell in header)), "")
+        separators = (each for each in (";", "\t", "|") if {*columns} <= {*",".join(header).split(each)})
+        separator = next(separators, "")
         hint = f"The columns seem to be separated by {separator!r}; separate them by commas." if separator else ""
         raise UserError(
             f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} "
@@ -94,6 +95,7 @@ def _row(path: Path, line: int, row: dict) -> dict[str, str]:
     _check_characters(path, line, [*row.values(), *extra])
     if any(cell.strip() for cell in extra) or None in row.values():
         values = sum(value is not None for value in row.values()) + len(extra)
+        given = f"{values} value{'s' * (values != 1)}"
         hint = " (a value with a comma needs quotes)" if extra else ""
-        raise UserError(f"{path}, line {line}: the row has {values} values, the header {len(row)} columns{hint}.")
+        raise UserError(f"{path}, line {line}: the row has {given}, the header {len(row)} columns{hint}.")
     return {column: value.strip() for column, value in row.items()}

@@ -92,6 +92,13 @@ def recorded_dataset(workdir: Path) -> str | None:
     return read_record(workdir).dataset if (workdir / FILE_NAME).exists() else None
 
 
+def settings_of_trained_folds(workdir: Path) -> Settings:
+    """Returns the settings of the directory's run, of all folds that have checkpoints; its parts may have had fewer."""
+    settings = read_record(workdir).settings
+    folds = sorted(int(path.parent.name.removeprefix("fold_")) for path in workdir.glob("fold_[0-9]*/checkpoints"))
+    return dataclasses.replace(settings, training=dataclasses.replace(settings.training, folds=tuple(folds)))
+
+
 def is_only_recorded(workdir: Path) -> bool:
     """Returns whether the directory has the record of a run that has trained nothing, as after a failure at once."""
     trained = ("fold_*/checkpoints/[0-9]*", "fold_*/*predictions.npz", "metrics.jsonl")

@@ -174,7 +174,7 @@ def _mean(values: np.ndarray, numbers: np.ndarray, options: Mapping[str, Any]) -
     """Returns the mean of per-clip differences [n] with limits by resampling recordings, `numbers` [n]."""
     groups = np.unique(numbers, return_inverse=True)[1]
     found = bootstrap_means(values[:, None], -1.0, groups, **options)
-    limits = {key: float(getattr(found, key)[0]) for key in ("value", "low", "high", "standard_error")}
+    limits = found.limits() | {"standard_error": float(found.standard_error[0])}
     return limits | {"num_clips": len(values), "num_recordings": int(groups.max()) + 1}
 
 

@@ -215,8 +215,13 @@ def without_networks(settings: Settings, variants: Sequence[str]) -> tuple[str, 
     return kept
 
 
+def searched_fields(settings: Settings) -> tuple[str, ...]:
+    """Returns the fields of the optimizer that a study chooses for each variant and fold."""
+    return _PENALTY if settings.training.probe else _PEAKS
+
+
 def _at_rate(settings: Settings, factor: float) -> OptimizerSettings:
-    optimizer, names = settings.optimizer, _PENALTY if settings.training.probe else _PEAKS
+    optimizer, names = settings.optimizer, searched_fields(settings)
     return dataclasses.replace(optimizer, **{name: factor * getattr(optimizer, name) for name in names})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.by_class import class_scores, reliability
-from audiotag_jax.evaluation.calibration import expected_calibration_error
+from audiotag_jax.evaluation.calibration import describe_fitted, expected_calibration_error
 from audiotag_jax.evaluation.intervals import recording_numbers
 from audiotag_jax.evaluation.task import Task
 from audiotag_jax.study import colours, html, mistakes
@@ -15,7 +15,6 @@ from audiotag_jax.study.media import Media
 from audiotag_jax.study.mistakes import Mistake, ScoredPredictions
 from audiotag_jax.study.run_charts import curves_plot, reliability_plot
 from audiotag_jax.study.several_page import confident_mistakes
-from audiotag_jax.study.several_run import fitted_text
 
 NUM_SUSPECTS = 30  # in the page's table; the file has all
 _PART = "Held-out clips"
@@ -60,7 +59,7 @@ def run_page(
         names=given.classes,
         calibration=reliability_plot(kinds),
         errors=[expected_calibration_error(each, labels[fitted]) for each in both.values()],
-        fitted=fitted_text(fitted),
+        fitted=describe_fitted(fitted),
         parts="each fold" if len(np.unique(given.clips.folds)) > 1 else "each fifth of the one fold's recordings",
         suspects=[_suspect(given, probabilities, index) for index in suspects[:NUM_SUSPECTS].tolist()],
         num_suspects=len(suspects),

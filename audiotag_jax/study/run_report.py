@@ -11,9 +11,9 @@ import numpy as np
 from audiotag_jax.evaluation import metrics, multilabel
 from audiotag_jax.evaluation.by_class import calibrated, doubts
 from audiotag_jax.evaluation.calibration import fitted_clips
-from audiotag_jax.evaluation.decision import PARTS
+from audiotag_jax.evaluation.decision import left_out_together
 from audiotag_jax.evaluation.guessing import describe_guessing, majority_share
-from audiotag_jax.evaluation.intervals import recording_numbers, score_table
+from audiotag_jax.evaluation.intervals import score_table
 from audiotag_jax.evaluation.predictions import TEST, Predictions, average_predictions, select
 from audiotag_jax.evaluation.task import MULTI_LABEL, Task, is_scored
 from audiotag_jax.inference.tables import inert
@@ -25,7 +25,6 @@ from audiotag_jax.study.mistakes import ScoredPredictions, scored_predictions
 from audiotag_jax.study.report import describe_machine, describe_network, mean_curve, write_text
 from audiotag_jax.study.results import Clips, Results, Run, read_results
 from audiotag_jax.study.run_page import Content, run_page, several_page
-from audiotag_jax.study.several_page import parts_of
 from audiotag_jax.study.several_run import COLUMNS, closer_look, suspect_rows
 from audiotag_jax.study.shown import Shown, open_media
 from audiotag_jax.study.sources import finished_folds
@@ -47,21 +46,20 @@ def run(workdir: Path) -> None:
         raise UserError(f"{workdir}: none of the held-out clips has a label, so there is nothing to report.")
     [logits] = results[of_run.variant].held_out
     logits = logits[results.held_out.scored]
-    parts = parts_of(given.clips, results.recordings)
     rows = score_rows(results, logits, given.clips, [fold_dir(workdir, fold) / TEST for fold in folds])
     curves = {split: _curves(of_run, split, results.task) for split in ("train", "validation")}
     shown = open_media({of_run.variant: Shown(record.settings, record.dataset)})
     about = [("run", str(workdir)), *_describe(record, folds, results), *describe_machine()]
     title = f"Run {workdir.resolve().name}"
     if results.task is MULTI_LABEL:
+        parts = left_out_together(given.clips.folds, given.clips.ids, results.recordings)
         look = closer_look(given, logits, parts, dict(rows)["held out, all"], results.recordings)
         content = Content(rows, look.sentences, curves, results.recordings, shown, about, title)
         text = several_page(given, content, look.context)
         table = [COLUMNS, *suspect_rows(look.suspects, given, results.recordings)]
     else:
         fitted = fitted_clips(given.clips.labels, given.clips.verified, len(given.classes))
-        if len(np.unique(parts[fitted])) < 2:  # as mode predict does
-            parts = recording_numbers(given.clips.ids.tolist(), results.recordings) % PARTS
+        parts = left_out_together(given.clips.folds, given.clips.ids, results.recordings, fitted)
         probabilities = calibrated(logits, given.clips.labels, parts, fitted)
         suspects = doubts(probabilities, given.clips.labels, given.clips.ids)
         sentences = [*_sentences(rows, given), _about_suspects(suspects, given.clips)]

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from audiotag_jax.evaluation.decision import PARTS, cross_fit, fit_decision
-from audiotag_jax.evaluation.intervals import LEVEL, recording_numbers
+from audiotag_jax.evaluation.decision import cross_fit, fit_decision, left_out_together
+from audiotag_jax.evaluation.intervals import LEVEL
 from audiotag_jax.evaluation.multilabel import CLASS_METRICS
 from audiotag_jax.study.mistakes import Mistake, ScoredPredictions, scored_predictions
-from audiotag_jax.study.results import Clips, Results
+from audiotag_jax.study.results import Results
 
 NUM_CONFUSED = 20  # pairs of a variant
 LEAST_TAGS = 5  # of a clip, the likeliest ones
@@ -67,18 +67,12 @@ def decided(results: Results, variant: str, *, test: bool) -> np.ndarray:
     held_out = scored_predictions(results, test=False)
     logits = held_out.clips.task.logits(held_out.mean(variant))
     if not test:
-        return cross_fit(logits, held_out.clips.labels, parts_of(held_out.clips, results.recordings))[1]
+        parts = left_out_together(held_out.clips.folds, held_out.clips.ids, results.recordings)
+        return cross_fit(logits, held_out.clips.labels, parts)[1]
     clips = scored_predictions(results, test=True)
     decision = fit_decision(logits, held_out.clips.labels)
     tags: np.ndarray = decision.probabilities(clips.clips.task.logits(clips.mean(variant))) >= decision.thresholds
     return tags
-
-
-def parts_of(clips: Clips, recordings: Mapping[str, str]) -> np.ndarray:
-    """Returns the number [n] of each clip's part, left out together: its fold, of one fold alone by recording."""
-    if len(np.unique(clips.folds)) > 1:
-        return clips.folds
-    return recording_numbers(clips.ids.tolist(), recordings) % PARTS
 
 
 def class_tables(scores: Mapping, part: str) -> list[dict]:

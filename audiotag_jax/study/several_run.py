@@ -7,7 +7,7 @@ import numpy as np
 
 from audiotag_jax.evaluation import metrics
 from audiotag_jax.evaluation.by_class import decision_reliability
-from audiotag_jax.evaluation.calibration import fitted_clips
+from audiotag_jax.evaluation.calibration import describe_fitted, fitted_clips
 from audiotag_jax.evaluation.decision import F1, Decision, cross_fit, decision_scores, f1_scores, fit_decision
 from audiotag_jax.evaluation.intervals import recording_numbers
 from audiotag_jax.study import several_page
@@ -83,7 +83,7 @@ def closer_look(
     truth = labels == 1
     groups = recording_numbers(given.clips.ids.tolist(), recordings)
     fitted = fitted_clips(labels, given.clips.verified, len(classes))
-    calibrated, tags = cross_fit(logits, labels, parts, fitted)
+    calibrated, tags = cross_fit(logits, labels, parts)
     suspects = find_suspects(calibrated, truth, given.clips.ids)
     decisions = decision_scores(logits, labels, parts, groups)
     [name] = given.networks
@@ -94,7 +94,7 @@ def closer_look(
     }
     context = {
         "classes": _class_rows(table["classes"], fit_decision(logits[fitted], labels[fitted]), labels, tags),
-        "fitted": fitted_text(fitted),
+        "fitted": describe_fitted(fitted),
         "confusions": [{"variant": name, "pairs": several_page.confused(tags, truth, classes)}],
         "decisions": [{"variant": name, **decisions}],
         "calibration": reliability_plot(kinds, "tag", "share of clips with it"),
@@ -102,12 +102,6 @@ def closer_look(
         "num_suspects": len(suspects),
     }
     return Look(suspects, [*_sentences(table, decisions), _about_suspects(suspects)], context)
-
-
-def fitted_text(fitted: np.ndarray) -> str:
-    """Returns the words for the clips [n] that a calibration is fitted to."""
-    kind = "held-out clips" if fitted.all() else "verified held-out clips"
-    return f"the {fitted.sum():,} {kind}"
 
 
 def _class_rows(

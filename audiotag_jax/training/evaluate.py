@@ -11,9 +11,9 @@ from audiotag_jax.datasets.index import test_order
 from audiotag_jax.datasets.prepare import report_problems
 from audiotag_jax.datasets.reader import Examples
 from audiotag_jax.evaluation import metrics, multilabel
-from audiotag_jax.evaluation.decision import F1, PARTS, decision_table
+from audiotag_jax.evaluation.decision import F1, decision_table, left_out_together
 from audiotag_jax.evaluation.guessing import describe_guessing, majority_share
-from audiotag_jax.evaluation.intervals import recording_numbers, score_table
+from audiotag_jax.evaluation.intervals import score_table
 from audiotag_jax.evaluation.predictions import (
     TEST,
     VALIDATION,
@@ -197,7 +197,8 @@ def summarize(experiment: Experiment, workdir: Path, folds: Sequence[int], pretr
         summary["classes"] = by_class
         parts = np.repeat(np.arange(len(by_fold)), [len(saved["ids"]) for saved in by_fold.values()])
         if is_scored(held_out["labels"]).any():
-            summary["tags"] = decision_table(held_out, parts if len(by_fold) > 1 else _parts(held_out))
+            recordings = dict(zip(held_out["ids"], held_out["recordings"], strict=True))
+            summary["tags"] = decision_table(held_out, left_out_together(parts, held_out["ids"], recordings))
     return summary
 
 
@@ -237,12 +238,6 @@ def format_summary(summary: dict) -> str:
 def metric_names(task: str) -> list[str]:
     """Returns the names of the scores of a task in a summary."""
     return list(multilabel.METRICS) if task == MULTI_LABEL.name else [each.name for each in metrics.METRICS]
-
-
-def _parts(saved: Predictions) -> np.ndarray:
-    """Returns part numbers [n] by recording, for one fold alone: thresholds of a part are chosen on the others."""
-    recordings = dict(zip(saved["ids"], saved["recordings"], strict=True))
-    return recording_numbers(saved["ids"].tolist(), recordings) % PARTS
 
 
 def _is_named(entry: dict) -> bool:

@@ -11,7 +11,7 @@ import soundfile
 
 from audiotag_jax.audio.files import printable
 from audiotag_jax.doctor import examine
-from audiotag_jax.doctor.names import misspelt_labels
+from audiotag_jax.doctor.names import describe_misspelt, misspelt_labels
 from audiotag_jax.doctor.report import FEWEST, code, escape, format_report
 from audiotag_jax.evaluation import decision
 from audiotag_jax.runtime.errors import UserError
@@ -239,10 +239,32 @@ def test_whether_training_could_begin_is_told(tmp_path):
     assert examine.run(settings(tmp_path / "sounds"), tmp_path / "work") is False
 
 
+def test_one_fold_that_can_be_used_stops_training(tmp_path):
+    rows = [(f"{n}.wav", "xy"[n % 2], n // 4) for n in range(8)]
+    for n, (name, *_) in enumerate(rows):
+        write(tmp_path / "sounds" / name, noise(n))
+        if n >= 4:
+            (tmp_path / "sounds" / name).write_bytes(b"")
+    write_table(tmp_path / "sounds" / "clips.csv", "path,label,fold", rows)
+    given = settings(tmp_path / "sounds", table="clips.csv")
+    assert examine.run(given, tmp_path / "work") is False
+    verdict = json.loads((tmp_path / "work" / "doctor.json").read_text())["verdict"]
+    assert "ONE FOLD: only fold 0 has usable recordings; training would stop." in verdict
+
+
 def test_labels_that_are_nearly_others_are_named():
     counts = {"rain": 30, "rian": 1, "rai": 2, "dog": 10, "dgo": 1, "cat": 10, "car": 10, "hat": 2}
     counts |= {"Acoustic guitar": 40, "Acustic guitr": 1, "cow": 1, "ow": 1, "how": 10}
-    found = {("rian", "rain"), ("rai", "rain"), ("dgo", "dog"), ("cow", "how"), ("Acustic guitr", "Acoustic guitar")}
+    counts |= {
+        "type I": 50,
+        "type II": 1,
+        "note D#": 1,
+        "note C#": 50,
+        "male singing": 50,
+        "female singing": 2,
+        "dog2": 1,
+    }
+    found = {("rian", "rain"), ("rai", "rain"), ("dgo", "dog"), ("Acustic guitr", "Acoustic guitar")}
     assert set(misspelt_labels(counts)) == found
     assert misspelt_labels({"xy": 1, "xz": 100, "train": 1, "trains": 9, "take 1": 1, "take 12": 50}) == []
 
@@ -256,8 +278,11 @@ def test_a_misspelt_label_and_a_low_rate_are_reported(tmp_path):
         "MISSPELT? 'rian' (1 clip) is nearly 'rain' (12 clips); as it is, it is a class of its own."
         in report["verdict"]
     )
-    expected = f"LOW RATE: 13 recordings of {RATE_HZ} Hz or more: see config.dataset.sample_rate_hz."
-    assert expected in report["verdict"]
+    below = f"below the {2 * RATE_HZ} Hz of config.dataset.sample_rate_hz, the lowest {RATE_HZ} Hz."
+    assert f"LOW RATE: 13 recordings {below}" in report["verdict"]
+    assert not any("Used, but check" in line for line in report["verdict"])
+    many = list(describe_misspelt({"abcdef": 100} | {f"abcde{letter}": 1 for letter in "ghijklm"}))
+    assert len(many) == 6 and many[-1] == "MISSPELT? 2 more labels"
 
 
 def test_without_a_table_or_sound_files_an_error_is_raised(tmp_path):

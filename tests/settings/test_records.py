@@ -15,10 +15,11 @@ from audiotag_jax.inference import export
 from audiotag_jax.inference.tagger import load_tagger
 from audiotag_jax.runtime import environment
 from audiotag_jax.runtime.errors import UserError
-from audiotag_jax.settings.record import read_record
+from audiotag_jax.settings.record import RunRecord, read_record, settings_of_trained_folds, write_record
 from audiotag_jax.settings.settings import Settings, parse_settings
 from audiotag_jax.spectral.features import CHANNELS
 from audiotag_jax.training import evaluate, inspect_checkpoint, train
+from configs import log_db
 
 FIRST_FORMAT = Path(__file__).with_name("first_format.json")  # written by the release before records had a format
 
@@ -190,3 +191,16 @@ def test_a_changed_label_is_other_data(elsewhere):
     table.write_text(table.read_text().replace("rain", "bird", 1))
     with pytest.raises(UserError, match="contains a run on other data"):
         evaluate.run(settings, workdir)
+
+
+def test_all_trained_folds_of_a_run_that_was_trained_in_parts(tmp_path):
+    config = log_db.get_config("folder")
+    config.train.folds = (1,)  # of the last part
+    settings = parse_settings(config.to_dict())
+    write_record(tmp_path, RunRecord(settings, ("a", "b"), None))
+    for fold in (10, 0, 1):
+        (tmp_path / f"fold_{fold}" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "fold_2").mkdir()
+    found = settings_of_trained_folds(tmp_path)
+    assert found.training.folds == (0, 1, 10)
+    assert dataclasses.replace(found, training=settings.training) == read_record(tmp_path).settings

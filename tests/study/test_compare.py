@@ -14,11 +14,12 @@ from sklearn.metrics import accuracy_score, top_k_accuracy_score
 
 from audiotag_jax import cli
 from audiotag_jax.evaluation.foreign import read_foreign
-from audiotag_jax.evaluation.predictions import TEST, VALIDATION
+from audiotag_jax.evaluation.predictions import TEST, VALIDATION, concatenate, load_predictions, select
 from audiotag_jax.runtime.errors import UserError
 from audiotag_jax.runtime.files import write_json, write_npz
 from audiotag_jax.settings.record import FORMAT, fold_dir
 from audiotag_jax.settings.settings import parse_settings, recorded_fields
+from audiotag_jax.settings.variants import get_config
 from audiotag_jax.study import compare, store
 from audiotag_jax.study.alignment import align
 from audiotag_jax.study.results import Run, read_results
@@ -225,37 +226,75 @@ def test_a_directory_of_a_study_stands_for_its_runs(runs, tmp_path):
     assert {row["name"] for row in run(tmp_path / "three", [f"x={tmp_path / 'study'}"])["rows"]} >= {"x log_db"}
 
 
-def test_other_folds_and_other_settings_than_the_variant_are_noted(runs, tmp_path, capsys):
-    other = shutil.copytree(runs["mel_db", 0], tmp_path / "other")
-    (other / "fold_0").rename(other / "fold_2")
-    record = json.loads((other / "config.json").read_text())
-    record["config"]["train"]["num_epochs"] = 3
-    record["config"]["dataset"] |= {"duration_s": 2.5, "num_threads": 7, "path": "elsewhere"}
-    (other / "config.json").write_text(json.dumps(record))
-    compare.run(tmp_path / "out", [f"b={runs['log_db', 0]}", f"a={other}"], [], None, "", [], "map_at_3")
-    said = capsys.readouterr().out
-    assert "note: the clips of a were held out in other folds than those whose scores are shown by fold" in said
+def changed_run(run, folder, **fields):
+    """A copy of a run with other fields of its record, named as `section__field`."""
+    shutil.copytree(run, folder)
+    record = json.loads((folder / "config.json").read_text())
+    for name, value in fields.items():
+        section, _, field = name.partition("__")
+        record["config"][section][field] = value
+    (folder / "config.json").write_text(json.dumps(record))
+    return folder
+
+
+def said_by_comparing(capsys, folder, *sources):
+    compare.run(folder, [str(each) for each in sources], [], None, "", [], "map_at_3")
+    return capsys.readouterr().out
+
+
+def test_other_settings_than_the_variant_are_noted(runs, tmp_path, capsys):
     before = log_db.get_config("folder")
-    assert (
-        f"note: a differs in more than the variant: dataset.duration_s (2.5, b {before.dataset.duration_s}), "
-        f"train.num_epochs (3, b {before.train.num_epochs})\n"
-    ) in said
-    assert "differs in more than the variant" in (tmp_path / "out" / "report.md").read_text()
-    compare.run(tmp_path / "same", [str(runs["log_db", 0]), str(runs["mel_db", 0])], [], None, "", [], "map_at_3")
-    assert "note" not in capsys.readouterr().out
+    fields = {
+        "train__num_epochs": 3,
+        "dataset__duration_s": 2.5,
+        "dataset__num_threads": 7,
+        "dataset__path": "elsewhere",
+    }
+    other = changed_run(runs["mel_db", 0], tmp_path / "other", **fields)
+    said = said_by_comparing(capsys, tmp_path / "out", f"b={runs['log_db', 0]}", f"a={other}")
+    seconds, epochs = before.dataset.duration_s, before.train.num_epochs
+    differ = f"dataset.duration_s (2.5, there {seconds}), train.num_epochs (3, there {epochs})"
+    assert f"note: a differs from b in more than the variant: {differ}\n" in said
+    assert "in more than the variant" in (tmp_path / "out" / "report.md").read_text()
+    # another seed of the same name, and a variant whose own file sets more than its channels
+    seed = changed_run(runs["mel_db", 1], tmp_path / "seed", train__num_epochs=3)
+    said = said_by_comparing(capsys, tmp_path / "more", runs["log_db", 0], f"a={runs['mel_db', 0]}", f"a={seed}")
+    assert "note: a differs from log_db-0 in more than the variant: train.num_epochs" in said
+    own = get_config("waveform", "folder").to_dict()
+    waveform = changed_run(runs["mel_db", 0], tmp_path / "waveform")
+    record = json.loads((waveform / "config.json").read_text())
+    (waveform / "config.json").write_text(json.dumps(record | {"config": recorded_fields(parse_settings(own))}))
+    assert "note:" not in said_by_comparing(
+        capsys, tmp_path / "same", *(runs[name, 0] for name in ("log_db", "mel_db")), waveform
+    )
+
+
+def test_other_folds_are_noted_whatever_their_numbers_are(runs, tmp_path, capsys):
+    numbered = shutil.copytree(runs["mel_db", 0], tmp_path / "numbered")
+    (numbered / "fold_0").rename(numbered / "fold_2")
+    assert "note:" not in said_by_comparing(capsys, tmp_path / "one", runs["log_db", 0], numbered)
+    other = shutil.copytree(runs["mel_db", 0], tmp_path / "other")
+    saved = [load_predictions(fold_dir(other, fold) / VALIDATION) for fold in (0, 1)]
+    whole = concatenate(saved)
+    for fold in (0, 1):
+        half = select(whole, np.arange(len(whole["ids"])) % 2 == fold)
+        np.savez(fold_dir(other, fold) / VALIDATION, **half)
+    said = said_by_comparing(capsys, tmp_path / "two", runs["log_db", 0], other)
+    assert "note: the clips of other were held out in other folds than those whose scores are shown by fold" in said
 
 
 def test_rates_that_a_study_chose_are_not_noted(runs, tmp_path, capsys):
-    for variant in ("log_db", "mel_db"):
-        copied = shutil.copytree(runs[variant, 0], tmp_path / f"study/runs/{variant}-seed_0-rate_2")
-        record = json.loads((copied / "config.json").read_text())
-        record["config"]["optimizer"]["frozen_learning_rate"] *= 1 + (variant == "mel_db")
-        (copied / "config.json").write_text(json.dumps(record))
-    compare.run(tmp_path / "plain", [str(tmp_path / "study")], [], None, "", [], "map_at_3")
-    assert "mel_db differs in more than the variant: optimizer.frozen_learning_rate" in capsys.readouterr().out
+    rate = log_db.get_config("folder").optimizer.learning_rate_high
+    for variant, factor in (("log_db", 1), ("mel_db", 2)):
+        folder = tmp_path / f"study/runs/{variant}-seed_0-rate_{factor}"
+        changed_run(runs[variant, 0], folder, optimizer__learning_rate_high=factor * rate)
+    field = "optimizer.learning_rate_high"
+    assert field in said_by_comparing(capsys, tmp_path / "plain", tmp_path / "study")
     (tmp_path / "study/choices.json").write_text("{}")
-    compare.run(tmp_path / "of_study", [str(tmp_path / "study")], [], None, "", [], "map_at_3")
-    assert "differs" not in capsys.readouterr().out
+    assert "note:" not in said_by_comparing(capsys, tmp_path / "of_study", tmp_path / "study")
+    alone = changed_run(runs["mel_db", 1], tmp_path / "alone", optimizer__learning_rate_high=rate / 30)
+    said = said_by_comparing(capsys, tmp_path / "with_another", tmp_path / "study", alone)
+    assert f"alone differs from log_db in more than the variant: {field}" in said
 
 
 def test_folds_in_several_directories_are_one_network(runs, tmp_path):
